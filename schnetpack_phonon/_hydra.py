@@ -1,0 +1,39 @@
+"""Puts our configs behind SchNetPack's on Hydra's search path.
+
+Hydra imports this module in every Hydra application of the environment, so it uses nothing but
+the standard library and Hydra, and acts only on SchNetPack's commands and our own.
+"""
+
+from importlib.util import find_spec
+from pathlib import Path
+
+from hydra.core.config_search_path import ConfigSearchPath
+from hydra.plugins.search_path_plugin import SearchPathPlugin
+
+_PROVIDER = "schnetpack_phonon"
+_HOST_PATHS = ("pkg://schnetpack/configs", "pkg://schnetpack.configs")
+
+
+def config_folder() -> Path | None:
+    """Our configs: inside the package when installed, beside it in a checkout."""
+    spec = find_spec(_PROVIDER)
+    if spec is None or spec.origin is None:
+        return None
+    package = Path(spec.origin).parent
+    for folder in (package / "configs", package.parent / "configs"):
+        if (folder / "data" / "phonon_ensemble.yaml").is_file():
+            return folder
+    return None
+
+
+class SchnetpackPhononSearchPath(SearchPathPlugin):
+    """Appends our config folder where SchNetPack's is the main one."""
+
+    def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
+        elements = search_path.get_path()
+        main = any(e.provider == "main" and e.path in _HOST_PATHS for e in elements)
+        if not main or any(e.provider == _PROVIDER for e in elements):
+            return
+        folder = config_folder()
+        if folder is not None:
+            search_path.append(_PROVIDER, f"file://{folder}")

@@ -1,0 +1,171 @@
+"""Labelled snapshots <-> SchNetPack's ASE database.
+
+The file is written aside and moved into place when it is complete, so a database that exists is
+a whole one. Units stand in the host's metadata keys, our own under ``schnetpack_phonon``.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import ase.db
+import numpy as np
+import pandas as pd
+
+from schnetpack_phonon.calculators import Labels
+from schnetpack_phonon.ensembles import Snapshot
+from schnetpack_phonon.properties import (
+    DISTANCE_UNIT,
+    PROPERTIES,
+    array_shape,
+    ideal_cell,
+    ideal_positions,
+)
+
+METADATA_KEY = "schnetpack_phonon"
+FORMAT_VERSION = 1
+
+
+class DatabaseError(RuntimeError):
+    """The database at the given path is not the one that was asked for."""
+
+
+def write_database(
+    path: str | Path,
+    snapshots: Sequence[Snapshot],
+    labels: Sequence[Labels],
+    provenance: dict[str, Any],
+    metadata: dict[str, Any],
+) -> None:
+    """Writes the whole database at once.
+
+    Args:
+        path: ends with ``.db``; must not exist.
+        snapshots: one a row.
+        labels: of the snapshots, all with the same keys.
+        provenance: key-value pairs of every row, beside those of the snapshot.
+        metadata: stored under ``schnetpack_phonon`` beside the host's own keys.
+
+    Raises:
+        DatabaseError: if the file exists or cannot be written.
+    """
+    path = Path(path)
+    if path.exists():
+        raise DatabaseError(f"{path} exists already")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.stem}.part.db")
+    part.unlink(missing_ok=True)
+    keys = (*labels[0], ideal_positions, ideal_cell)
+    try:
+        # ase.db takes a lock of its own only around single writes; the caller holds one.
+        with ase.db.connect(str(part), use_lock_file=False) as db:
+            db.metadata = {
+                "_distance_unit": DISTANCE_UNIT,
+                "_property_unit_dict": {key: PROPERTIES[key].unit for key in keys},
+                "atomrefs": {},
+                METADATA_KEY: {"format": FORMAT_VERSION, **metadata},
+            }
+            for snapshot, row in zip(snapshots, labels, strict=True):
+                n = len(snapshot.atoms)
+                data = {
+                    **row,
+                    ideal_positions: snapshot.ideal.positions,
+                    ideal_cell: snapshot.ideal.cell.array.reshape(array_shape(ideal_cell, n)),
+                }
+                db.write(
+                    snapshot.atoms,
+                    data=data,
+                    key_value_pairs={
+                        "structure": snapshot.structure,
+                        "kind": snapshot.kind,
+                        metadata["parameter_name"]: snapshot.parameter,
+                        "seed": snapshot.seed,
+                        "snapshot": snapshot.index,
+                        "parent": snapshot.parent,
+                        **provenance,
+                    },
+                )
+        with open(part, "rb") as file:
+            os.fsync(file.fileno())
+        part.replace(path)
+    except (OSError, sqlite3.Error) as error:
+        raise DatabaseError(
+            f"cannot write {path}: {error}. The labels are safe in the label store; "
+            "make room and run again"
+        ) from error
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def read_metadata(path: str | Path) -> dict[str, Any]:
+    """Our metadata of a database.
+
+    Raises:
+        DatabaseError: for a file that is damaged, cut off or not made by this package.
+    """
+    advice = "move it away, or set data.datapath to another name"
+    if not Path(path).is_file():
+        raise DatabaseError(f"no database at {Path(path).absolute()}")
+    try:
+        with sqlite3.connect(f"file:{Path(path).absolute()}?mode=ro", uri=True) as connection:
+            complaint = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+        if complaint != "ok":
+            raise DatabaseError(f"{path} is damaged ({complaint}): {advice}")
+        with ase.db.connect(str(path), use_lock_file=False) as db:
+            metadata = db.metadata
+            n_rows = db.count()
+    except (sqlite3.Error, KeyError, ValueError) as error:
+        raise DatabaseError(f"{path} is no ASE database or is cut off ({error}): {advice}") from error
+    if METADATA_KEY not in metadata:
+        raise DatabaseError(
+            f"{path} was not made by schnetpack_phonon: {advice}, or train on it with the host's "
+            "own schnetpack.data.AtomsDataModule"
+        )
+    ours = metadata[METADATA_KEY]
+    if ours["format"] != FORMAT_VERSION:
+        raise DatabaseError(f"{path} has format {ours['format']}; expected {FORMAT_VERSION}")
+    if n_rows != ours["n_rows"]:
+        raise DatabaseError(f"{path} has {n_rows} rows and should have {ours['n_rows']}: {advice}")
+    return ours
+
+
+def check_settings(path: str | Path, settings: dict[str, Any]) -> None:
+    """Raises DatabaseError, naming each difference, if the database was made otherwise."""
+    there, asked = _flatten(read_metadata(path)["settings"]), _flatten(settings)
+    lines = [
+        f"  {key}: {there.get(key, 'absent')} there, {asked.get(key, 'absent')} asked for"
+        for key in sorted(there.keys() | asked.keys())
+        if there.get(key) != asked.get(key)
+    ]
+    if lines:
+        raise DatabaseError(
+            f"the database at {path} was made with other settings:\n"
+            + "\n".join(lines)
+            + "\nNothing was changed. Set data.datapath to a new name to build it beside (labels "
+            "that both share are not computed again), or restore the settings"
+        )
+
+
+def read_provenance(path: str | Path) -> pd.DataFrame:
+    """Key-value pairs of all rows, one line a row, in the order of the host's indices."""
+    with ase.db.connect(str(path), use_lock_file=False) as db:
+        return pd.DataFrame([row.key_value_pairs for row in db.select(include_data=False)])
+
+
+def read_labels(path: str | Path, key: str) -> np.ndarray:
+    """One scalar property of all rows, in the database's unit, shape=(n_rows,)."""
+    with ase.db.connect(str(path), use_lock_file=False) as db:
+        return np.array([row.data[key].item() for row in db.select()])
+
+
+def _flatten(value: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(value, dict):
+        return {prefix: value}
+    flat: dict[str, Any] = {}
+    for key, item in value.items():
+        flat |= _flatten(item, f"{prefix}.{key}" if prefix else key)
+    return flat

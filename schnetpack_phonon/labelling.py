@@ -1,0 +1,320 @@
+"""Labels that are paid for once: a durable label store, and an executor that fills it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import sys
+import time
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import fasteners
+import loky
+import numpy as np
+from ase import Atoms
+from tqdm import tqdm
+
+from schnetpack_phonon.calculators import LabellingCalculator, Labels, relax
+from schnetpack_phonon.structures import Crystal
+
+log = logging.getLogger(__name__)
+
+_HEADER = {"format": "schnetpack_phonon labels", "version": 1}
+_LOG_INTERVAL = 30.0  # seconds between progress lines where there is no terminal
+
+
+class LabellingError(RuntimeError):
+    """Labelling cannot go on; what was finished is in the store."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """Outcome of one job: labels, or the reason why there are none."""
+
+    key: str
+    labels: Labels | None
+    error: str | None = None
+
+
+@dataclass(frozen=True)
+class Job:
+    """A picklable computation, identified by a hash of all that determines its result."""
+
+    key: str
+    description: str
+    compute: Callable[..., Labels]
+    arguments: tuple[Any, ...]
+
+
+def settings_hash(settings: Any) -> str:
+    """Short hash of plain values; starts with a letter, so that no reader takes it for a number."""
+    text = json.dumps(settings, sort_keys=True)
+    return "h" + hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _structure_hash(atoms: Atoms) -> str:
+    digest = hashlib.sha256()
+    # Rounded to 1e-10 Ang: far below any label's accuracy, far above rounding of the same input.
+    for array in (atoms.numbers, atoms.positions.round(10), atoms.cell.array.round(10), atoms.pbc):
+        digest.update(np.ascontiguousarray(array + 0).tobytes())
+    return digest.hexdigest()[:24]
+
+
+def label_job(calculator: LabellingCalculator, atoms: Atoms, description: str) -> Job:
+    """The labels of one structure."""
+    identity = [calculator.settings, calculator.code_version, _structure_hash(atoms)]
+    return Job(settings_hash(["label", *identity]), description, calculator.label, (atoms,))
+
+
+def relax_job(calculator: LabellingCalculator, crystal: Crystal) -> Job:
+    """Cell and positions of a crystal's unit cell relaxed with the calculator."""
+    identity = [calculator.settings, calculator.code_version, _structure_hash(crystal.unitcell)]
+    key = settings_hash(["relax", *identity, crystal.supercell_matrix])
+    return Job(key, f"relax {crystal.name}", _relaxed, (calculator, crystal))
+
+
+def _relaxed(calculator: LabellingCalculator, crystal: Crystal) -> Labels:
+    atoms = relax(calculator, crystal)
+    return {"cell": atoms.cell.array, "positions": atoms.positions}
+
+
+class LabelStore:
+    """Append-only file of records, one JSON object a line, durable line by line.
+
+    A line counts once its newline is on the disk. What a crash or a full disk cut off is
+    dropped by the next writer. Several processes may append to one store.
+
+    Args:
+        path: the file; made on the first write.
+
+    Raises:
+        LabellingError: for a file that is not a label store, of a newer format, or damaged.
+    """
+
+    def __init__(self, path: str | Path):
+        self.path = Path(path)
+        self._lock = fasteners.InterProcessLock(self.path.with_name(self.path.name + ".lock"))
+        self._records: dict[str, Record] = {}
+        if self.path.exists():
+            self._load()
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._records
+
+    def __getitem__(self, key: str) -> Record:
+        return self._records[key]
+
+    def add(self, record: Record) -> None:
+        """Writes a record and returns when it is on the disk."""
+        labels = record.labels and {key: value.tolist() for key, value in record.labels.items()}
+        line = {"key": record.key, "labels": labels, "error": record.error}
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with self._lock, self._open() as file:
+            end = file.seek(0, os.SEEK_END)
+            try:
+                if end == 0:
+                    file.write(_encode(_HEADER))
+                file.write(_encode(line))
+                os.fsync(file.fileno())
+            except OSError as error:
+                file.truncate(end)
+                raise LabellingError(
+                    f"cannot write to {self.path}: {error.strerror}. {len(self)} finished labels "
+                    "are safe there; make room and run again to go on"
+                ) from error
+        self._records[record.key] = record
+
+    def _open(self):
+        file = open(self.path, "a+b", buffering=0)
+        end = file.seek(0, os.SEEK_END)
+        if end and (file.seek(end - 1), file.read(1))[1] != b"\n":
+            content = self.path.read_bytes()
+            file.truncate(content.rfind(b"\n") + 1)
+        return file
+
+    def _load(self) -> None:
+        lines = self.path.read_bytes().split(b"\n")
+        del lines[-1]  # empty, or a line that was cut off
+        for number, text in enumerate(lines, start=1):
+            try:
+                line = json.loads(text)
+                if number == 1:
+                    if line.get("format") != _HEADER["format"]:
+                        raise ValueError("no header of a label store")
+                    if line["version"] != _HEADER["version"]:
+                        raise LabellingError(
+                            f"{self.path} has format version {line['version']}; this version of "
+                            f"schnetpack_phonon reads {_HEADER['version']}"
+                        )
+                    continue
+                labels = line["labels"] and {k: np.array(v) for k, v in line["labels"].items()}
+                self._records[line["key"]] = Record(line["key"], labels, line["error"])
+            except (ValueError, KeyError, AttributeError, TypeError) as error:
+                raise LabellingError(
+                    f"{self.path} is damaged or no label store (line {number}: {error}): move it "
+                    "away to compute its labels anew, or delete that line to keep the others"
+                ) from error
+
+
+def _encode(line: dict[str, Any]) -> bytes:
+    return json.dumps(line, separators=(",", ":")).encode() + b"\n"
+
+
+def process_pool(max_workers: int | None = None, threads_per_worker: int = 1) -> Executor:
+    """Worker processes on this machine, each with its own number of threads.
+
+    Args:
+        max_workers: all usable cores divided by ``threads_per_worker`` by default.
+        threads_per_worker: OpenMP and BLAS threads of one worker. One is the fastest for small
+            cells: a 40-atom label is no faster with four.
+    """
+    threads = str(threads_per_worker)
+    names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+    return loky.ProcessPoolExecutor(
+        max_workers=max_workers or max(loky.cpu_count() // threads_per_worker, 1),
+        env=dict.fromkeys(names, threads),
+    )
+
+
+class Labeller:
+    """Runs jobs that are not in the store yet and stores what they give.
+
+    Args:
+        executor: any ``concurrent.futures.Executor``.
+        store: where records go, one by one, as they come.
+        max_failed_share: stop when more than this share of the jobs of a run failed.
+    """
+
+    def __init__(self, executor: Executor, store: LabelStore, max_failed_share: float = 0.1):
+        self.executor = executor
+        self.store = store
+        self.max_failed_share = max_failed_share
+
+    def run(self, jobs: Sequence[Job], description: str) -> list[Record]:
+        """Records of all jobs, in order.
+
+        Raises:
+            LabellingError: when too many jobs fail, a worker dies or the store cannot be written.
+        """
+        todo = {job.key: job for job in jobs if job.key not in self.store}
+        keys = {job.key for job in jobs}
+        failed = [key for key in keys - todo.keys() if self.store[key].error]
+        with _Progress(description, total=len(keys), done=len(keys) - len(todo)) as progress:
+            for job, record in self._completed(todo.values()):
+                self.store.add(record)
+                if record.error:
+                    failed.append(job.key)
+                    log.warning("%s failed: %s", job.description, record.error)
+                progress.update(len(failed))
+                if len(failed) > max(self.max_failed_share * len(keys), 1):
+                    break
+        if len(failed) > max(self.max_failed_share * len(keys), 1):
+            reasons = sorted({str(self.store[key].error) for key in failed})
+            raise LabellingError(
+                f"{description}: {len(failed)} of {len(keys)} calculations failed, more than the "
+                f"share of {self.max_failed_share:g} that is allowed. Reasons: "
+                + "; ".join(reasons[:3])
+                + f". Finished labels are safe in {self.store.path}; look at the structure and the "
+                "calculator's settings, or raise data.max_failed_share"
+            )
+        return [self.store[job.key] for job in jobs]
+
+    def _completed(self, jobs: Iterable[Job]):
+        """(job, record) as they complete, with a bounded number of jobs in flight."""
+        queue = iter(jobs)
+        running: dict[Future, Job] = {}
+        try:
+            while True:
+                while len(running) < 2 * _n_workers(self.executor):
+                    job = next(queue, None)
+                    if job is None:
+                        break
+                    running[self.executor.submit(_compute, job.compute, job.arguments)] = job
+                if not running:
+                    return
+                for future in wait(running, return_when=FIRST_COMPLETED).done:
+                    job = running.pop(future)
+                    labels, error = future.result()
+                    yield job, Record(job.key, labels, error)
+        except (BrokenProcessPool, loky.BrokenProcessPool) as error:
+            raise LabellingError(
+                f"a worker died during {job.description!r}, perhaps for want of memory. "
+                f"{len(self.store)} finished labels are safe in {self.store.path}; run again to go "
+                "on, with fewer workers (data.executor.max_workers) if memory was short"
+            ) from error
+        finally:
+            for future in running:
+                future.cancel()
+
+
+def _n_workers(executor: Executor) -> int:
+    return getattr(executor, "_max_workers", None) or os.cpu_count() or 1
+
+
+def _compute(function: Callable[..., Labels], arguments: tuple) -> tuple[Labels | None, str | None]:
+    """Runs in a worker: a calculation that fails is a record, not the end of the run."""
+    try:
+        return function(*arguments), None
+    except (RuntimeError, ValueError, ArithmeticError, np.linalg.LinAlgError) as error:
+        return None, f"{type(error).__name__}: {error}"
+
+
+class _Progress:
+    """A bar on a terminal, a line every half minute in a log file."""
+
+    def __init__(self, description: str, total: int, done: int):
+        self._terminal = sys.stderr.isatty()
+        self._bar = tqdm(
+            desc=description,
+            total=total,
+            initial=done,
+            unit="label",
+            disable=not self._terminal or done == total,
+        )
+        self._description, self._total = description, total
+        self._initial = self._done = done
+        self._start = self._logged = time.monotonic()
+        self._failed = 0
+        if done:
+            log.info("%s: %d of %d are in the label store", description, done, total)
+
+    def __enter__(self) -> _Progress:
+        return self
+
+    def update(self, failed: int) -> None:
+        self._done += 1
+        if failed != self._failed:
+            self._failed = failed
+            self._bar.set_postfix(failed=failed)
+        self._bar.update()
+        if not self._terminal and time.monotonic() - self._logged > _LOG_INTERVAL:
+            self._logged = time.monotonic()
+            self._log()
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.close()
+        if self._done > self._initial:
+            self._log()
+
+    def _log(self) -> None:
+        seconds = time.monotonic() - self._start
+        rate = (self._done - self._initial) / seconds
+        log.info(
+            "%s: %d of %d, %.2f per second, %.0f s left, %d failed",
+            self._description,
+            self._done,
+            self._total,
+            rate,
+            (self._total - self._done) / rate,
+            self._failed,
+        )

@@ -1,0 +1,70 @@
+"""Keys, shapes and units of everything that a database row or a model output holds.
+
+This is the only place where a key meets its unit. Conventions: energies in eV, lengths in
+Angstrom, stress with ASE's sign (``sigma = dE/deps / V``; negative means that the crystal wants
+to expand) as a full 3x3 tensor, cells as rows, temperatures in K, frequencies in THz.
+Units are spelt so that :func:`schnetpack.units.convert_units` parses them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+energy: Final = "energy"  #: total energy of the cell
+energy_per_atom: Final = "energy_per_atom"  #: total energy / number of atoms
+forces: Final = "forces"  #: minus the gradient of the energy
+stress: Final = "stress"  #: Cauchy stress tensor, ASE's sign
+hydrostatic_stress: Final = "hydrostatic_stress"  #: trace(stress) / 3
+band_gap: Final = "band_gap"  #: conduction band minimum minus valence band maximum
+vbm: Final = "vbm"  #: valence band maximum, relative to the code's own zero
+cbm: Final = "cbm"  #: conduction band minimum, relative to the code's own zero
+ideal_positions: Final = "ideal_positions"  #: positions of the undisplaced crystal, same order
+ideal_cell: Final = "ideal_cell"  #: cell of the undisplaced crystal
+
+DISTANCE_UNIT: Final = "Ang"
+
+
+@dataclass(frozen=True)
+class Property:
+    """One database column.
+
+    Attributes:
+        shape: shape of one structure's value; ``"N"`` stands for the number of atoms. Values
+            without an ``"N"`` carry a leading axis of length 1 in the database, so that the
+            host's collate function stacks structures.
+        unit: unit in the database.
+        label: how figures and tables name it.
+        report_unit: unit in figures and tables.
+        report_factor: database unit -> report unit.
+    """
+
+    shape: tuple[int | str, ...]
+    unit: str
+    label: str
+    report_unit: str
+    report_factor: float = 1.0
+
+
+_EV_PER_ANG3_IN_GPA: Final = 160.21766208
+
+PROPERTIES: Final[dict[str, Property]] = {
+    energy: Property((), "eV", "energy", "eV"),
+    energy_per_atom: Property((), "eV", "energy per atom", "meV", 1e3),
+    forces: Property(("N", 3), "eV/Ang", "forces", "eV/Å"),
+    stress: Property((3, 3), "eV/Ang/Ang/Ang", "stress", "GPa", _EV_PER_ANG3_IN_GPA),
+    hydrostatic_stress: Property(
+        (), "eV/Ang/Ang/Ang", "hydrostatic stress", "GPa", _EV_PER_ANG3_IN_GPA
+    ),
+    band_gap: Property((), "eV", "band gap", "eV"),
+    vbm: Property((), "eV", "VBM", "eV"),
+    cbm: Property((), "eV", "CBM", "eV"),
+    ideal_positions: Property(("N", 3), "Ang", "ideal positions", "Å"),
+    ideal_cell: Property((3, 3), "Ang", "ideal cell", "Å"),
+}
+
+
+def array_shape(key: str, n_atoms: int) -> tuple[int, ...]:
+    """Shape of ``key`` in the database for a structure of ``n_atoms`` atoms."""
+    shape = tuple(n_atoms if n == "N" else int(n) for n in PROPERTIES[key].shape)
+    return shape if "N" in PROPERTIES[key].shape else (1, *shape)

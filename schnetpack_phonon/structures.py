@@ -1,0 +1,181 @@
+"""Crystals: prototypes, structure files, and the one converter between ASE and phonopy."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ase import Atoms
+from ase.data import chemical_symbols
+from ase.io import read
+from phonopy import Phonopy
+from phonopy.structure.atoms import PhonopyAtoms
+
+
+def to_phonopy(atoms: Atoms) -> PhonopyAtoms:
+    """ASE -> phonopy; cell, scaled positions, numbers and masses are kept."""
+    return PhonopyAtoms(
+        numbers=atoms.numbers,
+        cell=atoms.cell.array,
+        scaled_positions=atoms.get_scaled_positions(wrap=False),
+        masses=atoms.get_masses(),
+    )
+
+
+def to_ase(atoms: PhonopyAtoms) -> Atoms:
+    """phonopy -> ASE; periodic in all directions, masses kept."""
+    return Atoms(
+        numbers=atoms.numbers,
+        cell=atoms.cell,
+        scaled_positions=atoms.scaled_positions,
+        masses=atoms.masses,
+        pbc=True,
+    )
+
+
+@dataclass(frozen=True)
+class Crystal:
+    """A crystal and the supercell in which its atoms move.
+
+    Attributes:
+        name: what databases, tables and figures call it.
+        unitcell: the undisplaced unit cell.
+        supercell_matrix: integers, shape=(3, 3), phonopy's convention.
+    """
+
+    name: str
+    unitcell: Atoms
+    supercell_matrix: tuple[tuple[int, int, int], ...]
+
+    def phonopy(self) -> Phonopy:
+        """A fresh phonopy object; its primitive cell is the unit cell itself ("P").
+
+        phonopy's default ("auto") would fold an ordered alloy to a smaller cell.
+        """
+        return Phonopy(
+            to_phonopy(self.unitcell),
+            supercell_matrix=np.array(self.supercell_matrix),
+            primitive_matrix="P",
+        )
+
+    @property
+    def supercell(self) -> Atoms:
+        """The undisplaced supercell in phonopy's order of atoms."""
+        return to_ase(self.phonopy().supercell)
+
+
+def supercell_matrix(value: Sequence[Any]) -> tuple[tuple[int, int, int], ...]:
+    """Three integers (diagonal) or a 3x3 integer matrix -> a 3x3 tuple.
+
+    Raises:
+        ValueError: for any other shape, a fractional entry or a determinant below 1.
+    """
+    matrix = np.array(value, dtype=float)
+    if matrix.shape == (3,):
+        matrix = np.diag(matrix)
+    if matrix.shape != (3, 3) or not np.array_equal(matrix, matrix.round()):
+        raise ValueError(f"supercell is {value}; expected 3 integers or a 3x3 integer matrix")
+    if np.linalg.det(matrix) < 0.5:
+        raise ValueError(f"supercell {value} has determinant {np.linalg.det(matrix):g}, not >= 1")
+    return tuple(tuple(int(n) for n in row) for row in matrix)  # type: ignore[misc]
+
+
+#: Cubic lattice constants in Angstrom from which a relaxation starts: PBEsol for the sulfides
+#: (Benitez et al., arXiv:2511.15222); PBEsol with localised orbitals for the selenides.
+LATTICE_CONSTANTS = {"Ag3SBr": 4.793, "Ag3SI": 4.869, "Ag3SeBr": 5.01, "Ag3SeI": 5.07}
+
+
+def antiperovskite(formula: str, lattice_constant: float | None = None) -> Atoms:
+    """Cubic antiperovskite X3BA, space group Pm-3m, five atoms.
+
+    X sits on the faces, B in the body centre, A on the corner: ``Ag3SBr`` has silver around
+    sulfur in corner-sharing octahedra and bromine between them.
+
+    Args:
+        formula: three element symbols, the first followed by a 3.
+        lattice_constant: in Angstrom; may be left out for the crystals in
+            :data:`LATTICE_CONSTANTS`.
+
+    Raises:
+        ValueError: for a formula of another form, an unknown element, or a missing constant.
+    """
+    match = re.fullmatch(r"([A-Z][a-z]?)3([A-Z][a-z]?)([A-Z][a-z]?)", formula)
+    if match is None or not set(match.groups()) <= set(chemical_symbols[1:]):
+        raise ValueError(
+            f"{formula!r} is no cubic antiperovskite X3BA of three elements: write it like "
+            f"'Ag3SBr'. With a built-in lattice constant: {', '.join(LATTICE_CONSTANTS)}"
+        )
+    a = LATTICE_CONSTANTS.get(formula) if lattice_constant is None else lattice_constant
+    if a is None:
+        raise ValueError(
+            f"no lattice constant is known for {formula!r} (known: {', '.join(LATTICE_CONSTANTS)})"
+            f": set data.structure.lattice_constants.{formula}"
+        )
+    if not a > 0:
+        raise ValueError(f"lattice constant of {formula} is {a}; expected > 0 Angstrom")
+    x, b, c = match.groups()
+    sites = [(0.5, 0.5, 0), (0.5, 0, 0.5), (0, 0.5, 0.5), (0.5, 0.5, 0.5), (0, 0, 0)]
+    return Atoms([x, x, x, b, c], cell=[a, a, a], scaled_positions=sites, pbc=True)
+
+
+class Antiperovskites:
+    """Cubic antiperovskites by formula.
+
+    Args:
+        names: formulas such as ``Ag3SBr``.
+        supercell: three integers or a 3x3 matrix.
+        relax: relax cell and free positions with the calculator, keeping the symmetry.
+        lattice_constants: formula -> Angstrom, for crystals without a built-in constant.
+    """
+
+    def __init__(
+        self,
+        names: Sequence[str],
+        supercell: Sequence[Any] = (2, 2, 2),
+        relax: bool = True,
+        lattice_constants: Mapping[str, float] | None = None,
+    ):
+        self.relax = relax
+        constants = dict(lattice_constants or {})
+        matrix = supercell_matrix(supercell)
+        if not names:
+            raise ValueError("data.structure.names is empty; expected formulas such as Ag3SBr")
+        if len(set(names)) != len(names):
+            raise ValueError(f"data.structure.names lists a crystal twice: {list(names)}")
+        self.crystals = [
+            Crystal(name, antiperovskite(name, constants.get(name)), matrix) for name in names
+        ]
+
+
+class StructureFile:
+    """A crystal from any file that ASE reads (POSCAR, CIF, extxyz, ...).
+
+    Args:
+        path: the file; its last structure is taken.
+        name: what tables call it; the chemical formula by default.
+        supercell: three integers or a 3x3 matrix.
+        relax: relax cell and positions with the calculator, keeping the symmetry.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        supercell: Sequence[Any],
+        name: str | None = None,
+        relax: bool = True,
+    ):
+        if not Path(path).is_file():
+            raise FileNotFoundError(f"no structure file at {Path(path).absolute()}")
+        atoms = read(path)
+        if not atoms.pbc.all():
+            raise ValueError(
+                f"{path} is periodic along {atoms.pbc.sum()} of 3 directions; a crystal is needed"
+            )
+        atoms.calc = None
+        self.relax = relax
+        name = name or atoms.get_chemical_formula(empirical=True)
+        self.crystals = [Crystal(name, atoms, supercell_matrix(supercell))]
