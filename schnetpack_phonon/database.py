@@ -15,6 +15,7 @@ from typing import Any
 import ase.db
 import numpy as np
 import pandas as pd
+from ase import Atoms
 
 from schnetpack_phonon.calculators import Labels
 from schnetpack_phonon.ensembles import Snapshot
@@ -160,6 +161,26 @@ def read_labels(path: str | Path, key: str) -> np.ndarray:
     """One scalar property of all rows, in the database's unit, shape=(n_rows,)."""
     with ase.db.connect(str(path), use_lock_file=False) as db:
         return np.array([row.data[key].item() for row in db.select()])
+
+
+def read_displaced(path: str | Path, index: int) -> tuple[Atoms, Atoms]:
+    """Ideal and displaced crystal of the row with the host's ``index``.
+
+    Raises:
+        DatabaseError: if the row does not hold the ideal crystal.
+    """
+    with ase.db.connect(str(path), use_lock_file=False) as db:
+        row = db.get(index + 1)
+    if ideal_positions not in row.data or ideal_cell not in row.data:
+        raise DatabaseError(
+            f"row {index} of {path} has no {ideal_positions!r} and {ideal_cell!r}: the undisplaced "
+            "crystal, atom by atom, is needed as reference"
+        )
+    displaced = Atoms(row.numbers, row.positions, cell=row.cell, pbc=row.pbc)
+    ideal = displaced.copy()
+    ideal.positions = row.data[ideal_positions]
+    ideal.set_cell(row.data[ideal_cell].reshape(3, 3))
+    return ideal, displaced
 
 
 def _flatten(value: Any, prefix: str = "") -> dict[str, Any]:

@@ -1,0 +1,166 @@
+"""Lightning callbacks for the test stage: bond attribution and the report of a run."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import pandas as pd
+import torch
+from matplotlib.figure import Figure
+from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning.loggers import TensorBoardLogger
+from pytorch_lightning.utilities import rank_zero_only
+from schnetpack.task import AtomisticTask
+from tqdm import tqdm
+
+from schnetpack_phonon import plotting
+from schnetpack_phonon.attribution import attribute_displacement, untrained, variance_shares
+from schnetpack_phonon.database import read_displaced, read_labels, read_metadata, read_provenance
+from schnetpack_phonon.datamodule import EnsembleData
+from schnetpack_phonon.evaluation import errors, in_report_units, predict
+from schnetpack_phonon.properties import PROPERTIES, band_gap
+from schnetpack_phonon.report import (
+    ATTRIBUTIONS,
+    FIGURES,
+    METRICS,
+    PREDICTIONS,
+    SHARES,
+    write_report,
+)
+
+log = logging.getLogger(__name__)
+
+
+class BondAttributionCallback(Callback):
+    """Writes which bonds carry a property's change in the test set, beside an untrained control.
+
+    Changes neither weights nor metrics. A failure is logged and does not touch the run.
+
+    Args:
+        property: scalar output of the model.
+        n_steps: quadrature nodes.
+        max_structures: at most so many test structures, the first ones.
+        control_seed: of the weights of the untrained control.
+    """
+
+    def __init__(
+        self,
+        property: str = band_gap,
+        n_steps: int = 16,
+        max_structures: int = 200,
+        control_seed: int = 0,
+    ):
+        self.property = property
+        self.n_steps = n_steps
+        self.max_structures = max_structures
+        self.control_seed = control_seed
+
+    @rank_zero_only
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        try:
+            self._attribute(trainer, pl_module)
+        except Exception:  # a trained model must not be lost because a picture of it failed
+            log.exception("bond attribution failed; training and test results are not affected")
+
+    def _attribute(self, trainer: Trainer, task: LightningModule) -> None:
+        data: EnsembleData = trainer.datamodule
+        index = data.test_idx[: self.max_structures]
+        names = read_provenance(data.datapath)["structure"].iloc[index]
+        models = {
+            "trained": task.model,
+            "untrained": untrained(task.model, self.control_seed),
+        }
+        rows, shares = [], []
+        progress = tqdm(total=len(models) * len(index), desc="bond attribution", disable=None)
+        with torch.inference_mode(False), progress:
+            for label, model in models.items():
+                found: dict[str, list] = {name: [] for name in sorted(names.unique())}
+                for k, name in zip(index, names, strict=True):
+                    ideal, displaced = read_displaced(data.datapath, k)
+                    bonds = attribute_displacement(
+                        model, ideal, displaced, self.property, self.n_steps
+                    )
+                    found[name].append(bonds)
+                    summary = {"value": bonds.value, "change": bonds.change}
+                    rows.append(
+                        {"index": k, "structure": name, "model": label, **summary}
+                        | {"residual": bonds.residual, **bonds.by_type()}
+                    )
+                    progress.update()
+                for name, attributions in found.items():
+                    table = variance_shares(attributions).rename_axis("bond_type").reset_index()
+                    if table.empty:
+                        log.warning("%s: too few structures for shares of variance", name)
+                    table.insert(0, "model", label)
+                    table.insert(0, "structure", name)
+                    shares.append(table)
+        pd.DataFrame(rows).to_csv(ATTRIBUTIONS, index=False)
+        table = pd.concat(shares, ignore_index=True)
+        if not table.empty:
+            table.to_csv(SHARES, index=False)
+            _save(trainer, plotting.bond_shares(table, self.property), "bond_shares")
+
+
+class ReportCallback(Callback):
+    """Writes predictions, errors, figures and a short page of the test set, and prints the page.
+
+    Goes last: the page names what other callbacks left in the run folder.
+
+    Args:
+        model_path: where the host stores the trained model.
+        distribution: property whose distribution over the whole ensemble is drawn.
+    """
+
+    def __init__(self, model_path: str, distribution: str = band_gap):
+        self.model_path = model_path
+        self.distribution = distribution
+
+    @rank_zero_only
+    def on_test_end(self, trainer: Trainer, pl_module: AtomisticTask) -> None:
+        data: EnsembleData = trainer.datamodule
+        provenance = read_provenance(data.datapath)
+        targets = {
+            output.name: output.target_property
+            for output in pl_module.outputs
+            if output.target_property in PROPERTIES and not PROPERTIES[output.target_property].shape
+        }
+        predictions = predict(pl_module.model, data.test_dataloader(), targets)
+        predictions = predictions.join(provenance, on="index")
+        training = pd.concat(
+            [
+                provenance[["structure"]]
+                .assign(property=name, label=read_labels(data.datapath, target))
+                .iloc[data.train_idx]
+                for name, target in targets.items()
+            ]
+        )
+        table = in_report_units(
+            errors(predictions, training),
+            ["mae", "rmse", "mae_mean", "mae_crystal_mean"],
+        )
+        predictions = in_report_units(predictions, ["label", "prediction"])
+        table.to_csv(METRICS)
+        predictions.to_csv(PREDICTIONS, index=False)
+        _save(trainer, plotting.parity(predictions, table), "parity")
+        ours = read_metadata(data.datapath)
+        if self.distribution in data.dataset.available_properties:
+            labels = provenance.assign(
+                label=read_labels(data.datapath, self.distribution), property=self.distribution
+            )
+            labels = in_report_units(labels, ["label"])
+            figure = plotting.distribution(
+                labels, ours["parameter_name"], ours["parameter_unit"], self.distribution
+            )
+            _save(trainer, figure, f"{self.distribution}_distribution")
+        print("\n" + write_report(Path.cwd(), data.datapath, self.model_path))
+
+
+def _save(trainer: Trainer, figure: Figure, name: str) -> None:
+    """PNG in the run folder, and in TensorBoard where that is on."""
+    folder = Path(FIGURES)
+    folder.mkdir(exist_ok=True)
+    figure.savefig(folder / f"{name}.png", dpi=150)
+    for logger in trainer.loggers:
+        if isinstance(logger, TensorBoardLogger):
+            logger.experiment.add_figure(name, figure, trainer.global_step)

@@ -1,0 +1,57 @@
+"""``spkphonon``: our own commands, on the same configs as ``spktrain``.
+
+    spkphonon generate experiment=phonon_antiperovskite   build the database and stop
+    spkphonon report runs/NAME                            print what a finished run gave
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from pathlib import Path
+
+from schnetpack_phonon.report import ReportError, read_report
+
+log = logging.getLogger(__name__)
+
+
+def main() -> None:
+    """Entry point of ``spkphonon``."""
+    command, *arguments = sys.argv[1:] or ["--help"]
+    if command == "generate":
+        sys.argv = [f"{sys.argv[0]} generate", *arguments]
+        _generate()
+    elif command == "report" and arguments:
+        _report(arguments)
+    else:
+        print(__doc__)
+        sys.exit(0 if command in ("-h", "--help") else 2)
+
+
+def _generate() -> None:
+    # Hydra and torch are imported here: `report` has no need of them.
+    import hydra
+    from omegaconf import DictConfig
+    from schnetpack import cli as _  # noqa: F401  registers the resolvers that its configs use
+
+    from schnetpack_phonon.database import DatabaseError
+    from schnetpack_phonon.labelling import LabellingError
+
+    @hydra.main(config_path="pkg://schnetpack/configs", config_name="train", version_base="1.2")
+    def generate(config: DictConfig) -> None:
+        data = hydra.utils.instantiate(config.data)
+        data.prepare_data()
+        log.info("database: %s", Path(data.datapath).resolve())
+
+    try:
+        generate()
+    except (DatabaseError, LabellingError) as error:
+        sys.exit(f"{type(error).__name__}: {error}")
+
+
+def _report(folders: list[str]) -> None:
+    try:
+        for folder in folders:
+            print(read_report(Path(folder)))
+    except ReportError as error:
+        sys.exit(f"spkphonon report: {error}")

@@ -1,0 +1,143 @@
+"""Figures from tables. Nothing here computes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from matplotlib import colormaps
+from matplotlib.figure import Figure
+
+from schnetpack_phonon.properties import PROPERTIES, band_gap
+
+#: Colours that remain distinct in the common forms of colour blindness (Okabe and Ito).
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+_MARKERS = "osD^vP*"
+
+
+def parity(predictions: pd.DataFrame, errors: pd.DataFrame) -> Figure:
+    """Prediction against label, one panel a property, one colour a crystal.
+
+    Args:
+        predictions: ``property``, ``structure``, ``label``, ``prediction`` in report units.
+        errors: indexed by property: ``mae`` and ``r2``, in report units.
+    """
+    keys = list(errors.index)
+    n_columns = min(len(keys), 2)
+    n_rows = -(-len(keys) // n_columns)
+    figure = Figure(figsize=(4.2 * n_columns, 3.9 * n_rows), layout="constrained")
+    axes = figure.subplots(n_rows, n_columns, squeeze=False).ravel()
+    structures = sorted(predictions["structure"].unique())
+    for axis, key in zip(axes, keys, strict=False):
+        rows = predictions[predictions["property"] == key]
+        for structure, color, marker in zip(structures, _cycle(COLORS), _cycle(_MARKERS)):
+            own = rows[rows["structure"] == structure]
+            axis.plot(
+                own["label"],
+                own["prediction"],
+                marker,
+                color=color,
+                markersize=4.5,
+                alpha=0.75,
+                markeredgewidth=0,
+                label=structure,
+            )
+        both = rows[["label", "prediction"]].to_numpy()
+        margin = 0.05 * np.ptp(both) or 1.0
+        limits = both.min() - margin, both.max() + margin
+        axis.plot(limits, limits, color="0.4", linewidth=0.8, zorder=0)
+        label, unit = _names(key)
+        axis.set(
+            xlim=limits,
+            ylim=limits,
+            xlabel=f"calculated {label} ({unit})",
+            ylabel=f"predicted {label} ({unit})",
+            title=f"MAE {errors.loc[key, 'mae']:.3g} {unit},  R² {errors.loc[key, 'r2']:.3f}",
+        )
+        axis.set_aspect("equal")
+        axis.locator_params(nbins=5)
+    for axis in axes[len(keys) :]:
+        axis.set_axis_off()
+    axes[0].legend(frameon=False, fontsize="small")
+    return figure
+
+
+def distribution(labels: pd.DataFrame, parameter: str, unit: str, key: str = band_gap) -> Figure:
+    """Histograms of a label at each temperature or amplitude, one panel a crystal.
+
+    Args:
+        labels: ``structure``, the column ``parameter``, and ``label`` in report units.
+        parameter: name of the ensemble's parameter.
+        unit: of the parameter.
+        key: property of the labels.
+    """
+    structures = sorted(labels["structure"].unique())
+    figure = Figure(figsize=(7.0, 1.0 + 1.55 * len(structures)), layout="constrained")
+    axes = figure.subplots(len(structures), 1, sharex=True, squeeze=False).ravel()
+    bins = np.linspace(labels["label"].min(), labels["label"].max(), 61).tolist()
+    parameters = sorted(labels[parameter].unique())
+    colors = colormaps["viridis"](np.linspace(0.0, 0.85, len(parameters)))
+    for axis, structure in zip(axes, structures, strict=True):
+        own = labels[labels["structure"] == structure]
+        for value, color in zip(parameters, colors, strict=True):
+            axis.hist(
+                own.loc[own[parameter] == value, "label"],
+                bins=bins,
+                color=color,
+                alpha=0.65,
+                label=f"{value:g} {unit}",
+            )
+        axis.set_ylabel("structures")
+        axis.set_title(structure, loc="left", fontsize="medium")
+        axis.spines[["top", "right"]].set_visible(False)
+    label, label_unit = _names(key)
+    axes[-1].set_xlabel(f"calculated {label} ({label_unit})")
+    axes[0].legend(frameon=False, fontsize="small", title=parameter)
+    return figure
+
+
+def bond_shares(shares: pd.DataFrame, key: str) -> Figure:
+    """Variance shares by bond type, trained beside untrained, one panel a crystal.
+
+    Args:
+        shares: ``structure``, ``model`` (trained or untrained), ``bond_type``, ``share``,
+            ``low``, ``high``.
+        key: the property that was attributed.
+    """
+    structures = sorted(shares["structure"].unique())
+    n_columns = min(len(structures), 2)
+    n_rows = -(-len(structures) // n_columns)
+    figure = Figure(figsize=(4.4 * n_columns, 0.7 + 2.9 * n_rows), layout="constrained")
+    axes = figure.subplots(n_rows, n_columns, squeeze=False).ravel()
+    for axis, structure in zip(axes, structures, strict=False):
+        own = shares[shares["structure"] == structure]
+        trained = own[own["model"] == "trained"].sort_values("share", ascending=False)
+        types = list(trained["bond_type"])
+        for offset, model, color in ((-0.2, "trained", COLORS[0]), (0.2, "untrained", "0.72")):
+            rows = own[own["model"] == model].set_index("bond_type").reindex(types)
+            position = np.arange(len(types)) + offset
+            interval = [rows["share"] - rows["low"], rows["high"] - rows["share"]]
+            axis.bar(position, rows["share"], 0.38, color=color, label=model)
+            axis.errorbar(
+                position, rows["share"], np.clip(interval, 0, None), fmt="none", ecolor="0.2", lw=1
+            )
+        axis.axhline(0, color="0.4", linewidth=0.8)
+        axis.set_xticks(range(len(types)), types, rotation=30)
+        axis.set_title(structure, loc="left", fontsize="medium")
+        axis.set_ylabel("variance share")
+        axis.spines[["top", "right"]].set_visible(False)
+    for axis in axes[len(structures) :]:
+        axis.set_axis_off()
+    axes[0].legend(frameon=False, fontsize="small")
+    figure.suptitle(f"Which bonds carry the change of the {_names(key)[0]}", fontsize="medium")
+    return figure
+
+
+def _names(key: str) -> tuple[str, str]:
+    known = PROPERTIES.get(key)
+    return (known.label, known.report_unit) if known else (key, "")
+
+
+def _cycle(values: Sequence[str]) -> list[str]:
+    return list(values) * 20

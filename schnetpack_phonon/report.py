@@ -1,0 +1,107 @@
+"""A run folder -> one short page that says what came out and where it lies."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from schnetpack_phonon.properties import PROPERTIES
+
+PAGE = "report.md"
+METRICS = "metrics.csv"
+PREDICTIONS = "predictions.csv"
+SHARES = "bond_shares.csv"
+ATTRIBUTIONS = "bond_attribution.csv"
+FIGURES = "figures"
+
+
+class ReportError(RuntimeError):
+    """The run folder does not hold what a report needs."""
+
+
+def write_report(folder: Path, datapath: str, model_path: str) -> str:
+    """Writes ``report.md`` from the tables and figures in a run folder.
+
+    Args:
+        folder: the run; holds ``metrics.csv``, perhaps ``bond_shares.csv`` and ``figures``.
+        datapath: the database.
+        model_path: the trained model, relative to the folder.
+
+    Returns:
+        The page.
+
+    Raises:
+        ReportError: if there is no ``metrics.csv``.
+    """
+    if not (folder / METRICS).is_file():
+        raise ReportError(f"no {METRICS} in {folder}: the run has not finished its test")
+    metrics = pd.read_csv(folder / METRICS)
+    lines = [f"# {folder.name}", "", f"Test set: {metrics['n'].max()} structures", ""]
+    lines += _errors_table(metrics)
+    if (folder / SHARES).is_file():
+        lines += ["", *_shares_table(pd.read_csv(folder / SHARES))]
+    places = {
+        "database": Path(datapath).resolve(),
+        "model": (folder / model_path).resolve(),
+        "tables": ", ".join(path.name for path in sorted(folder.glob("*.csv"))),
+        "figures": ", ".join(path.name for path in sorted((folder / FIGURES).glob("*.png"))),
+        "run folder": folder.resolve(),
+    }
+    lines += ["", *(f"- {name}: {place}" for name, place in places.items() if place)]
+    page = "\n".join(lines) + "\n"
+    (folder / PAGE).write_text(page)
+    return page
+
+
+def read_report(folder: Path) -> str:
+    """The page of a finished run.
+
+    Raises:
+        ReportError: if there is none.
+    """
+    if not (folder / PAGE).is_file():
+        raise ReportError(f"no {PAGE} in {folder.resolve()}: not a finished run of ours")
+    return (folder / PAGE).read_text()
+
+
+def _errors_table(metrics: pd.DataFrame) -> list[str]:
+    head = ["property", "unit", "MAE", "RMSE", "R²", "MAE of the mean", "of the crystal's mean"]
+    rows = []
+    for row in metrics.itertuples():
+        known = PROPERTIES.get(str(row.property))
+        numbers = (row.mae, row.rmse, row.r2, row.mae_mean, row.mae_crystal_mean)
+        cells = [f"{x:.3f}" if i == 2 else f"{x:.3g}" for i, x in enumerate(numbers)]
+        rows.append([known.label if known else str(row.property), str(row.unit), *cells])
+    return _table(head, rows)
+
+
+def _shares_table(shares: pd.DataFrame) -> list[str]:
+    trained, control = (
+        shares[shares["model"] == model].set_index(["structure", "bond_type"])
+        for model in ("trained", "untrained")
+    )
+    rows = []
+    for structure, own in trained.groupby("structure"):
+        for (_, bond_type), row in own.sort_values("share", ascending=False).head(3).iterrows():
+            rows.append(
+                [
+                    str(structure),
+                    str(bond_type),
+                    f"{row['share']:.2f} [{row['low']:.2f}, {row['high']:.2f}]",
+                    f"{control['share'].get((structure, bond_type), float('nan')):.2f}",
+                ]
+            )
+    head = ["crystal", "bond", "share of the gap's variance (95 %)", "untrained control"]
+    return _table(head, rows)
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """A Markdown table whose columns line up in a terminal too."""
+    widths = [max(len(row[k]) for row in (head, *rows)) for k in range(len(head))]
+    lines = [head, ["-" * width for width in widths], *rows]
+    return [
+        "| " + " | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) + " |"
+        for line in lines
+    ]
