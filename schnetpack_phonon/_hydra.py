@@ -4,6 +4,7 @@ Hydra imports this module in every Hydra application of the environment, so it u
 the standard library and Hydra, and acts only on SchNetPack's commands and our own.
 """
 
+import warnings
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -37,3 +38,19 @@ class SchnetpackPhononSearchPath(SearchPathPlugin):
         folder = config_folder()
         if folder is not None:
             search_path.append(_PROVIDER, f"file://{folder}")
+            _warn_of_hidden_copies(folder)
+
+
+def _warn_of_hidden_copies(ours: Path) -> None:
+    """Hydra takes the first file of a name, and ours come before those of the working folder."""
+    for folder in (Path.cwd(), Path.cwd() / "configs"):
+        if folder.resolve() == ours.resolve():
+            continue
+        for file in ours.rglob("*.yaml"):
+            copy = folder / file.relative_to(ours)
+            if copy.is_file():
+                warnings.warn(
+                    f"{copy} is ignored: schnetpack_phonon has a config of the same name, which "
+                    "comes first. Give yours another name",
+                    stacklevel=2,
+                )

@@ -31,7 +31,7 @@ class BondAttribution:
     Every bond appears as two directed edges; their attributions belong together.
 
     Attributes:
-        property: key of the model's output.
+        output_key: the model's output that is attributed.
         numbers: atomic numbers, shape=(n_atoms,).
         idx_i: first atom of each edge, shape=(n_edges,).
         idx_j: second atom of each edge, shape=(n_edges,).
@@ -43,7 +43,7 @@ class BondAttribution:
         value: prediction for the displaced crystal.
     """
 
-    property: str
+    output_key: str
     numbers: np.ndarray
     idx_i: np.ndarray
     idx_j: np.ndarray
@@ -115,7 +115,7 @@ def attribute_displacement(
     model: NeuralNetworkPotential,
     ideal: Atoms,
     displaced: Atoms,
-    property: str,
+    output_key: str,
     n_steps: int = 16,
 ) -> BondAttribution:
     """Splits f(displaced) - f(ideal) over bonds.
@@ -125,7 +125,7 @@ def attribute_displacement(
             SchNetPack's); left as it was found.
         ideal: reference crystal.
         displaced: same atoms in the same order, not wrapped back into the cell.
-        property: scalar output of the model.
+        output_key: scalar output of the model.
         n_steps: nodes of the Gauss-Legendre quadrature.
 
     Raises:
@@ -133,11 +133,11 @@ def attribute_displacement(
     """
     if not np.array_equal(ideal.numbers, displaced.numbers):
         raise ValueError("ideal and displaced crystal have different atoms")
-    if property not in (model.model_outputs or []):
-        raise ValueError(f"the model has no output {property!r}; it has {model.model_outputs}")
+    if output_key not in (model.model_outputs or []):
+        raise ValueError(f"the model has no output {output_key!r}; it has {model.model_outputs}")
     cutoff = float(model.representation.cutoff)
     i, j, image = path_edges(ideal, displaced, cutoff)
-    edges = _Edges(model, displaced, i, j, property)
+    edges = _Edges(model, displaced, i, j, output_key)
     r0, r1 = (edges.tensor(edge_vectors(atoms, i, j, image)) for atoms in (ideal, displaced))
     with edges:
         ends = edges(torch.cat([r0, r1])).detach().double().cpu()
@@ -146,7 +146,7 @@ def attribute_displacement(
             r1, baselines=r0, n_steps=n_steps, method="gausslegendre"
         )
     return BondAttribution(
-        property=property,
+        output_key=output_key,
         numbers=ideal.numbers,
         idx_i=i,
         idx_j=j,
@@ -173,9 +173,9 @@ class _Edges:
         atoms: Atoms,
         i: np.ndarray,
         j: np.ndarray,
-        property: str,
+        output_key: str,
     ):
-        self.model, self.property = model, property
+        self.model, self.output_key = model, output_key
         self.reference = next(model.parameters())
         self.i, self.j = (torch.as_tensor(x, dtype=torch.long) for x in (i, j))
         self.numbers = torch.as_tensor(atoms.numbers, dtype=torch.long)
@@ -224,7 +224,7 @@ class _Edges:
 
         handle = self.model.representation.register_forward_pre_hook(replace)
         try:
-            return self.model(batch)[self.property]
+            return self.model(batch)[self.output_key]
         finally:
             handle.remove()
 

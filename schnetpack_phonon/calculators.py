@@ -13,8 +13,12 @@ from typing import Any, Protocol
 
 import numpy as np
 from ase import Atoms
-from ase.calculators.calculator import CalculationFailed, Calculator, all_changes
-from ase.calculators.calculator import PropertyNotImplementedError
+from ase.calculators.calculator import (
+    CalculationFailed,
+    Calculator,
+    PropertyNotImplementedError,
+    all_changes,
+)
 from ase.constraints import FixSymmetry
 from ase.filters import FrechetCellFilter
 from ase.optimize import BFGS
@@ -169,7 +173,7 @@ class TightBinding:
         self_ = self
 
         class _TightBinding(Calculator):
-            implemented_properties = ["energy", "forces", "stress", "vbm", "cbm"]
+            implemented_properties = ("energy", "forces", "stress", "vbm", "cbm")
 
             def calculate(self, atoms=None, properties=None, system_changes=all_changes):
                 Calculator.calculate(self, atoms, properties, system_changes)
@@ -298,7 +302,7 @@ class AseCalculator:
 class _Supercell(Calculator):
     """Energy, forces and stress of a unit cell, calculated in a supercell of it."""
 
-    implemented_properties = ["energy", "forces", "stress"]
+    implemented_properties = ("energy", "forces", "stress")
 
     def __init__(self, crystal: Crystal, calculator: Calculator):
         super().__init__()
@@ -330,6 +334,9 @@ def relax(
     another lattice constant for every cell size.
 
     Args:
+        calculator: of energy, forces and stress.
+        crystal: where the relaxation starts.
+        max_steps: of the optimiser.
         fmax: largest force (eV/Ang) and cell gradient (eV) per unit cell at convergence.
 
     Raises:

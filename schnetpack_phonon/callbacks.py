@@ -127,14 +127,8 @@ class ReportCallback(Callback):
         }
         predictions = predict(pl_module.model, data.test_dataloader(), targets)
         predictions = predictions.join(provenance, on="index")
-        training = pd.concat(
-            [
-                provenance[["structure"]]
-                .assign(property=name, label=read_labels(data.datapath, target))
-                .iloc[data.train_idx]
-                for name, target in targets.items()
-            ]
-        )
+        labels = pd.concat([_labels(data, provenance, *pair) for pair in targets.items()])
+        training = labels[labels["index"].isin(data.train_idx)]
         table = in_report_units(
             errors(predictions, training),
             ["mae", "rmse", "mae_mean", "mae_crystal_mean"],
@@ -145,15 +139,23 @@ class ReportCallback(Callback):
         _save(trainer, plotting.parity(predictions, table), "parity")
         ours = read_metadata(data.datapath)
         if self.distribution in data.dataset.available_properties:
-            labels = provenance.assign(
-                label=read_labels(data.datapath, self.distribution), property=self.distribution
-            )
-            labels = in_report_units(labels, ["label"])
+            ensemble = _labels(data, provenance, self.distribution, self.distribution)
             figure = plotting.distribution(
-                labels, ours["parameter_name"], ours["parameter_unit"], self.distribution
+                in_report_units(ensemble, ["label"]),
+                ours["parameter_name"],
+                ours["parameter_unit"],
+                self.distribution,
             )
             _save(trainer, figure, f"{self.distribution}_distribution")
         print("\n" + write_report(Path.cwd(), data.datapath, self.model_path))
+
+
+def _labels(data: EnsembleData, provenance: pd.DataFrame, name: str, target: str) -> pd.DataFrame:
+    """Labels of the whole database with their provenance, one row a structure."""
+    table = provenance.reset_index()
+    table["property"] = name
+    table["label"] = read_labels(data.datapath, target)
+    return table
 
 
 def _save(trainer: Trainer, figure: Figure, name: str) -> None:

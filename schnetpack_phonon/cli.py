@@ -1,8 +1,4 @@
-"""``spkphonon``: our own commands, on the same configs as ``spktrain``.
-
-    spkphonon generate experiment=phonon_antiperovskite   build the database and stop
-    spkphonon report runs/NAME                            print what a finished run gave
-"""
+"""``spkphonon``: our own commands, on the same configs as ``spktrain``."""
 
 from __future__ import annotations
 
@@ -14,6 +10,13 @@ from schnetpack_phonon.report import ReportError, read_report
 
 log = logging.getLogger(__name__)
 
+USAGE = """\
+spkphonon generate experiment=phonon_antiperovskite   make the database and stop
+spkphonon report runs/NAME ...                        print what finished runs gave
+
+'generate' takes what spktrain takes: spkphonon generate experiment=... --help
+"""
+
 
 def main() -> None:
     """Entry point of ``spkphonon``."""
@@ -24,7 +27,7 @@ def main() -> None:
     elif command == "report" and arguments:
         _report(arguments)
     else:
-        print(__doc__)
+        print(USAGE)
         sys.exit(0 if command in ("-h", "--help") else 2)
 
 

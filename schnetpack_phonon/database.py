@@ -120,7 +120,9 @@ def read_metadata(path: str | Path) -> dict[str, Any]:
             metadata = db.metadata
             n_rows = db.count()
     except (sqlite3.Error, KeyError, ValueError) as error:
-        raise DatabaseError(f"{path} is no ASE database or is cut off ({error}): {advice}") from error
+        raise DatabaseError(
+            f"{path} is no ASE database or is cut off ({error}): {advice}"
+        ) from error
     if METADATA_KEY not in metadata:
         raise DatabaseError(
             f"{path} was not made by schnetpack_phonon: {advice}, or train on it with the host's "

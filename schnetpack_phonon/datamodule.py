@@ -357,5 +357,3 @@ def _stop(executor: Executor) -> None:
         executor.shutdown(kill_workers=True)  # type: ignore[call-arg]
     except TypeError:
         executor.shutdown(wait=False, cancel_futures=True)
-
-

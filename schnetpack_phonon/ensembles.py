@@ -18,6 +18,10 @@ from ase.geometry import get_distances
 
 from schnetpack_phonon.phonons import HarmonicModel
 
+# Positions are rounded to 1e-6 Ang, so that the rounding of linear algebra, which depends on the
+# library and the number of threads, does not make another snapshot (and another label to pay).
+_DECIMALS = 6
+
 
 @dataclass(frozen=True)
 class Snapshot:
@@ -107,14 +111,13 @@ class _Sampler:
         for index in itertools.count():
             u = displacements(snapshot_stream(self.seed, group, index))
             atoms = ideal.copy()
-            atoms.positions += u - u.mean(axis=0)
+            positions = ideal.positions + u - u.mean(axis=0)
+            atoms.positions = positions.round(_DECIMALS)
             if _shortest_distance(atoms) < limit:
                 yield None
             else:
                 parent = f"{group}/{index}"
-                yield Snapshot(
-                    atoms, ideal, name, self.kind, parameter, self.seed, index, parent
-                )
+                yield Snapshot(atoms, ideal, name, self.kind, parameter, self.seed, index, parent)
 
 
 class PhononEnsemble(_Sampler):
@@ -196,18 +199,14 @@ class RandomEnsemble(_Sampler):
         if min(self.parameters) <= 0:
             raise ValueError(f"amplitude is {min(self.parameters)} Ang; expected > 0")
         if distribution not in ("uniform", "one_sided"):
-            raise ValueError(
-                f"unknown distribution {distribution!r}; there are uniform, one_sided"
-            )
+            raise ValueError(f"unknown distribution {distribution!r}; there are uniform, one_sided")
         self.distribution = distribution
 
     @property
     def settings(self) -> dict[str, Any]:
         return {**super().settings, "distribution": self.distribution}
 
-    def snapshots(
-        self, name: str, crystal: Atoms, parameter: float
-    ) -> Iterator[Snapshot | None]:
+    def snapshots(self, name: str, crystal: Atoms, parameter: float) -> Iterator[Snapshot | None]:
         low = 0.0 if self.distribution == "one_sided" else -parameter
         return self._stream(
             name, crystal, parameter, lambda rng: rng.uniform(low, parameter, (len(crystal), 3))

@@ -8,13 +8,13 @@ import numpy as np
 import pandas as pd
 import torch
 from schnetpack import properties as structure_keys
-from torch import nn
+from schnetpack.model import AtomisticModel
 
 from schnetpack_phonon.properties import PROPERTIES
 
 
 def predict(
-    model: nn.Module, batches: Iterable[dict[str, torch.Tensor]], targets: Mapping[str, str]
+    model: AtomisticModel, batches: Iterable[dict[str, torch.Tensor]], targets: Mapping[str, str]
 ) -> pd.DataFrame:
     """Scalar predictions beside labels, in the data module's units.
 
@@ -83,6 +83,7 @@ def in_report_units(table: pd.DataFrame, columns: Iterable[str]) -> pd.DataFrame
 
     Args:
         table: indexed by property, or with a column ``property``.
+        columns: that are in the property's database unit.
     """
     table = table.copy()
     keys = table["property"] if "property" in table else table.index.to_series()

@@ -12,8 +12,9 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import fasteners
 import loky
@@ -119,8 +120,8 @@ class LabelStore:
         labels = record.labels and {key: value.tolist() for key, value in record.labels.items()}
         line = {"key": record.key, "labels": labels, "error": record.error}
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self._lock, self._open() as file:
-            end = file.seek(0, os.SEEK_END)
+        with self._lock, open(self.path, "a+b", buffering=0) as file:
+            end = _drop_cut_off_line(file)
             try:
                 if end == 0:
                     file.write(_encode(_HEADER))
@@ -133,14 +134,6 @@ class LabelStore:
                     "are safe there; make room and run again to go on"
                 ) from error
         self._records[record.key] = record
-
-    def _open(self):
-        file = open(self.path, "a+b", buffering=0)
-        end = file.seek(0, os.SEEK_END)
-        if end and (file.seek(end - 1), file.read(1))[1] != b"\n":
-            content = self.path.read_bytes()
-            file.truncate(content.rfind(b"\n") + 1)
-        return file
 
     def _load(self) -> None:
         lines = self.path.read_bytes().split(b"\n")
@@ -164,6 +157,18 @@ class LabelStore:
                     f"{self.path} is damaged or no label store (line {number}: {error}): move it "
                     "away to compute its labels anew, or delete that line to keep the others"
                 ) from error
+
+
+def _drop_cut_off_line(file: BinaryIO) -> int:
+    """Truncates a file to its last newline; returns its size."""
+    end = file.seek(0, os.SEEK_END)
+    if end:
+        file.seek(end - 1)
+        if file.read(1) != b"\n":
+            file.seek(0)
+            end = file.truncate(file.read().rfind(b"\n") + 1)
+            file.seek(0, os.SEEK_END)
+    return end
 
 
 def _encode(line: dict[str, Any]) -> bytes:
@@ -235,10 +240,8 @@ class Labeller:
         running: dict[Future, Job] = {}
         try:
             while True:
-                while len(running) < 2 * _n_workers(self.executor):
-                    job = next(queue, None)
-                    if job is None:
-                        break
+                room = 2 * _n_workers(self.executor) - len(running)
+                for job in islice(queue, room):
                     running[self.executor.submit(_compute, job.compute, job.arguments)] = job
                 if not running:
                     return
@@ -248,7 +251,7 @@ class Labeller:
                     yield job, Record(job.key, labels, error)
         except (BrokenProcessPool, loky.BrokenProcessPool) as error:
             raise LabellingError(
-                f"a worker died during {job.description!r}, perhaps for want of memory. "
+                f"a worker process died, perhaps for want of memory. "
                 f"{len(self.store)} finished labels are safe in {self.store.path}; run again to go "
                 "on, with fewer workers (data.executor.max_workers) if memory was short"
             ) from error

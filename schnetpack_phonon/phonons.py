@@ -157,6 +157,7 @@ def harmonic_model(
     Args:
         ideal: the undisplaced supercell.
         force_constants: in eV/Ang^2, shape=(n_atoms, n_atoms, 3, 3).
+        instabilities: what happens to imaginary and very low modes.
 
     Raises:
         ValueError: for force constants of another shape, with NaN, or not symmetric.
@@ -220,6 +221,8 @@ class FiniteDisplacements:
         """Force constants from forces; stored as ``phonopy_params.yaml`` at ``path``.
 
         Args:
+            crystal: that was displaced.
+            path: of the file; its folder is made.
             forces: of :meth:`displaced`, in order, in eV/Ang, shape=(n, n_atoms, 3).
         """
         phonon = self._phonopy(crystal)

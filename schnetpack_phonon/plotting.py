@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 import pandas as pd
 from matplotlib import colormaps
@@ -31,13 +29,13 @@ def parity(predictions: pd.DataFrame, errors: pd.DataFrame) -> Figure:
     structures = sorted(predictions["structure"].unique())
     for axis, key in zip(axes, keys, strict=False):
         rows = predictions[predictions["property"] == key]
-        for structure, color, marker in zip(structures, _cycle(COLORS), _cycle(_MARKERS)):
+        for k, structure in enumerate(structures):
             own = rows[rows["structure"] == structure]
             axis.plot(
                 own["label"],
                 own["prediction"],
-                marker,
-                color=color,
+                _MARKERS[k % len(_MARKERS)],
+                color=COLORS[k % len(COLORS)],
                 markersize=4.5,
                 alpha=0.75,
                 markeredgewidth=0,
@@ -137,7 +135,3 @@ def bond_shares(shares: pd.DataFrame, key: str) -> Figure:
 def _names(key: str) -> tuple[str, str]:
     known = PROPERTIES.get(key)
     return (known.label, known.report_unit) if known else (key, "")
-
-
-def _cycle(values: Sequence[str]) -> list[str]:
-    return list(values) * 20

@@ -69,30 +69,28 @@ def read_report(folder: Path) -> str:
 def _errors_table(metrics: pd.DataFrame) -> list[str]:
     head = ["property", "unit", "MAE", "RMSE", "R²", "MAE of the mean", "of the crystal's mean"]
     rows = []
-    for row in metrics.itertuples():
-        known = PROPERTIES.get(str(row.property))
-        numbers = (row.mae, row.rmse, row.r2, row.mae_mean, row.mae_crystal_mean)
-        cells = [f"{x:.3f}" if i == 2 else f"{x:.3g}" for i, x in enumerate(numbers)]
-        rows.append([known.label if known else str(row.property), str(row.unit), *cells])
+    for row in metrics.fillna({"unit": ""}).to_dict("records"):
+        known = PROPERTIES.get(row["property"])
+        cells = [f"{row[k]:.3g}" for k in ("mae", "rmse", "mae_mean", "mae_crystal_mean")]
+        cells.insert(2, f"{row['r2']:.3f}")
+        rows.append([known.label if known else row["property"], row["unit"], *cells])
     return _table(head, rows)
 
 
 def _shares_table(shares: pd.DataFrame) -> list[str]:
-    trained, control = (
-        shares[shares["model"] == model].set_index(["structure", "bond_type"])
-        for model in ("trained", "untrained")
-    )
-    rows = []
-    for structure, own in trained.groupby("structure"):
-        for (_, bond_type), row in own.sort_values("share", ascending=False).head(3).iterrows():
-            rows.append(
-                [
-                    str(structure),
-                    str(bond_type),
-                    f"{row['share']:.2f} [{row['low']:.2f}, {row['high']:.2f}]",
-                    f"{control['share'].get((structure, bond_type), float('nan')):.2f}",
-                ]
-            )
+    pairs = ["structure", "bond_type"]
+    trained, control = (shares[shares["model"] == m] for m in ("trained", "untrained"))
+    both = trained.merge(control, on=pairs, suffixes=("", "_control"), how="left")
+    both = both.sort_values(["structure", "share"], ascending=[True, False])
+    rows = [
+        [
+            row["structure"],
+            row["bond_type"],
+            f"{row['share']:.2f} [{row['low']:.2f}, {row['high']:.2f}]",
+            f"{row['share_control']:.2f} [{row['low_control']:.2f}, {row['high_control']:.2f}]",
+        ]
+        for row in both.groupby("structure").head(3).to_dict("records")
+    ]
     head = ["crystal", "bond", "share of the gap's variance (95 %)", "untrained control"]
     return _table(head, rows)
 
@@ -101,7 +99,5 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     """A Markdown table whose columns line up in a terminal too."""
     widths = [max(len(row[k]) for row in (head, *rows)) for k in range(len(head))]
     lines = [head, ["-" * width for width in widths], *rows]
-    return [
-        "| " + " | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) + " |"
-        for line in lines
-    ]
+    padded = ([cell.ljust(w) for cell, w in zip(row, widths, strict=True)] for row in lines)
+    return [f"| {' | '.join(row)} |" for row in padded]

@@ -27,7 +27,7 @@ def to_phonopy(atoms: Atoms) -> PhonopyAtoms:
 
 
 def to_ase(atoms: PhonopyAtoms) -> Atoms:
-    """phonopy -> ASE; periodic in all directions, masses kept."""
+    """Phonopy -> ASE; periodic in all directions, masses kept."""
     return Atoms(
         numbers=atoms.numbers,
         cell=atoms.cell,

@@ -1,0 +1,37 @@
+# make demo   set everything up and run the main job
+# make test   set everything up and run the tests
+# make bench  ratios that we quote, measured on this machine
+
+PYTHON ?= python3
+VENV ?= .venv
+RUN := demo_$(shell date +%Y-%m-%d_%H-%M-%S)
+
+.PHONY: demo test slow bench setup clean
+
+demo: setup
+	$(VENV)/bin/spktrain experiment=phonon_antiperovskite run.id=$(RUN)
+	@$(VENV)/bin/spkphonon report runs/$(RUN)
+
+test: setup
+	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -q -n auto
+
+slow: setup
+	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -q -m slow
+
+bench: setup
+	$(VENV)/bin/python -m tests.benchmarks
+
+setup: $(VENV)/.installed
+
+$(VENV)/.installed: pyproject.toml schnetpack_phonon/_hydra.py
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v <= (3, 13) else \
+	"$(PYTHON) is Python %d.%d; schnetpack_phonon needs 3.11, 3.12 or 3.13: make $(MAKECMDGOALS) PYTHON=python3.12" % v)'
+	$(PYTHON) -m venv $(VENV)
+	@echo "installing (3 to 6 GB with PyTorch) ..."
+	$(VENV)/bin/python -m pip install -q --disable-pip-version-check uv
+	VIRTUAL_ENV=$(VENV) $(VENV)/bin/uv pip install -q -e '.[dev]' \
+		|| $(VENV)/bin/python -m pip install -q --disable-pip-version-check -e '.[dev]'
+	@touch $@
+
+clean:
+	rm -rf $(VENV) dist .pytest_cache .ruff_cache .mypy_cache

@@ -1,0 +1,105 @@
+"""What several test modules share: a crystal of springs, EMT, a pool, a database, a full disk."""
+
+from __future__ import annotations
+
+import resource
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+import tblite.interface  # noqa: F401  # before torch 2.4, whose libgomp is too old for tblite
+from ase import Atoms
+from ase.build import bulk
+from ase.calculators.emt import EMT
+from ase.neighborlist import neighbor_list
+
+from schnetpack_phonon.calculators import AseCalculator
+from schnetpack_phonon.ensembles import Snapshot
+from schnetpack_phonon.labelling import process_pool
+from schnetpack_phonon.phonons import Instabilities, harmonic_model
+from schnetpack_phonon.structures import Crystal, supercell_matrix
+
+
+@pytest.fixture(scope="session")
+def central_springs():
+    """(atoms, {length: stiffness in eV/Ang^2}) -> force constants, summed over all images."""
+
+    def force_constants(atoms: Atoms, springs: dict[float, float]) -> np.ndarray:
+        result = np.zeros((len(atoms), len(atoms), 3, 3))
+        i, j, vector = neighbor_list("ijD", atoms, max(springs) + 0.01)
+        length = np.linalg.norm(vector, axis=1)
+        for l0, stiffness in springs.items():
+            unit = vector / length[:, None] * (np.abs(length - l0) < 0.01)[:, None]
+            block = stiffness * unit[:, :, None] * unit[:, None, :]
+            np.add.at(result, (i, j), -block)
+            np.add.at(result, (i, i), block)
+        return result
+
+    return force_constants
+
+
+@pytest.fixture(scope="session")
+def rock_salt() -> Crystal:
+    """Two atoms in the primitive cell, 16 in the supercell."""
+    return Crystal("NaCl", bulk("NaCl", "rocksalt", a=5.6), supercell_matrix([2, 2, 2]))
+
+
+@pytest.fixture(scope="session")
+def stable(rock_salt, central_springs) -> np.ndarray:
+    """Force constants of springs between first and second neighbours: no soft mode."""
+    return central_springs(rock_salt.supercell, {2.8: 4.0, 2.8 * 2**0.5: 1.0})
+
+
+@pytest.fixture(scope="session")
+def unstable(rock_salt, central_springs) -> np.ndarray:
+    """The same with a repulsion between second neighbours: imaginary modes."""
+    return central_springs(rock_salt.supercell, {2.8: 4.0, 2.8 * 2**0.5: -0.2})
+
+
+@pytest.fixture(scope="session")
+def model(rock_salt, stable):
+    return harmonic_model(rock_salt.supercell, stable, Instabilities("error", floor=0.1))
+
+
+@pytest.fixture(scope="session")
+def emt() -> AseCalculator:
+    return AseCalculator(EMT)
+
+
+@pytest.fixture(scope="session")
+def pool():
+    with process_pool(max_workers=2) as executor:
+        yield executor
+
+
+@pytest.fixture(scope="session")
+def make_snapshots():
+    """Parents -> one displaced Cu2 or Cu3 snapshot each."""
+
+    def make(parents: list[str]) -> list[Snapshot]:
+        rng = np.random.default_rng(0)
+        snapshots = []
+        for index, parent in enumerate(parents):
+            ideal = bulk("Cu").repeat((1, 1, 2 + index % 2))
+            atoms = ideal.copy()
+            atoms.positions += rng.normal(0, 0.05, atoms.positions.shape)
+            snapshots.append(Snapshot(atoms, ideal, "Cu", "random", 0.1, 7, index, parent))
+        return snapshots
+
+    return make
+
+
+@pytest.fixture
+def full_disk():
+    """Context in which no file can grow beyond a number of bytes."""
+
+    @contextmanager
+    def limit(n_bytes: int):
+        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (n_bytes, hard))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+    return limit

@@ -1,0 +1,169 @@
+"""Small crystals, batches, databases and models of the host for the tests of the model side."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import schnetpack as spk
+import torch
+from ase import Atoms
+from schnetpack import properties as host
+from schnetpack.data import AtomsDataModule
+from schnetpack.data.atoms import ASEAtomsData
+from schnetpack.interfaces import AtomsConverter
+from schnetpack.model import NeuralNetworkPotential
+from schnetpack.transform import CastTo32, MatScipyNeighborList
+from torch import nn
+
+from schnetpack_phonon.properties import PROPERTIES
+from schnetpack_phonon.structures import antiperovskite
+
+CUTOFF = 5.0
+REPRESENTATIONS = ("PaiNN", "SchNet", "SO3net")
+
+
+def thermal(
+    seed: int = 0, formula: str = "Ag3SBr", amplitude: float = 0.1, strain: float = 0.0
+) -> tuple[Atoms, Atoms]:
+    """Five atoms of a crystal, and the same displaced and strained at random."""
+    ideal = antiperovskite(formula)
+    displaced = ideal.copy()
+    rng = np.random.default_rng(seed)
+    deformation = np.eye(3) + strain * rng.normal(size=(3, 3))
+    displaced.set_cell(ideal.cell.array @ deformation, scale_atoms=True)
+    displaced.positions += rng.normal(0, amplitude, displaced.positions.shape)
+    return ideal, displaced
+
+
+def batch(
+    structures: Sequence[Atoms], dtype: torch.dtype = torch.float32, **labels: np.ndarray
+) -> dict[str, torch.Tensor]:
+    """What the host's loader gives for these structures, with labels beside them."""
+    inputs = AtomsConverter(MatScipyNeighborList(cutoff=CUTOFF), dtype=dtype)(list(structures))
+    return inputs | {key: torch.as_tensor(value).to(dtype) for key, value in labels.items()}
+
+
+def potential(
+    *heads: nn.Module,
+    representation: str = "PaiNN",
+    dtype: torch.dtype = torch.float32,
+    seed: int = 0,
+    trainable_basis: bool = False,
+) -> NeuralNetworkPotential:
+    """A model of the host with 16 features and random weights, in evaluation mode."""
+    parts = {
+        "n_atom_basis": 16,
+        "n_interactions": 2,
+        "radial_basis": spk.nn.GaussianRBF(10, CUTOFF, trainable=trainable_basis),
+        "cutoff_fn": spk.nn.CosineCutoff(CUTOFF),
+    }
+    if representation == "SO3net":
+        parts["lmax"] = 2
+    network = getattr(spk.representation, representation)(**parts)
+    return assemble(network, *heads, dtype=dtype, seed=seed)
+
+
+def assemble(
+    representation: nn.Module,
+    *heads: nn.Module,
+    dtype: torch.dtype = torch.float32,
+    seed: int = 0,
+) -> NeuralNetworkPotential:
+    """The host's model around a representation; weights from ``seed``, none of them zero."""
+    model = NeuralNetworkPotential(
+        representation, [spk.atomistic.PairwiseDistances()], list(heads)
+    ).eval()
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            width = parameter.shape[-1] ** -0.5 if parameter.ndim > 1 else 0.3
+            parameter.normal_(0, width, generator=generator)
+    return model.to(dtype)
+
+
+class PairTerms(nn.Module):
+    """A representation whose one feature is the sum over an atom's edges of k (1 - d/r)^3.
+
+    The closed form for every edge; k depends on the two species, r is the cutoff.
+    """
+
+    def __init__(self, strengths: dict[tuple[int, int], float]):
+        super().__init__()
+        self.cutoff = torch.tensor([CUTOFF])
+        k = torch.zeros(101, 101)
+        for (a, b), value in strengths.items():
+            k[a, b] = k[b, a] = value
+        self.register_buffer("k", k)
+
+    def forward(self, inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        z, i, j = inputs[host.Z], inputs[host.idx_i], inputs[host.idx_j]
+        distance = inputs[host.Rij].norm(dim=1)
+        terms = self.k[z[i], z[j]] * (1 - distance / CUTOFF).clamp(min=0) ** 3
+        feature = spk.nn.scatter_add(terms[:, None], i, dim_size=len(z))
+        return inputs | {"scalar_representation": feature}
+
+
+class Total(nn.Module):
+    """Sum of the first feature over the atoms, times a weight of 1."""
+
+    def __init__(self, output_key: str):
+        super().__init__()
+        self.output_key = output_key
+        self.model_outputs = [output_key]
+        self.weight = nn.Parameter(torch.ones(()))
+
+    def forward(self, inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        feature = self.weight * inputs["scalar_representation"][:, 0]
+        return inputs | {self.output_key: spk.nn.scatter_add(feature, inputs[host.idx_m])}
+
+
+def state(model: nn.Module) -> dict[str, object]:
+    """All that a visitor could leave changed in a model, as values that compare with ``==``."""
+    return {
+        "tensors": {key: value.numpy().tobytes() for key, value in model.state_dict().items()},
+        "gradients": [p.grad is None for p in model.parameters()],
+        "requires_grad": [p.requires_grad for p in model.parameters()],
+        "training": [module.training for module in model.modules()],
+        "hooks": [
+            (len(module._forward_pre_hooks), len(module._forward_hooks))
+            for module in model.modules()
+        ],
+        "postprocessing": model.do_postprocessing,
+        "grad mode": torch.is_grad_enabled(),
+    }
+
+
+def data_module(
+    path: Path,
+    structures: Sequence[Atoms],
+    train: Sequence[int],
+    test: Sequence[int] = (),
+    property_units: dict[str, str] | None = None,
+    **labels: Sequence[float],
+) -> AtomsDataModule:
+    """The host's own data module, set up, on a database of these structures and scalar labels.
+
+    What is neither for training nor for the test is for validation.
+    """
+    if not path.exists():
+        units = {key: PROPERTIES[key].unit for key in labels}
+        dataset = ASEAtomsData.create(str(path), distance_unit="Ang", property_unit_dict=units)
+        rows = [
+            {key: np.array([label]) for key, label in zip(labels, row, strict=True)}
+            for row in zip(*labels.values(), strict=True)
+        ]
+        dataset.add_systems(rows, list(structures))
+    data = AtomsDataModule(
+        str(path),
+        batch_size=4,
+        test_batch_size=2,
+        num_workers=0,
+        property_units=property_units,
+        transforms=[MatScipyNeighborList(cutoff=CUTOFF), CastTo32()],
+    )
+    data.train_idx, data.test_idx = list(train), list(test)
+    data.val_idx = sorted(set(range(len(structures))) - {*train, *test})
+    data.setup()
+    return data

@@ -1,0 +1,78 @@
+"""Who may import whom, and what must stay light."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "schnetpack_phonon"
+# A module imports only those before it in a line.
+CHAINS = (
+    "properties structures phonons ensembles",
+    "properties structures calculators labelling datamodule callbacks",
+    "ensembles database datamodule heads",
+    "datamodule task",
+    "attribution callbacks",
+    "evaluation callbacks",
+    "plotting callbacks",
+    "report callbacks",
+    "report cli",
+)
+TORCH_FREE = (
+    "properties structures calculators phonons ensembles labelling database plotting report cli"
+)
+
+
+def imports(path):
+    """Top-level and nested imports of our own modules and of others, by first name."""
+    ours, others = set(), set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            names = [node.module]
+            if node.module == "schnetpack_phonon":
+                names = [f"schnetpack_phonon.{alias.name}" for alias in node.names]
+        elif isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        else:
+            continue
+        for name in names:
+            first, _, rest = name.partition(".")
+            if first == "schnetpack_phonon":
+                ours.add(rest.split(".")[0])
+            else:
+                others.add(first)
+    return ours, others
+
+
+@pytest.mark.parametrize("chain", CHAINS)
+def test_imports_follow_the_line_of_flow(chain):
+    names = chain.split()
+    for position, name in enumerate(names):
+        later = set(names[position + 1 :])
+        assert not imports(PACKAGE / f"{name}.py")[0] & later, name
+
+
+def test_nothing_imports_the_commands():
+    for path in PACKAGE.glob("*.py"):
+        assert "cli" not in imports(path)[0], path
+
+
+def test_phonopy_stays_where_crystals_are_made():
+    users = {p.stem for p in PACKAGE.glob("*.py") if "phonopy" in imports(p)[1]}
+    assert users == {"structures", "phonons"}
+
+
+@pytest.mark.parametrize("module", [*TORCH_FREE.split(), "_hydra"])
+def test_light_modules_do_not_load_torch(module):
+    heavy = {"torch"} if module != "_hydra" else {"torch", "phonopy", "ase", "numpy"}
+    code = f"import sys, schnetpack_phonon.{module}; print({heavy} & set(sys.modules))"
+    loaded = subprocess.check_output([sys.executable, "-c", code], text=True)
+    assert loaded.strip() == "set()"
+
+
+def test_every_module_has_its_tests():
+    modules = {path.stem for path in PACKAGE.glob("[a-z]*.py")}
+    tested = {path.stem.removeprefix("test_") for path in Path(__file__).parent.glob("test_*.py")}
+    assert modules <= tested

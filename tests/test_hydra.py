@@ -1,0 +1,104 @@
+"""Our configs are found by SchNetPack's commands from any folder and by no other Hydra app."""
+
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_module
+from hydra._internal.config_search_path_impl import ConfigSearchPathImpl
+from hydra.core.config_search_path import ConfigSearchPath
+from hydra.errors import InstantiationException, MissingConfigException
+from hydra.utils import instantiate
+from omegaconf import MissingMandatoryValue, OmegaConf
+
+from schnetpack_phonon._hydra import SchnetpackPhononSearchPath, config_folder
+
+CONFIGS = config_folder()
+EXPERIMENT = "experiment=phonon_antiperovskite"
+
+
+def search_path(*elements) -> ConfigSearchPath:
+    path = ConfigSearchPathImpl()
+    for provider, place in elements:
+        path.append(provider, place)
+    SchnetpackPhononSearchPath().manipulate_search_path(path)
+    return path
+
+
+@pytest.mark.parametrize("main", ["pkg://schnetpack/configs", "pkg://schnetpack.configs"])
+def test_host_sees_us_once(main):
+    path = search_path(("main", main))
+    SchnetpackPhononSearchPath().manipulate_search_path(path)
+    assert [e.provider for e in path.get_path()] == ["main", "schnetpack_phonon"]
+
+
+@pytest.mark.parametrize(
+    "elements", [[], [("main", "pkg://other.configs")], [("other", "pkg://schnetpack.configs")]]
+)
+def test_others_do_not(elements):
+    assert [e.provider for e in search_path(*elements).get_path()] == [p for p, _ in elements]
+
+
+def test_copy_of_the_same_name_is_not_ignored_silently(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    copy = tmp_path / "configs" / "experiment" / "phonon_antiperovskite.yaml"
+    copy.parent.mkdir(parents=True)
+    copy.write_text("seed: 7")
+    with pytest.warns(UserWarning, match=f"{copy} is ignored"):
+        search_path(("main", "pkg://schnetpack/configs"))
+
+
+def test_composes_in_an_empty_folder(tmp_path):
+    run = subprocess.run(
+        [Path(sys.executable).parent / "spktrain", EXPERIMENT, "data/ensemble=random", "--cfg=job"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert run.returncode == 0, run.stderr
+    config = OmegaConf.create(run.stdout)
+    assert config.data.ensemble._target_ == "schnetpack_phonon.ensembles.RandomEnsemble"
+    assert config.seed == 42
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("group", ["data/ensemble", "data/calculator", "data/structure"])
+def test_unknown_choice_names_the_choices(group, monkeypatch):
+    monkeypatch.setenv("PWD", str(Path.cwd()))
+    with (
+        initialize_config_module("schnetpack.configs", version_base="1.2"),
+        pytest.raises(MissingConfigException) as error,
+    ):
+        compose("train", [EXPERIMENT, f"{group}=nonsense"])
+    for option in (CONFIGS / group).glob("*.yaml"):
+        assert option.stem in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "file", sorted((CONFIGS / "data").glob("*/*.yaml")), ids=lambda f: f"{f.parent.name}/{f.stem}"
+)
+def test_every_choice_instantiates_or_says_what_it_needs(file):
+    config = OmegaConf.load(file)
+    missing = OmegaConf.missing_keys(config)
+    if missing:
+        with pytest.raises((MissingMandatoryValue, InstantiationException)):
+            instantiate(config)
+    else:
+        instantiate(config)
+
+
+def test_no_config_of_ours_hides_behind_one_of_the_host():
+    host = Path(find_spec("schnetpack").origin).parent / "configs"
+    ours = {file.relative_to(CONFIGS) for file in CONFIGS.rglob("*.yaml")}
+    assert not ours & {file.relative_to(host) for file in host.rglob("*.yaml")}
+
+
+def test_unrelated_application_is_untouched(tmp_path):
+    app = Path(__file__).parent / "unrelated_app.py"
+    run = subprocess.run(
+        [sys.executable, app, "--info", "searchpath"], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert run.returncode == 0, run.stderr
+    assert "schnetpack" not in run.stdout + run.stderr

@@ -1,0 +1,42 @@
+"""Keys and units agree with the host; values of two crystals collate along a structure axis."""
+
+import numpy as np
+import pytest
+import schnetpack.properties as host
+import torch
+from schnetpack.data.loader import _atoms_collate_fn
+from schnetpack.units import convert_units
+
+from schnetpack_phonon import properties
+from schnetpack_phonon.properties import PROPERTIES, array_shape
+
+
+@pytest.mark.parametrize("key", PROPERTIES)
+def test_host_converts_to_the_report_unit(key):
+    prop = PROPERTIES[key]
+    unit = prop.report_unit.replace("Å", "Ang")
+    milli, unit = (1e3, unit[1:]) if unit == "meV" else (1.0, unit)  # the host knows no prefixes
+    factor = convert_units(prop.unit, unit) * milli
+    assert factor == pytest.approx(prop.report_factor, rel=1e-7)
+
+
+def test_keys_are_the_ones_of_the_host():
+    """The host's own outputs (Forces, Strain) and losses find our columns."""
+    assert (properties.energy, properties.forces, properties.stress) == (
+        host.energy,
+        host.forces,
+        host.stress,
+    )
+
+
+@pytest.mark.parametrize("key", PROPERTIES)
+def test_two_structures_collate(key):
+    """Per-atom values are concatenated, all others are stacked: (2, ...), never (2 x 3, ...)."""
+    batch = _atoms_collate_fn(
+        [
+            {host.n_atoms: torch.tensor([n]), key: torch.tensor(np.zeros(array_shape(key, n)))}
+            for n in (2, 5)
+        ]
+    )
+    tail = [n for n in PROPERTIES[key].shape if n != "N"]
+    assert list(batch[key].shape) == [7 if "N" in PROPERTIES[key].shape else 2, *tail]

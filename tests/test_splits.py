@@ -1,0 +1,95 @@
+"""Partitions of a database by parent."""
+
+from collections import Counter
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from schnetpack.data import ASEAtomsData
+
+from schnetpack_phonon import properties
+from schnetpack_phonon.database import write_database
+from schnetpack_phonon.splits import ParentSplit
+
+
+@pytest.fixture(scope="session")
+def make_dataset(tmp_path_factory, make_snapshots):
+    def make(parents: list[str]) -> ASEAtomsData:
+        path = tmp_path_factory.mktemp("split") / "data.db"
+        labels = [{properties.energy: np.zeros(1)}] * len(parents)
+        write_database(path, make_snapshots(parents), labels, {}, {"parameter_name": "amplitude"})
+        return ASEAtomsData(str(path))
+
+    return make
+
+
+@settings(max_examples=30, deadline=None)
+@given(data=st.data())
+def test_no_parent_on_two_sides(make_dataset, data):
+    """Whatever the parents and sizes: no leak, no repeat, short by less than one parent."""
+    parents = data.draw(st.lists(st.sampled_from("abcdefghij").map("p/{}".format), min_size=3, max_size=20))
+    n, largest = len(parents), max(Counter(parents).values())
+    sizes = data.draw(st.sampled_from([(n // 2, None, 0), (0.5, 0.2, None), (1, n // 3, n // 3)]))
+    absolute = [s if s is None or s >= 1 else int(s * n) for s in sizes]
+    asked = [n - sum(filter(None, absolute)) if s is None else s for s in absolute]
+    dataset = make_dataset(parents)
+    try:
+        partitions = ParentSplit(seed=data.draw(st.integers(0, 99))).split(dataset, *sizes)
+    except ValueError as error:
+        assert "no parent fits" in str(error)  # noqa: PT017
+        assert min(filter(None, asked)) < largest  # noqa: PT017
+        return
+    indices = sum(partitions, [])
+    assert len(indices) == len(set(indices))
+    sides = [{parents[i] for i in part} for part in partitions]
+    assert sum(map(len, sides)) == len(set.union(*sides))
+    for part, size in zip(partitions, asked, strict=True):
+        assert size - largest < len(part) <= size
+
+
+@pytest.fixture(scope="module")
+def dataset(make_dataset):
+    """40 structures of 20 parents."""
+    return make_dataset([f"p/{i // 2}" for i in range(40)])
+
+
+@pytest.mark.parametrize(
+    ("sizes", "expected"),
+    [
+        ((20, 10, None), [20, 10, 10]),
+        ((0.5, 0.25, None), [20, 10, 10]),
+        ((20, 0.25, 4), [20, 10, 4]),
+        ((None, 6, 6), [28, 6, 6]),
+        ((13, 11, None), [12, 10, 16]),
+        ((30, 10, 0), [30, 10, 0]),
+    ],
+)
+def test_sizes(dataset, sizes, expected):
+    assert [len(part) for part in ParentSplit(seed=0).split(dataset, *sizes)] == expected
+
+
+def test_seed_makes_the_split(dataset):
+    one, again, other = (ParentSplit(seed).split(dataset, 20, 10, None) for seed in (1, 1, 2))
+    assert one == again
+    assert one != other
+    assert sorted(one[0]) != list(range(20))
+
+
+@pytest.mark.parametrize(
+    ("sizes", "named"),
+    [
+        ((30, 20, None), "cannot split 40 structures"),
+        ((None, None, 5), "at most one None"),
+        ((1, 10, 10), "no parent fits in a partition of 1"),
+        ((-1, 10, 10), "cannot split|no parent fits"),
+    ],
+)
+def test_size_errors(dataset, sizes, named):
+    with pytest.raises(ValueError, match=named):
+        ParentSplit(seed=0).split(dataset, *sizes)
+
+
+def test_rows_without_a_parent(dataset):
+    with pytest.raises(ValueError, match="row 0 of .* has no key-value pair 'grandparent'"):
+        ParentSplit(seed=0, key="grandparent").split(dataset, 20, 10, None)

@@ -1,0 +1,129 @@
+"""Geometry of prototypes, the converter between ASE and phonopy, and structure files."""
+
+import ase.io
+import numpy as np
+import pytest
+import spglib
+from ase import Atoms
+from ase.build import bulk, molecule
+from ase.neighborlist import neighbor_list
+
+from schnetpack_phonon.structures import (
+    LATTICE_CONSTANTS,
+    Antiperovskites,
+    Crystal,
+    StructureFile,
+    antiperovskite,
+    supercell_matrix,
+    to_ase,
+    to_phonopy,
+)
+
+
+def space_group(atoms: Atoms) -> int:
+    cell = (atoms.cell.array, atoms.get_scaled_positions(), atoms.numbers)
+    return spglib.get_symmetry_dataset(cell, symprec=1e-5).number
+
+
+@pytest.mark.parametrize("formula", LATTICE_CONSTANTS)
+def test_antiperovskite_is_cubic(formula):
+    assert space_group(antiperovskite(formula)) == 221  # Pm-3m
+
+
+def test_antiperovskite_coordination():
+    """Ag3SBr: S in an Ag octahedron at a/2, Br amid twelve Ag at a/sqrt(2), Ag between two S."""
+    atoms = antiperovskite("Ag3SBr", 4.8)
+    assert atoms.get_chemical_formula() == "Ag3BrS"
+    i, j, d = neighbor_list("ijd", atoms, 3.5)
+    symbols = np.array(atoms.get_chemical_symbols())
+    pairs = (symbols[i] == "S") & (symbols[j] == "Ag"), (symbols[i] == "Br") & (symbols[j] == "Ag")
+    for pair, number, distance in zip(pairs, (6, 12), (4.8 / 2, 4.8 / 2**0.5), strict=True):
+        np.testing.assert_allclose(d[pair], [distance] * number)
+    assert set(symbols[j[(symbols[i] == "S") & (d < 2.5)]]) == {"Ag"}
+    np.testing.assert_array_equal(np.bincount(i[d < 2.5])[:3], [2, 2, 2])
+
+
+@pytest.mark.parametrize(
+    ("formula", "constant", "named"),
+    [
+        ("AgSBr", None, "'AgSBr' is no cubic antiperovskite.*Ag3SBr"),
+        ("Ag3SXx", None, "'Ag3SXx' is no cubic antiperovskite"),
+        ("ag3SBr", 4.8, "'ag3SBr' is no cubic antiperovskite"),
+        ("Cu3NPd", None, "no lattice constant is known for 'Cu3NPd'.*Ag3SeI.*lattice_constants"),
+        ("Ag3SBr", -4.8, "-4.8; expected > 0"),
+        ("Ag3SBr", float("nan"), "nan; expected > 0"),
+    ],
+)
+def test_antiperovskite_errors(formula, constant, named):
+    with pytest.raises(ValueError, match=named):
+        antiperovskite(formula, constant)
+
+
+@pytest.mark.parametrize(("names", "named"), [([], "empty"), (["Ag3SI", "Ag3SI"], "twice.*Ag3SI")])
+def test_list_of_antiperovskites(names, named):
+    with pytest.raises(ValueError, match=named):
+        Antiperovskites(names)
+
+
+def test_own_lattice_constant():
+    crystals = Antiperovskites(["Ag3SI", "Cu3NPd"], lattice_constants={"Cu3NPd": 3.85}).crystals
+    assert [c.unitcell.cell.cellpar()[0] for c in crystals] == [LATTICE_CONSTANTS["Ag3SI"], 3.85]
+
+
+def test_phonopy_round_trip():
+    """Cell, positions (also outside of the cell), species and isotopes survive."""
+    rng = np.random.default_rng(1)
+    cell = 4 * np.eye(3) + rng.normal(0, 0.5, (3, 3))
+    atoms = Atoms("CuAgAu", positions=rng.uniform(-9, 9, (3, 3)), cell=cell, pbc=True)
+    atoms.set_masses([65.0, 109.0, 190.0])
+    back = to_ase(to_phonopy(atoms))
+    np.testing.assert_allclose(back.positions, atoms.positions, atol=1e-12)
+    np.testing.assert_allclose(back.cell.array, atoms.cell.array)
+    np.testing.assert_array_equal(back.numbers, atoms.numbers)
+    np.testing.assert_array_equal(back.get_masses(), atoms.get_masses())
+
+
+@pytest.mark.filterwarnings("ignore:Warning. Point group symmetries")  # [2, 3, 1] is not cubic
+@pytest.mark.parametrize(
+    ("value", "n_cells"), [([2, 3, 1], 6), ([[-1, 1, 1], [1, -1, 1], [1, 1, -1]], 4)]
+)
+def test_supercell_is_the_crystal(value, n_cells):
+    """A supercell has the environment of every atom of the unit cell, det(matrix) times."""
+    crystal = Crystal("NaCl", bulk("NaCl", "rocksalt", a=5.6), supercell_matrix(value))
+    assert len(crystal.supercell) == 2 * n_cells
+    assert crystal.supercell.get_volume() == pytest.approx(n_cells * 5.6**3 / 4)
+    i, d = neighbor_list("id", crystal.supercell, 4.0)
+    np.testing.assert_array_equal(np.bincount(i[d < 2.81]), 6)
+    np.testing.assert_array_equal(np.bincount(i), 6 + 12)
+
+
+def test_ordered_crystal_is_not_folded():
+    """phonopy's own default would take the primitive cell of this conventional one."""
+    crystal = Crystal("Cu", bulk("Cu", cubic=True), supercell_matrix([1, 1, 1]))
+    assert len(crystal.phonopy().primitive) == 4
+
+
+@pytest.mark.parametrize(
+    "value", [[2, 2], 2, [2, 2, 1.5], [[1, 0], [0, 1]], [0, 2, 2], [-1, 1, 1], [1, 2, float("nan")]]
+)
+def test_supercell_errors(value):
+    with pytest.raises(ValueError, match="supercell"):
+        supercell_matrix(value)
+
+
+@pytest.mark.parametrize("name", ["POSCAR", "crystal.cif", "crystal.extxyz"])
+def test_structure_file(tmp_path, name):
+    atoms = antiperovskite("Ag3SBr")
+    ase.io.write(tmp_path / name, atoms)
+    (crystal,) = StructureFile(str(tmp_path / name), supercell=[2, 2, 2]).crystals
+    assert (crystal.name, len(crystal.supercell)) == ("Ag3BrS", 40)
+    assert space_group(crystal.unitcell) == 221
+    np.testing.assert_allclose(crystal.unitcell.cell.cellpar(), atoms.cell.cellpar(), rtol=1e-6)
+
+
+def test_structure_file_errors(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no structure file at .*nowhere.cif"):
+        StructureFile("nowhere.cif", supercell=[1, 1, 1])
+    ase.io.write(tmp_path / "water.xyz", molecule("H2O"))
+    with pytest.raises(ValueError, match="periodic along 0 of 3"):
+        StructureFile(str(tmp_path / "water.xyz"), supercell=[1, 1, 1])

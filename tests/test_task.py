@@ -1,0 +1,135 @@
+"""The scaled loss against standardised values, and the task through a small training."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from pytorch_lightning import Trainer
+from schnetpack.atomistic import Atomwise
+from schnetpack.data import AtomsDataModule
+from torch import nn
+from torchmetrics.regression import MeanAbsoluteError
+
+from schnetpack_phonon.heads import BandGap
+from schnetpack_phonon.task import ScaledOutput, ScaledTask
+from tests.model_fixtures import batch, data_module, potential, thermal
+
+
+def output(name: str = "band_gap", scale: float = 1.0, **kwargs) -> ScaledOutput:
+    result = ScaledOutput(
+        name, loss_fn=nn.MSELoss(), metrics={"mae": MeanAbsoluteError()}, **kwargs
+    )
+    result.scale.fill_(scale)
+    return result
+
+
+@pytest.mark.parametrize("weight", [1.0, 0.3])
+def test_loss_is_mse_of_standardised_values(weight):
+    rng = np.random.default_rng(0)
+    label, prediction = rng.normal(3, 0.2, (2, 50))
+    mean, spread = label.mean(), label.std()
+    expected = weight * np.mean(((prediction - mean) / spread - (label - mean) / spread) ** 2)
+    loss = output(scale=spread, loss_weight=weight).calculate_loss(
+        {"band_gap": torch.tensor(prediction)}, {"band_gap": torch.tensor(label)}
+    )
+    assert loss.item() == pytest.approx(expected, rel=1e-6)
+
+
+def test_missing_labels_are_left_out_of_loss_and_gradient():
+    label = torch.tensor([1.0, float("nan"), 3.0, float("nan")])
+    prediction = torch.tensor([1.5, 9.0, 2.0, 9.0], requires_grad=True)
+    loss = output(scale=0.5).calculate_loss({"band_gap": prediction}, {"band_gap": label})
+    loss.backward()
+    assert loss.item() == pytest.approx((1.0**2 + 2.0**2) / 2)  # (0.5 / 0.5)^2 and (1 / 0.5)^2
+    # d/dp of ((p - y) / s)^2 / n
+    torch.testing.assert_close(prediction.grad, torch.tensor([2.0, 0.0, -4.0, 0.0]))
+
+
+def test_batch_without_labels_gives_zero_loss_and_zero_gradients():
+    model = potential(BandGap(16, "band_gap"))
+    prediction = model(batch([thermal(1)[1], thermal(2)[1]]))
+    loss = output().calculate_loss(prediction, {"band_gap": torch.full((2,), torch.nan)})
+    loss.backward()
+    assert loss.item() == 0
+    gradients = [p.grad for p in model.parameters()]
+    assert all(gradient is not None and not gradient.any() for gradient in gradients)
+
+
+LABELS = {
+    "band_gap": [0.9, 1.1, 1.3, float("nan"), 1.0, 1.6, 0.7, 1.2, 1.15, 0.95],
+    "hydrostatic_stress": [0.01, 0.02, -0.01, 0.03, 0.015, 0.0, -0.02, 0.005, 0.012, -0.004],
+}
+
+
+TRAIN, TEST = [1, 3, 5, 7, 8, 9], [2, 4, 6]
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> AtomsDataModule:
+    """Ten displaced crystals of one composition; a training label is missing."""
+    structures = [thermal(k)[1] for k in range(10)]
+    return data_module(tmp_path / "labels.db", structures, TRAIN, TEST, **LABELS)
+
+
+def fresh_task() -> ScaledTask:
+    """Our head, and one of the host whose output has another name than its label."""
+    pressure = Atomwise(16, aggregation_mode="avg", output_key="pressure")
+    return ScaledTask(
+        potential(BandGap(16, "band_gap"), pressure),
+        [output(), output("pressure", target_property="hydrostatic_stress")],
+        optimizer_args={"lr": 1e-3},
+    )
+
+
+@pytest.fixture
+def trained(data: AtomsDataModule, tmp_path: Path) -> tuple[ScaledTask, Trainer]:
+    """After one epoch."""
+    task = fresh_task().train()
+    trainer = Trainer(
+        default_root_dir=tmp_path,
+        max_epochs=1,
+        accelerator="cpu",
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    trainer.fit(task, datamodule=data)
+    return task, trainer
+
+
+def spread(key: str) -> float:
+    return np.nanstd(np.array(LABELS[key])[TRAIN])
+
+
+def test_fit_takes_scales_from_training_labels(trained, tmp_path):
+    """One composition: the spread is the standard deviation. A checkpoint restores it."""
+    task, trainer = trained
+    trainer.save_checkpoint(tmp_path / "last.ckpt")
+    restored = ScaledTask.load_from_checkpoint(tmp_path / "last.ckpt")
+    assert fresh_task().outputs[0].scale == 1  # what would be there if nothing were restored
+    numbers = torch.as_tensor(thermal()[0].numbers)
+    for each in (task, restored):
+        for out, key in zip(each.outputs, LABELS, strict=True):
+            assert out.scale.item() == pytest.approx(spread(key), rel=1e-5)
+        head = each.model.output_modules[0]
+        assert head.scale.item() == pytest.approx(spread("band_gap"), rel=1e-5)
+        mean = np.nanmean(np.array(LABELS["band_gap"])[TRAIN])
+        assert head.offset[numbers].mean().item() == pytest.approx(mean, rel=1e-5)
+
+
+def test_metrics_are_in_physical_units(trained, data):
+    """Lightning's numbers over batches of unequal size, against one structure at a time."""
+    task, trainer = trained
+    (metrics,) = trainer.test(task, datamodule=data, verbose=False)
+    task.eval()
+    single = [task.model(batch([thermal(k)[1]])) for k in TEST]
+    losses = []
+    for name, key in zip(("band_gap", "pressure"), LABELS, strict=True):
+        error = [values[name].item() - LABELS[key][k] for values, k in zip(single, TEST, strict=True)]
+        assert metrics[f"test_{name}_mae"] == pytest.approx(np.abs(error).mean(), rel=1e-4)
+        losses.append(np.mean(np.square(error)) / spread(key) ** 2)
+    assert metrics["test_loss"] == pytest.approx(sum(losses), rel=1e-4)
