@@ -55,27 +55,36 @@ def errors(predictions: pd.DataFrame, training: pd.DataFrame) -> pd.DataFrame:
         training: labels of the training set: ``structure``, ``property``, ``label``.
 
     Returns:
-        One row a property, in the same units: ``n``, ``mae``, ``rmse``, ``r2``, ``mae_mean``
-        (always predicting the mean of the training set) and ``mae_crystal_mean`` (the mean of
-        the same crystal in the training set).
+        One row a property, in the same units: ``n``, ``mae``, ``rmse``, ``r2``, ``r2_crystal``
+        (the same within crystals: labels vary about the mean of their own crystal),
+        ``mae_mean`` (always predicting the mean of the training set) and ``mae_crystal_mean``
+        (the mean of the same crystal in the training set).
     """
     rows = {}
     for key, group in predictions.groupby("property", sort=False):
         train = training[training["property"] == key]
         error = group["prediction"] - group["label"]
         crystal_mean = group["structure"].map(train.groupby("structure")["label"].mean())
-        variance = ((group["label"] - group["label"].mean()) ** 2).mean()
+        squared = (error**2).mean()
+        own_mean = group.groupby("structure")["label"].transform("mean")
         rows[key] = {
             "n": len(group),
             "mae": error.abs().mean(),
-            "rmse": np.sqrt((error**2).mean()),
-            "r2": 1 - (error**2).mean() / variance if variance > 0 else np.nan,
+            "rmse": np.sqrt(squared),
+            "r2": _explained(squared, group["label"] - group["label"].mean()),
+            "r2_crystal": _explained(squared, group["label"] - own_mean),
             "mae_mean": (group["label"] - train["label"].mean()).abs().mean(),
             "mae_crystal_mean": (group["label"] - crystal_mean).abs().mean(),
         }
     table = pd.DataFrame.from_dict(rows, orient="index")
     table.index.name = "property"
     return table
+
+
+def _explained(squared_error: float, deviation: pd.Series) -> float:
+    """Coefficient of determination; NaN where labels do not vary."""
+    variance = (deviation**2).mean()
+    return 1 - squared_error / variance if variance > 0 else np.nan
 
 
 def in_report_units(table: pd.DataFrame, columns: Iterable[str]) -> pd.DataFrame:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
-from matplotlib import colormaps
 from matplotlib.figure import Figure
 
-from schnetpack_phonon.properties import PROPERTIES, band_gap
+from schnetpack_phonon.properties import PROPERTIES, Property, band_gap
 
 #: Colours that remain distinct in the common forms of colour blindness (Okabe and Ito).
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -19,7 +18,7 @@ def parity(predictions: pd.DataFrame, errors: pd.DataFrame) -> Figure:
 
     Args:
         predictions: ``property``, ``structure``, ``label``, ``prediction`` in report units.
-        errors: indexed by property: ``mae`` and ``r2``, in report units.
+        errors: indexed by property: ``mae`` (in report units), ``r2`` and ``r2_crystal``.
     """
     keys = list(errors.index)
     n_columns = min(len(keys), 2)
@@ -28,7 +27,11 @@ def parity(predictions: pd.DataFrame, errors: pd.DataFrame) -> Figure:
     axes = figure.subplots(n_rows, n_columns, squeeze=False).ravel()
     structures = sorted(predictions["structure"].unique())
     for axis, key in zip(axes, keys, strict=False):
-        rows = predictions[predictions["property"] == key]
+        rows = predictions[predictions["property"] == key].copy()
+        relative = _property(key).arbitrary_zero
+        if relative:
+            mean = rows.groupby("structure")["label"].transform("mean")
+            rows[["label", "prediction"]] = rows[["label", "prediction"]].sub(mean, axis=0)
         for k, structure in enumerate(structures):
             own = rows[rows["structure"] == structure]
             axis.plot(
@@ -45,14 +48,18 @@ def parity(predictions: pd.DataFrame, errors: pd.DataFrame) -> Figure:
         margin = 0.05 * np.ptp(both) or 1.0
         limits = both.min() - margin, both.max() + margin
         axis.plot(limits, limits, color="0.4", linewidth=0.8, zorder=0)
-        label, unit = _names(key)
+        label, unit = _property(key).label, _property(key).report_unit
+        r2 = f"R² {errors.loc[key, 'r2']:.3f}"
+        if relative:
+            label = f"{label} − crystal mean"
+            r2 = f"R² within crystals {errors.loc[key, 'r2_crystal']:.3f}"
         axis.set(
             xlim=limits,
             ylim=limits,
             xlabel=f"calculated {label} ({unit})",
             ylabel=f"predicted {label} ({unit})",
-            title=f"MAE {errors.loc[key, 'mae']:.3g} {unit},  R² {errors.loc[key, 'r2']:.3f}",
         )
+        axis.set_title(f"MAE {errors.loc[key, 'mae']:.3g} {unit},  {r2}", fontsize="medium")
         axis.set_aspect("equal")
         axis.locator_params(nbins=5)
     for axis in axes[len(keys) :]:
@@ -62,7 +69,7 @@ def parity(predictions: pd.DataFrame, errors: pd.DataFrame) -> Figure:
 
 
 def distribution(labels: pd.DataFrame, parameter: str, unit: str, key: str = band_gap) -> Figure:
-    """Histograms of a label at each temperature or amplitude, one panel a crystal.
+    """A label's distribution at each temperature or amplitude, one panel a crystal.
 
     Args:
         labels: ``structure``, the column ``parameter``, and ``label`` in report units.
@@ -71,27 +78,25 @@ def distribution(labels: pd.DataFrame, parameter: str, unit: str, key: str = ban
         key: property of the labels.
     """
     structures = sorted(labels["structure"].unique())
-    figure = Figure(figsize=(7.0, 1.0 + 1.55 * len(structures)), layout="constrained")
-    axes = figure.subplots(len(structures), 1, sharex=True, squeeze=False).ravel()
-    bins = np.linspace(labels["label"].min(), labels["label"].max(), 61).tolist()
-    parameters = sorted(labels[parameter].unique())
-    colors = colormaps["viridis"](np.linspace(0.0, 0.85, len(parameters)))
-    for axis, structure in zip(axes, structures, strict=True):
+    values = sorted(labels[parameter].unique())
+    figure = Figure(figsize=(1.4 + 2.2 * len(structures), 3.8), layout="constrained")
+    axes = figure.subplots(1, len(structures), sharey=True, squeeze=False).ravel()
+    jitter = np.random.default_rng(0)
+    for k, (axis, structure) in enumerate(zip(axes, structures, strict=True)):
         own = labels[labels["structure"] == structure]
-        for value, color in zip(parameters, colors, strict=True):
-            axis.hist(
-                own.loc[own[parameter] == value, "label"],
-                bins=bins,
-                color=color,
-                alpha=0.65,
-                label=f"{value:g} {unit}",
-            )
-        axis.set_ylabel("structures")
-        axis.set_title(structure, loc="left", fontsize="medium")
+        for position, value in enumerate(values):
+            data = own.loc[own[parameter] == value, "label"].to_numpy()
+            shift = jitter.uniform(-0.22, 0.22, len(data))
+            color = COLORS[k % len(COLORS)]
+            axis.plot(position + shift, data, ".", color=color, alpha=0.45, markeredgewidth=0)
+            axis.plot(position, data.mean(), "_", color="black", markersize=16, markeredgewidth=2)
+        axis.set_xticks(range(len(values)), [f"{value:g}" for value in values])
+        axis.set_xlim(-0.6, len(values) - 0.4)
+        axis.set_xlabel(f"{parameter} ({unit})")
+        axis.set_title(structure, fontsize="medium")
         axis.spines[["top", "right"]].set_visible(False)
-    label, label_unit = _names(key)
-    axes[-1].set_xlabel(f"calculated {label} ({label_unit})")
-    axes[0].legend(frameon=False, fontsize="small", title=parameter)
+    axes[0].set_ylabel(f"calculated {_property(key).label} ({_property(key).report_unit})")
+    figure.suptitle("each dot a snapshot, bars the mean", fontsize="small", color="0.3")
     return figure
 
 
@@ -107,7 +112,7 @@ def bond_shares(shares: pd.DataFrame, key: str) -> Figure:
     n_columns = min(len(structures), 2)
     n_rows = -(-len(structures) // n_columns)
     figure = Figure(figsize=(4.4 * n_columns, 0.7 + 2.9 * n_rows), layout="constrained")
-    axes = figure.subplots(n_rows, n_columns, squeeze=False).ravel()
+    axes = figure.subplots(n_rows, n_columns, sharey=True, squeeze=False).ravel()
     for axis, structure in zip(axes, structures, strict=False):
         own = shares[shares["structure"] == structure]
         trained = own[own["model"] == "trained"].sort_values("share", ascending=False)
@@ -128,10 +133,11 @@ def bond_shares(shares: pd.DataFrame, key: str) -> Figure:
     for axis in axes[len(structures) :]:
         axis.set_axis_off()
     axes[0].legend(frameon=False, fontsize="small")
-    figure.suptitle(f"Which bonds carry the change of the {_names(key)[0]}", fontsize="medium")
+    figure.suptitle(
+        f"Which bonds carry the change of the {_property(key).label}", fontsize="medium"
+    )
     return figure
 
 
-def _names(key: str) -> tuple[str, str]:
-    known = PROPERTIES.get(key)
-    return (known.label, known.report_unit) if known else (key, "")
+def _property(key: str) -> Property:
+    return PROPERTIES.get(key) or Property((), "", key, "")

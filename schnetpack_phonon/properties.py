@@ -37,6 +37,8 @@ class Property:
         label: how figures and tables name it.
         report_unit: unit in figures and tables.
         report_factor: database unit -> report unit.
+        arbitrary_zero: only differences within one crystal mean something; figures show the
+            value minus the crystal's mean.
     """
 
     shape: tuple[int | str, ...]
@@ -44,21 +46,22 @@ class Property:
     label: str
     report_unit: str
     report_factor: float = 1.0
+    arbitrary_zero: bool = False
 
 
 _EV_PER_ANG3_IN_GPA: Final = 160.21766208
 
 PROPERTIES: Final[dict[str, Property]] = {
-    energy: Property((), "eV", "energy", "eV"),
-    energy_per_atom: Property((), "eV", "energy per atom", "meV", 1e3),
+    energy: Property((), "eV", "energy", "eV", arbitrary_zero=True),
+    energy_per_atom: Property((), "eV", "energy per atom", "meV", 1e3, arbitrary_zero=True),
     forces: Property(("N", 3), "eV/Ang", "forces", "eV/Å"),
     stress: Property((3, 3), "eV/Ang/Ang/Ang", "stress", "GPa", _EV_PER_ANG3_IN_GPA),
     hydrostatic_stress: Property(
         (), "eV/Ang/Ang/Ang", "hydrostatic stress", "GPa", _EV_PER_ANG3_IN_GPA
     ),
     band_gap: Property((), "eV", "band gap", "eV"),
-    vbm: Property((), "eV", "VBM", "eV"),
-    cbm: Property((), "eV", "CBM", "eV"),
+    vbm: Property((), "eV", "VBM", "eV", arbitrary_zero=True),
+    cbm: Property((), "eV", "CBM", "eV", arbitrary_zero=True),
     ideal_positions: Property(("N", 3), "Ang", "ideal positions", "Å"),
     ideal_cell: Property((3, 3), "Ang", "ideal cell", "Å"),
 }

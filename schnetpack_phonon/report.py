@@ -67,12 +67,14 @@ def read_report(folder: Path) -> str:
 
 
 def _errors_table(metrics: pd.DataFrame) -> list[str]:
-    head = ["property", "unit", "MAE", "RMSE", "R²", "MAE of the mean", "of the crystal's mean"]
+    head = ["property", "unit", "MAE", "RMSE", "R²", "R² within crystals"]
+    head += ["MAE of the mean", "MAE of the crystal's mean"]
     rows = []
     for row in metrics.fillna({"unit": ""}).to_dict("records"):
         known = PROPERTIES.get(row["property"])
-        cells = [f"{row[k]:.3g}" for k in ("mae", "rmse", "mae_mean", "mae_crystal_mean")]
-        cells.insert(2, f"{row['r2']:.3f}")
+        cells = [f"{row[k]:.3g}" for k in ("mae", "rmse")]
+        cells += [f"{row[k]:.3f}" for k in ("r2", "r2_crystal")]
+        cells += [f"{row[k]:.3g}" for k in ("mae_mean", "mae_crystal_mean")]
         rows.append([known.label if known else row["property"], row["unit"], *cells])
     return _table(head, rows)
 
@@ -91,7 +93,7 @@ def _shares_table(shares: pd.DataFrame) -> list[str]:
         ]
         for row in both.groupby("structure").head(3).to_dict("records")
     ]
-    head = ["crystal", "bond", "share of the gap's variance (95 %)", "untrained control"]
+    head = ["crystal", "bond", "variance share [95 %]", "untrained control"]
     return _table(head, rows)
 
 

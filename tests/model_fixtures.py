@@ -116,7 +116,8 @@ class Total(nn.Module):
 
     def forward(self, inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         feature = self.weight * inputs["scalar_representation"][:, 0]
-        return inputs | {self.output_key: spk.nn.scatter_add(feature, inputs[host.idx_m])}
+        n = len(inputs[host.n_atoms])
+        return inputs | {self.output_key: spk.nn.scatter_add(feature, inputs[host.idx_m], n)}
 
 
 def state(model: nn.Module) -> dict[str, object]:

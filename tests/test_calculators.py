@@ -82,7 +82,9 @@ def test_forces_are_the_gradient(labelled):
         moved.positions += step * direction
         energies.append(calculator.label(moved)[properties.energy][0])
     slope = (energies[1] - energies[0]) / 1e-2
-    assert slope == pytest.approx(-np.sum(labels[properties.forces] * direction), rel=2e-3, abs=1e-3)
+    assert slope == pytest.approx(
+        -np.sum(labels[properties.forces] * direction), rel=2e-3, abs=1e-3
+    )
 
 
 def test_stress_is_the_strain_derivative(labelled):
@@ -170,7 +172,13 @@ def test_labels_that_are_not_finite(key, value):
 
 
 def test_overlapping_bands_have_no_gap():
-    results = {"energy": -1.0, "forces": np.zeros((2, 3)), "stress": np.zeros(6), "vbm": 1, "cbm": 0}
+    results = {
+        "energy": -1.0,
+        "forces": np.zeros((2, 3)),
+        "stress": np.zeros(6),
+        "vbm": 1,
+        "cbm": 0,
+    }
     assert labels_from_results(Atoms("Cu2"), results)[properties.band_gap] == 0
 
 

@@ -28,7 +28,9 @@ def make_dataset(tmp_path_factory, make_snapshots):
 @given(data=st.data())
 def test_no_parent_on_two_sides(make_dataset, data):
     """Whatever the parents and sizes: no leak, no repeat, short by less than one parent."""
-    parents = data.draw(st.lists(st.sampled_from("abcdefghij").map("p/{}".format), min_size=3, max_size=20))
+    parents = data.draw(
+        st.lists(st.sampled_from("abcdefghij").map("p/{}".format), min_size=3, max_size=20)
+    )
     n, largest = len(parents), max(Counter(parents).values())
     sizes = data.draw(st.sampled_from([(n // 2, None, 0), (0.5, 0.2, None), (1, n // 3, n // 3)]))
     absolute = [s if s is None or s >= 1 else int(s * n) for s in sizes]

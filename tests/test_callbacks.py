@@ -1,0 +1,132 @@
+"""The test stage of a run: what the callbacks write, and that they change nothing."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import pytorch_lightning as pl
+import schnetpack as spk
+import torch
+from torch import nn
+from torchmetrics.regression import MeanAbsoluteError
+
+from schnetpack_phonon.callbacks import BondAttributionCallback, ReportCallback
+from schnetpack_phonon.ensembles import PhononEnsemble
+from schnetpack_phonon.heads import Intensive
+from schnetpack_phonon.report import read_report
+from schnetpack_phonon.task import ScaledOutput, ScaledTask
+from tests.test_datamodule import ensemble_data
+
+ENERGY, STRESS = "energy_per_atom", "hydrostatic_stress"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("callbacks")
+    data(folder).prepare_data()
+    return folder
+
+
+def data(folder):
+    ensemble = PhononEnsemble([100, 300], n_snapshots=8, seed=1)
+    return ensemble_data(folder, ensemble, load_properties=[ENERGY, STRESS])
+
+
+def run(folder, callbacks):
+    """One epoch and a test; returns test metrics and weights."""
+    pl.seed_everything(0)
+    representation = spk.representation.PaiNN(
+        n_atom_basis=8,
+        n_interactions=2,
+        radial_basis=spk.nn.GaussianRBF(8, 4.0),
+        cutoff_fn=spk.nn.CosineCutoff(4.0),
+    )
+    model = spk.model.NeuralNetworkPotential(
+        representation,
+        input_modules=[spk.atomistic.PairwiseDistances()],
+        output_modules=[Intensive(8, key) for key in (ENERGY, STRESS)],
+        postprocessors=[],
+    )
+    outputs = [
+        ScaledOutput(key, nn.MSELoss(), metrics={"mae": MeanAbsoluteError()})
+        for key in (ENERGY, STRESS)
+    ]
+    task = ScaledTask(model, outputs, optimizer_args={"lr": 1e-3})
+    trainer = pl.Trainer(
+        max_epochs=1,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        callbacks=callbacks,
+        accelerator="cpu",
+        inference_mode=False,
+    )
+    module = data(folder)
+    trainer.fit(task, datamodule=module)
+    (metrics,) = trainer.test(task, datamodule=module, verbose=False)
+    return metrics, {name: value.clone() for name, value in task.model.state_dict().items()}
+
+
+@pytest.fixture(scope="module")
+def reported(folder):
+    with pytest.MonkeyPatch.context() as patch:
+        run_folder = folder / "run"
+        run_folder.mkdir()
+        patch.chdir(run_folder)
+        callbacks = [BondAttributionCallback(ENERGY), ReportCallback("best_model", ENERGY)]
+        return run_folder, *run(folder, callbacks)
+
+
+def test_callbacks_change_neither_metrics_nor_weights(folder, reported, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    metrics, weights = run(folder, [])
+    assert metrics == reported[1]
+    assert all(torch.equal(weights[name], value) for name, value in reported[2].items())
+
+
+def test_errors_are_those_of_the_host_in_report_units(reported):
+    run_folder, metrics, _ = reported
+    table = pd.read_csv(run_folder / "metrics.csv", index_col="property")
+    assert table.loc[ENERGY, "mae"] == pytest.approx(1e3 * metrics[f"test_{ENERGY}_mae"], rel=1e-5)
+    assert table.loc[STRESS, "mae"] == pytest.approx(
+        160.21766 * metrics[f"test_{STRESS}_mae"], rel=1e-5
+    )
+    predictions = pd.read_csv(run_folder / "predictions.csv")
+    own = predictions[predictions["property"] == ENERGY]
+    assert (own["prediction"] - own["label"]).abs().mean() == pytest.approx(
+        table.loc[ENERGY, "mae"]
+    )
+
+
+def test_only_the_test_set_is_reported(folder, reported):
+    split = np.load(folder / "split.npz")
+    predictions = pd.read_csv(reported[0] / "predictions.csv")
+    assert set(predictions["index"]) == set(split["test_idx"])
+
+
+def test_attributions_are_complete_and_have_their_control(reported):
+    table = pd.read_csv(reported[0] / "bond_attribution.csv")
+    assert set(table["model"]) == {"trained", "untrained"}
+    types = [name for name in table.columns if "-" in name]
+    np.testing.assert_allclose(
+        table[types].sum(axis=1) + table["residual"], table["change"], atol=1e-9
+    )
+    assert (table["residual"].abs() < 0.01 * table["change"].abs().mean()).all()
+
+
+def test_figures_and_page_are_there(reported):
+    run_folder = reported[0]
+    figures = {path.name for path in (run_folder / "figures").iterdir()}
+    assert {"parity.png", f"{ENERGY}_distribution.png"} <= figures
+    page = read_report(run_folder)
+    assert "energy per atom" in page
+    assert str(Path("data") / "test.db") in page
+
+
+def test_failed_attribution_does_not_cost_the_run(folder, tmp_path, monkeypatch, caplog):
+    monkeypatch.chdir(tmp_path)
+    run(folder, [BondAttributionCallback("no_such_output"), ReportCallback("best_model", ENERGY)])
+    assert (tmp_path / "metrics.csv").is_file()
+    assert "no_such_output" in caplog.text

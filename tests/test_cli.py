@@ -1,0 +1,66 @@
+"""spkphonon, called as a user calls it."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from schnetpack_phonon.cli import main
+from schnetpack_phonon.database import read_provenance
+
+COMMAND = Path(sys.executable).parent / "spkphonon"
+EMT = (
+    "experiment=phonon_antiperovskite",
+    "data/calculator=ase",
+    "data.calculator.factory._target_=ase.calculators.emt.EMT",
+    "data.structure.names=[Cu3PdAu]",
+    "+data.structure.lattice_constants.Cu3PdAu=4.35",
+    "data.ensemble.temperatures=[300]",
+    "data.executor.max_workers=1",
+)
+
+
+def spkphonon(folder, *arguments):
+    return subprocess.run([COMMAND, *arguments], cwd=folder, capture_output=True, text=True)
+
+
+def test_generate_makes_the_database_and_refuses_other_settings(tmp_path):
+    made = spkphonon(tmp_path, "generate", *EMT, "data.ensemble.n_snapshots=3")
+    assert made.returncode == 0, made.stderr
+    path = tmp_path / "data" / "antiperovskite_phonon.db"
+    assert len(read_provenance(path)) == 3
+    content = path.read_bytes()
+    again = spkphonon(tmp_path, "generate", *EMT, "data.ensemble.n_snapshots=4")
+    assert again.returncode != 0
+    assert "ensemble.n_snapshots: 3 there, 4 asked for" in again.stderr
+    assert path.read_bytes() == content
+
+
+def test_bad_input_says_what_is_wrong_and_writes_nothing(tmp_path):
+    run = spkphonon(tmp_path, "generate", EMT[0], "data.structure.names=[Ag3SX]")
+    assert run.returncode != 0
+    assert "Ag3SX" in run.stderr
+    assert "Ag3SBr" in run.stderr
+    assert not (tmp_path / "data").exists()
+
+
+def call(monkeypatch, *arguments):
+    monkeypatch.setattr(sys, "argv", ["spkphonon", *arguments])
+    main()
+
+
+def test_report_prints_the_page_of_a_run(tmp_path, monkeypatch, capsys):
+    (tmp_path / "report.md").write_text("# a run\n")
+    call(monkeypatch, "report", str(tmp_path))
+    assert capsys.readouterr().out == "# a run\n\n"
+    with pytest.raises(SystemExit, match="nowhere"):
+        call(monkeypatch, "report", "nowhere")
+
+
+@pytest.mark.parametrize(("arguments", "code"), [([], 0), (["--help"], 0), (["nonsense"], 2)])
+def test_usage(arguments, code, monkeypatch, capsys):
+    with pytest.raises(SystemExit) as stop:
+        call(monkeypatch, *arguments)
+    assert stop.value.code == code
+    assert "spkphonon generate" in capsys.readouterr().out
