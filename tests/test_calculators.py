@@ -88,7 +88,7 @@ def test_forces_are_the_gradient(labelled):
 
 
 def test_stress_is_the_strain_derivative(labelled):
-    """sigma : eps = (dE / d lambda) / V for cell @ (1 + lambda eps), one random symmetric eps."""
+    """Stress : eps = (dE / d lambda) / V for cell @ (1 + lambda eps), one random symmetric eps."""
     calculator, atoms, labels = labelled
     strain = np.random.default_rng(6).normal(size=(3, 3))
     strain = (strain + strain.T) / 10
@@ -113,9 +113,37 @@ def test_ase_interface_of_tblite():
         np.testing.assert_allclose(labels[properties.stress][0], stress, atol=1e-7)
 
 
+def halogen_bond_energy(atoms: Atoms) -> float:
+    """In eV per atom, by tblite."""
+    energies = [TightBinding(m).label(atoms)[properties.energy_per_atom][0] for m in GFN1]
+    return energies[0] - energies[1]
+
+
+GFN1 = ("GFN1-xTB", "GFN1-noX")
+
+
+@pytest.mark.parametrize(
+    "atoms",
+    [
+        bulk("NaCl", "rocksalt", a=5.6, cubic=True),
+        antiperovskite("Li3OF", 3.9).repeat((2, 1, 1)),
+        bulk("Al", cubic=True).repeat((2, 1, 1)),
+    ],
+    ids=lambda atoms: atoms.get_chemical_formula(),
+)
+def test_no_halogen_bonds_where_builtin_gfn1_is_accepted(atoms):
+    TightBinding("GFN1-xTB", min_atoms=8).check(atoms)
+    assert halogen_bond_energy(atoms) == pytest.approx(0, abs=1e-6)
+
+
+def test_halogen_bonds_where_builtin_gfn1_is_refused():
+    """They are nonsense, tens of eV: this test fails when tblite repairs them."""
+    assert halogen_bond_energy(antiperovskite("Li3SI", 4.6).repeat((2, 1, 1))) < -10
+
+
 def test_tblite_beside_torch(pool):
     """In a worker of a process that loaded torch, whose libgomp can keep tblite from loading."""
-    import torch  # noqa: F401, PLC0415
+    import torch  # noqa: F401
 
     labels = pool.submit(TightBinding().label, magnesia()).result()
     np.testing.assert_allclose(
@@ -150,7 +178,7 @@ def test_band_edges(occupations, edges, order):
 
 @pytest.mark.parametrize("occupations", [[2.0, 2.0], [0.0, 0.5]])
 def test_no_band_edge(occupations):
-    with pytest.raises(CalculationFailed, match="no band edge: [20] of 2"):
+    with pytest.raises(CalculationFailed, match=r"no band edge: [20] of 2"):
         band_edges(np.array([-1.0, 1.0]), np.array(occupations))
 
 
@@ -183,7 +211,7 @@ def test_overlapping_bands_have_no_gap():
 
 
 def test_no_convergence_is_a_failed_calculation():
-    with pytest.raises(CalculationFailed, match="GFN1-noX: .*not conv"):
+    with pytest.raises(CalculationFailed, match=r"GFN1-noX: .*not conv"):
         TightBinding(max_iterations=2).label(magnesia())
 
 
@@ -199,18 +227,13 @@ def test_code_without_stress_is_a_failed_calculation():
 
 
 @pytest.mark.parametrize("method", ["GFN1-xTB", "IPEA1-xTB"])
-@pytest.mark.parametrize("formula", ["Ag3SBr", "Ag3SeI", "Ag3NCl"])
+@pytest.mark.parametrize("formula", ["Ag3SBr", "Ag3SI", "Ag3PBr"])
 def test_halogen_bond_term_is_refused(method, formula):
     atoms = antiperovskite(formula, 4.9).repeat(2)
     with pytest.raises(ValueError, match=f"{method} .* halogen-bond term .* GFN1-noX"):
         TightBinding(method).check(atoms)
     TightBinding("GFN1-noX").check(atoms)
     TightBinding("GFN2-xTB").check(atoms)
-
-
-def test_builtin_gfn1_is_accepted_without_halogen_bonds():
-    for atoms in (bulk("MgO", "rocksalt", a=4.2), bulk("NaCl", "rocksalt", a=5.6)):
-        TightBinding("GFN1-xTB", min_atoms=2).check(atoms)
 
 
 def test_small_cells_are_refused():
@@ -281,7 +304,7 @@ def test_relax_keeps_the_symmetry_and_moves_what_is_free(emt):
 
 
 def test_relax_that_does_not_converge(emt):
-    with pytest.raises(CalculationFailed, match="AgCu3 did not relax to 0.005 eV/Ang in 1 steps"):
+    with pytest.raises(CalculationFailed, match=r"AgCu3 did not relax to .* in 1 steps"):
         relax(emt, layered_alloy(), max_steps=1)
 
 

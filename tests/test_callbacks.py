@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torchmetrics.regression import MeanAbsoluteError
 
-from schnetpack_phonon.callbacks import BondAttributionCallback, ReportCallback
+from schnetpack_phonon.callbacks import BondAttributionCallback, CPUThreads, ReportCallback
 from schnetpack_phonon.ensembles import PhononEnsemble
 from schnetpack_phonon.heads import Intensive
 from schnetpack_phonon.report import read_report
@@ -123,6 +123,19 @@ def test_figures_and_page_are_there(reported):
     page = read_report(run_folder)
     assert "energy per atom" in page
     assert str(Path("data") / "test.db") in page
+
+
+def test_threads_are_set_unless_the_user_did(monkeypatch):
+    before = torch.get_num_threads()
+    try:
+        monkeypatch.setenv("OMP_NUM_THREADS", "7")
+        CPUThreads(3).setup(None, None, "fit")
+        assert torch.get_num_threads() == before
+        monkeypatch.delenv("OMP_NUM_THREADS")
+        CPUThreads(3).setup(None, None, "fit")
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_failed_attribution_does_not_cost_the_run(folder, tmp_path, monkeypatch, caplog):

@@ -1,6 +1,7 @@
 """Partitions of a database by parent."""
 
 from collections import Counter
+from itertools import chain
 
 import numpy as np
 import pytest
@@ -24,7 +25,7 @@ def make_dataset(tmp_path_factory, make_snapshots):
     return make
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(data=st.data())
 def test_no_parent_on_two_sides(make_dataset, data):
     """Whatever the parents and sizes: no leak, no repeat, short by less than one parent."""
@@ -40,10 +41,9 @@ def test_no_parent_on_two_sides(make_dataset, data):
         partitions = ParentSplit(seed=data.draw(st.integers(0, 99))).split(dataset, *sizes)
     except ValueError as error:
         assert "no parent fits" in str(error)  # noqa: PT017
-        assert min(filter(None, asked)) < largest  # noqa: PT017
+        assert min(filter(None, asked)) < largest
         return
-    indices = sum(partitions, [])
-    assert len(indices) == len(set(indices))
+    assert max(Counter(chain(*partitions)).values()) == 1
     sides = [{parents[i] for i in part} for part in partitions]
     assert sum(map(len, sides)) == len(set.union(*sides))
     for part, size in zip(partitions, asked, strict=True):
@@ -93,5 +93,5 @@ def test_size_errors(dataset, sizes, named):
 
 
 def test_rows_without_a_parent(dataset):
-    with pytest.raises(ValueError, match="row 0 of .* has no key-value pair 'grandparent'"):
+    with pytest.raises(ValueError, match=r"row 0 of .* has no key-value pair 'grandparent'"):
         ParentSplit(seed=0, key="grandparent").split(dataset, 20, 10, None)

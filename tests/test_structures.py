@@ -98,7 +98,7 @@ def test_supercell_is_the_crystal(value, n_cells):
 
 
 def test_ordered_crystal_is_not_folded():
-    """phonopy's own default would take the primitive cell of this conventional one."""
+    """The default of phonopy would take the primitive cell of this conventional one."""
     crystal = Crystal("Cu", bulk("Cu", cubic=True), supercell_matrix([1, 1, 1]))
     assert len(crystal.phonopy().primitive) == 4
 
@@ -121,8 +121,20 @@ def test_structure_file(tmp_path, name):
     np.testing.assert_allclose(crystal.unitcell.cell.cellpar(), atoms.cell.cellpar(), rtol=1e-6)
 
 
+@pytest.mark.xfail(strict=True, reason="ASE takes one of the species and says so in atoms.info")
+def test_disordered_structure_file(tmp_path):
+    """A site shared by Br and I is no crystal of one of them."""
+    ase.io.write(tmp_path / "mixed.cif", antiperovskite("Ag3SBr"))
+    text = (tmp_path / "mixed.cif").read_text()
+    (line,) = (line for line in text.splitlines() if line.split()[:1] == ["Br"])
+    shared = "\n".join(line.replace("1.0000", "0.5000").replace("Br", x) for x in ("Br", "I"))
+    (tmp_path / "mixed.cif").write_text(text.replace(line, shared))
+    with pytest.raises(ValueError, match="occup"):
+        StructureFile(str(tmp_path / "mixed.cif"), supercell=[2, 2, 2])
+
+
 def test_structure_file_errors(tmp_path):
-    with pytest.raises(FileNotFoundError, match="no structure file at .*nowhere.cif"):
+    with pytest.raises(FileNotFoundError, match=r"no structure file at .*nowhere.cif"):
         StructureFile("nowhere.cif", supercell=[1, 1, 1])
     ase.io.write(tmp_path / "water.xyz", molecule("H2O"))
     with pytest.raises(ValueError, match="periodic along 0 of 3"):

@@ -129,7 +129,9 @@ def test_metrics_are_in_physical_units(trained, data):
     single = [task.model(batch([thermal(k)[1]])) for k in TEST]
     losses = []
     for name, key in zip(("band_gap", "pressure"), LABELS, strict=True):
-        error = [values[name].item() - LABELS[key][k] for values, k in zip(single, TEST, strict=True)]
+        error = [
+            values[name].item() - LABELS[key][k] for values, k in zip(single, TEST, strict=True)
+        ]
         assert metrics[f"test_{name}_mae"] == pytest.approx(np.abs(error).mean(), rel=1e-4)
         losses.append(np.mean(np.square(error)) / spread(key) ** 2)
     assert metrics["test_loss"] == pytest.approx(sum(losses), rel=1e-4)
