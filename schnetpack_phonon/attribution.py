@@ -10,6 +10,7 @@ reported. Terms of a model outside its representation (a ZBL repulsion, say) are
 from __future__ import annotations
 
 import copy
+import warnings
 from dataclasses import dataclass
 
 import numpy as np
@@ -94,9 +95,11 @@ def path_edges(
     Returns:
         idx_i and idx_j, shape=(n_edges,), and the lattice image of j, shape=(n_edges, 3).
     """
-    move = np.linalg.norm(displaced.positions - ideal.positions, axis=1).max()
-    stretch = np.linalg.norm(displaced.cell.array - ideal.cell.array, axis=1).sum()
-    i, j, image = neighbour_list("ijS", ideal, cutoff + 2 * move + 2 * stretch)
+    # R(u) = R0 (1 + u e) + u (m_j - m_i), so |R(u)| >= |R0| (1 - |e|) - 2 max|m|.
+    strain = np.linalg.solve(ideal.cell.array, displaced.cell.array) - np.eye(3)
+    move = displaced.positions - ideal.positions @ (np.eye(3) + strain)
+    reach = cutoff + 2 * np.linalg.norm(move, axis=1).max()
+    i, j, image = neighbour_list("ijS", ideal, reach / (1 - np.linalg.norm(strain, 2)))
     start = edge_vectors(ideal, i, j, image)
     step = edge_vectors(displaced, i, j, image) - start
     length = (step**2).sum(axis=1)
@@ -175,7 +178,14 @@ class _Edges:
         j: np.ndarray,
         output_key: str,
     ):
-        self.model, self.output_key = model, output_key
+        # Response modules (forces, stress) ask for derivatives with respect to positions and free
+        # the graph: work on a view of the model, which shares its weights, without them.
+        self.model, self.output_key = copy.copy(model), output_key
+        self.model._modules = dict(model._modules)
+        self.model.output_modules = nn.ModuleList(
+            m for m in model.output_modules if not getattr(m, "required_derivatives", None)
+        )
+        self.model.required_derivatives, self.model.model_outputs = [], [output_key]
         self.reference = next(model.parameters())
         self.i, self.j = (torch.as_tensor(x, dtype=torch.long) for x in (i, j))
         self.numbers = torch.as_tensor(atoms.numbers, dtype=torch.long)
@@ -186,7 +196,7 @@ class _Edges:
         return torch.as_tensor(array, dtype=self.reference.dtype, device=self.reference.device)
 
     def __enter__(self) -> _Edges:
-        self._training = self.model.training
+        self._training = [m for m in self.model.modules() if m.training]
         self._frozen = [p for p in self.model.parameters() if p.requires_grad]
         self._grad = torch.is_grad_enabled()
         torch.set_grad_enabled(True)
@@ -198,7 +208,8 @@ class _Edges:
     def __exit__(self, *_: object) -> None:
         for parameter in self._frozen:
             parameter.requires_grad_(True)
-        self.model.train(self._training)
+        for module in self._training:
+            module.training = True
         torch.set_grad_enabled(self._grad)
 
     def __call__(self, vectors: torch.Tensor) -> torch.Tensor:
@@ -232,14 +243,17 @@ class _Edges:
 def untrained(model: NeuralNetworkPotential, seed: int) -> NeuralNetworkPotential:
     """A copy of the model with fresh weights: the control for what training taught.
 
-    Offsets and scales of the heads (buffers) are kept.
+    Offsets and scales of the heads (buffers) are kept. A module that has parameters of its own and
+    cannot reset them keeps them too, with a warning.
     """
     fresh = copy.deepcopy(model)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        for module in fresh.modules():
+        for name, module in fresh.named_modules():
             if hasattr(module, "reset_parameters"):
                 module.reset_parameters()
+            elif next(module.parameters(recurse=False), None) is not None:
+                warnings.warn(f"the untrained control keeps the trained {name}", stacklevel=2)
     return fresh
 
 

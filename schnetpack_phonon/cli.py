@@ -34,6 +34,7 @@ def main() -> None:
 def _generate() -> None:
     # Hydra and torch are imported here: `report` has no need of them.
     import hydra
+    from hydra.errors import InstantiationException
     from omegaconf import DictConfig
     from schnetpack import cli as _  # noqa: F401  registers the resolvers that its configs use
 
@@ -42,14 +43,16 @@ def _generate() -> None:
 
     @hydra.main(config_path="pkg://schnetpack/configs", config_name="train", version_base="1.2")
     def generate(config: DictConfig) -> None:
-        data = hydra.utils.instantiate(config.data)
-        data.prepare_data()
+        try:
+            data = hydra.utils.instantiate(config.data)
+            data.prepare_data()
+        except KeyboardInterrupt:
+            sys.exit(130)
+        except (DatabaseError, LabellingError, InstantiationException, ValueError) as error:
+            sys.exit(f"spkphonon generate: {error}")
         log.info("database: %s", Path(data.datapath).resolve())
 
-    try:
-        generate()
-    except (DatabaseError, LabellingError) as error:
-        sys.exit(f"{type(error).__name__}: {error}")
+    generate()
 
 
 def _report(folders: list[str]) -> None:

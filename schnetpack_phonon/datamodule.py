@@ -126,9 +126,10 @@ class EnsembleData(AtomsDataModule):
 
     def _build(self) -> None:
         log.info("building %s", self.datapath)
+        store = LabelStore(self.label_store)
         executor = self.executor()
         try:
-            labeller = Labeller(executor, LabelStore(self.label_store), self.max_failed_share)
+            labeller = Labeller(executor, store, self.max_failed_share)
             crystals = self._relaxed(labeller)
             models = self._harmonic(labeller, crystals) if self.ensemble.needs_phonons else {}
             streams = {
@@ -139,8 +140,11 @@ class EnsembleData(AtomsDataModule):
                 for parameter in self.ensemble.parameters
             }
             snapshots, labels, counts = self._labelled(labeller, streams)
-        except BaseException:
+        except BaseException as error:
             _stop(executor)
+            if isinstance(error, KeyboardInterrupt):
+                log.warning("interrupted; %d labels are in %s", len(store), store.path)
+                log.warning("the same command goes on from there")
             raise
         executor.shutdown()
         settings = self.settings

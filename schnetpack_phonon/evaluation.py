@@ -28,7 +28,8 @@ def predict(
         ``prediction``. Structures without a label are left out.
     """
     tables = []
-    training, postprocessing = model.training, model.do_postprocessing
+    training = [module for module in model.modules() if module.training]
+    postprocessing = model.do_postprocessing
     device = next(model.parameters()).device
     model.eval()
     model.do_postprocessing = False
@@ -42,7 +43,8 @@ def predict(
                 prediction = results[name].detach().double().cpu().numpy()
                 tables.append(pd.DataFrame(columns | {"prediction": prediction}))
     finally:
-        model.train(training)
+        for module in training:
+            module.training = True
         model.do_postprocessing = postprocessing
     return pd.concat(tables, ignore_index=True).dropna(subset="label")
 
@@ -71,8 +73,8 @@ def errors(predictions: pd.DataFrame, training: pd.DataFrame) -> pd.DataFrame:
             "n": len(group),
             "mae": error.abs().mean(),
             "rmse": np.sqrt(squared),
-            "r2": _explained(squared, group["label"] - group["label"].mean()),
-            "r2_crystal": _explained(squared, group["label"] - own_mean),
+            "r2": _explained(squared, group["label"], group["label"].mean()),
+            "r2_crystal": _explained(squared, group["label"], own_mean),
             "mae_mean": (group["label"] - train["label"].mean()).abs().mean(),
             "mae_crystal_mean": (group["label"] - crystal_mean).abs().mean(),
         }
@@ -81,10 +83,11 @@ def errors(predictions: pd.DataFrame, training: pd.DataFrame) -> pd.DataFrame:
     return table
 
 
-def _explained(squared_error: float, deviation: pd.Series) -> float:
+def _explained(squared_error: float, label: pd.Series, mean: pd.Series | float) -> float:
     """Coefficient of determination; NaN where labels do not vary."""
-    variance = (deviation**2).mean()
-    return 1 - squared_error / variance if variance > 0 else np.nan
+    variance = ((label - mean) ** 2).mean()
+    rounding = (1e-12 * label.abs().max()) ** 2
+    return 1 - squared_error / variance if variance > rounding else np.nan
 
 
 def in_report_units(table: pd.DataFrame, columns: Iterable[str]) -> pd.DataFrame:

@@ -5,9 +5,8 @@ from the training set before the first step. Model outputs, losses, metrics and 
 loaded model are therefore the same numbers, and no postprocessor is needed.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
+from typing import Final
 
 import schnetpack.nn as snn
 import torch
@@ -71,7 +70,11 @@ class Intensive(Transform):
         idx_m = inputs[structure_keys.idx_m]
         n_structures = int(idx_m[-1]) + 1
         total = snn.scatter_add(per_atom, idx_m, dim_size=n_structures).squeeze(-1)
-        return total / inputs[structure_keys.n_atoms]
+        return self.bounded(total / inputs[structure_keys.n_atoms])
+
+    def bounded(self, mean: torch.Tensor) -> torch.Tensor:
+        """Keeps the mean within the range of the property, here all numbers."""
+        return mean
 
 
 class BandGap(Intensive):
@@ -81,7 +84,7 @@ class BandGap(Intensive):
     less than 1 meV above 0.25 eV.
     """
 
-    sharpness = 20.0  #: 1/eV
+    sharpness: Final[float] = 20.0  #: 1/eV
 
-    def readout(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
-        return F.softplus(super().readout(inputs), beta=self.sharpness)
+    def bounded(self, mean: torch.Tensor) -> torch.Tensor:
+        return F.softplus(mean, beta=self.sharpness)

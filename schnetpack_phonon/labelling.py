@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
@@ -188,7 +189,20 @@ def process_pool(max_workers: int | None = None, threads_per_worker: int = 1) ->
     return loky.ProcessPoolExecutor(
         max_workers=max_workers or max(loky.cpu_count() // threads_per_worker, 1),
         env=dict.fromkeys(names, threads),
+        initializer=_exit_with_parent,
     )
+
+
+def _exit_with_parent() -> None:
+    """Ends a worker whose parent was killed; it would wait for work for ever."""
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 class Labeller:

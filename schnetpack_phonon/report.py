@@ -37,7 +37,7 @@ def write_report(folder: Path, datapath: str, model_path: str) -> str:
     """
     if not (folder / METRICS).is_file():
         raise ReportError(f"no {METRICS} in {folder}: the run has not finished its test")
-    metrics = pd.read_csv(folder / METRICS)
+    metrics = pd.read_csv(folder / METRICS, dtype={"unit": str})
     lines = [f"# {folder.name}", "", f"Test set: {metrics['n'].max()} structures", ""]
     lines += _errors_table(metrics)
     if (folder / SHARES).is_file():

@@ -303,6 +303,14 @@ def test_relax_keeps_the_symmetry_and_moves_what_is_free(emt):
     assert 0.24 < z < 0.2699
 
 
+def test_relax_keeps_an_unstable_symmetry(emt):
+    """Body-centred copper, a thousandth off cubic, would fall to fcc were it free to."""
+    atoms = bulk("Cu", "bcc", a=2.87, cubic=True)
+    atoms.set_cell(np.diag([2.87, 2.87, 2.87 * 1.001]), scale_atoms=True)
+    relaxed = relax(emt, Crystal("Cu", atoms, supercell_matrix([2, 2, 2])), fmax=1e-4)
+    np.testing.assert_allclose(relaxed.cell.lengths(), relaxed.cell.lengths()[0], rtol=1e-6)
+
+
 def test_relax_that_does_not_converge(emt):
     with pytest.raises(CalculationFailed, match=r"AgCu3 did not relax to .* in 1 steps"):
         relax(emt, layered_alloy(), max_steps=1)

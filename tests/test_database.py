@@ -67,8 +67,8 @@ def test_host_reads_every_row(database, rows):
         for key, value in labels.items():
             assert item[key].shape == properties.array_shape(key, n)
             np.testing.assert_allclose(item[key], value * factor.get(key, 1.0), rtol=1e-6)
-        for key in (properties.ideal_positions, properties.ideal_cell):
-            assert item[key].shape == properties.array_shape(key, n)
+        np.testing.assert_array_equal(item[properties.ideal_positions], snapshot.ideal.positions)
+        np.testing.assert_array_equal(item[properties.ideal_cell], [snapshot.ideal.cell.array])
 
 
 def test_provenance_and_columns(database, rows):

@@ -163,7 +163,7 @@ def test_ideal_crystal_travels_along(model):
         ([300.0, 300], "repeat a value"),
         ([100.0, -1.0], "-1.0 .*; expected >"),
         pytest.param(
-            [float("nan")],
+            [100.0, float("nan")],
             "nan .*; expected >",
             marks=pytest.mark.xfail(strict=True, reason="nan passes every comparison"),
         ),
