@@ -6,9 +6,11 @@ a whole one. Units stand in the host's metadata keys, our own under ``schnetpack
 
 from __future__ import annotations
 
+import json
 import os
 import sqlite3
 from collections.abc import Sequence
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -57,11 +59,11 @@ def write_database(
     path = Path(path)
     if path.exists():
         raise DatabaseError(f"{path} exists already")
-    path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.stem}.part.db")
-    part.unlink(missing_ok=True)
     keys = (*labels[0], ideal_positions, ideal_cell)
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part.unlink(missing_ok=True)
         # ase.db takes a lock of its own only around single writes; the caller holds one.
         with ase.db.connect(str(part), use_lock_file=False) as db:
             db.metadata = {
@@ -99,7 +101,8 @@ def write_database(
             "make room and run again"
         ) from error
     finally:
-        part.unlink(missing_ok=True)
+        with suppress(OSError):  # where the folder could not be made there is nothing to remove
+            part.unlink()
 
 
 def read_metadata(path: str | Path) -> dict[str, Any]:
@@ -111,15 +114,17 @@ def read_metadata(path: str | Path) -> dict[str, Any]:
     advice = "move it away, or set data.datapath to another name"
     if not Path(path).is_file():
         raise DatabaseError(f"no database at {Path(path).absolute()}")
+    # Read without ase.db, which would make its tables in a file that has none.
+    uri = f"{Path(path).absolute().as_uri()}?mode=ro"
     try:
-        with sqlite3.connect(f"file:{Path(path).absolute()}?mode=ro", uri=True) as connection:
-            complaint = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
-        if complaint != "ok":
-            raise DatabaseError(f"{path} is damaged ({complaint}): {advice}")
-        with ase.db.connect(str(path), use_lock_file=False) as db:
-            metadata = db.metadata
-            n_rows = db.count()
-    except (sqlite3.Error, KeyError, ValueError) as error:
+        with closing(sqlite3.connect(uri, uri=True)) as connection:
+            (complaint,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+            if complaint != "ok":
+                raise DatabaseError(f"{path} is damaged ({complaint}): {advice}")
+            (n_rows,) = connection.execute("SELECT COUNT(*) FROM systems").fetchone()
+            found = connection.execute("SELECT value FROM information WHERE name = 'metadata'")
+            metadata = json.loads((found.fetchone() or ("{}",))[0])
+    except (sqlite3.Error, ValueError) as error:
         raise DatabaseError(
             f"{path} is no ASE database or is cut off ({error}): {advice}"
         ) from error

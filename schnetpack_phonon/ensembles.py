@@ -107,7 +107,7 @@ class _Sampler:
 
     def _stream(self, name, ideal, parameter, displacements) -> Iterator[Snapshot | None]:
         limit = self.min_distance * _shortest_distance(ideal)
-        group = f"{name}/{self.kind}/{parameter!r}"
+        group = f"{name}/{self.kind}/{float(parameter)!r}"
         for index in itertools.count():
             u = displacements(snapshot_stream(self.seed, group, index))
             atoms = ideal.copy()
@@ -146,8 +146,8 @@ class PhononEnsemble(_Sampler):
         min_distance: float = 0.6,
     ):
         super().__init__(temperatures, n_snapshots, seed, min_distance)
-        if min(self.parameters) < 0:
-            raise ValueError(f"temperature is {min(self.parameters)} K; expected >= 0")
+        if wrong := [t for t in self.parameters if not 0 <= t < np.inf]:
+            raise ValueError(f"temperature is {wrong[0]} K; expected >= 0")
         if statistics not in ("quantum", "classical"):
             raise ValueError(f"unknown statistics {statistics!r}; there are quantum, classical")
         self.statistics = statistics
@@ -196,8 +196,8 @@ class RandomEnsemble(_Sampler):
         min_distance: float = 0.6,
     ):
         super().__init__(amplitudes, n_snapshots, seed, min_distance)
-        if min(self.parameters) <= 0:
-            raise ValueError(f"amplitude is {min(self.parameters)} Ang; expected > 0")
+        if wrong := [a for a in self.parameters if not 0 < a < np.inf]:
+            raise ValueError(f"amplitude is {wrong[0]} Ang; expected > 0")
         if distribution not in ("uniform", "one_sided"):
             raise ValueError(f"unknown distribution {distribution!r}; there are uniform, one_sided")
         self.distribution = distribution

@@ -29,6 +29,7 @@ from schnetpack_phonon.structures import Crystal
 log = logging.getLogger(__name__)
 
 _HEADER = {"format": "schnetpack_phonon labels", "version": 1}
+_WORKER_DEATH = (BrokenProcessPool, loky.BrokenProcessPool)
 _LOG_INTERVAL = 30.0  # seconds between progress lines where there is no terminal
 
 
@@ -119,26 +120,27 @@ class LabelStore:
     def add(self, record: Record) -> None:
         """Writes a record and returns when it is on the disk."""
         labels = record.labels and {key: value.tolist() for key, value in record.labels.items()}
-        line = {"key": record.key, "labels": labels, "error": record.error}
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self._lock, open(self.path, "a+b", buffering=0) as file:
-            end = _drop_cut_off_line(file)
-            try:
-                if end == 0:
-                    file.write(_encode(_HEADER))
-                file.write(_encode(line))
-                os.fsync(file.fileno())
-            except OSError as error:
-                file.truncate(end)
-                raise LabellingError(
-                    f"cannot write to {self.path}: {error.strerror}. {len(self)} finished labels "
-                    "are safe there; make room and run again to go on"
-                ) from error
+        line = _encode({"key": record.key, "labels": labels, "error": record.error})
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with self._lock, open(self.path, "a+b", buffering=0) as file:
+                end = _drop_cut_off_line(file)
+                try:
+                    _write(file, line if end else _encode(_HEADER) + line)
+                except OSError:
+                    file.truncate(end)
+                    raise
+        except OSError as error:
+            raise LabellingError(
+                f"cannot write to {self.path}: {error.strerror}. {len(self)} finished labels "
+                "are safe there; make room and run again to go on"
+            ) from error
         self._records[record.key] = record
 
     def _load(self) -> None:
-        lines = self.path.read_bytes().split(b"\n")
-        del lines[-1]  # empty, or a line that was cut off
+        *lines, last = self.path.read_bytes().split(b"\n")
+        if not lines and not _encode(_HEADER).startswith(last):
+            lines = [last]  # not a header of ours that was cut off
         for number, text in enumerate(lines, start=1):
             try:
                 line = json.loads(text)
@@ -170,6 +172,13 @@ def _drop_cut_off_line(file: BinaryIO) -> int:
             end = file.truncate(file.read().rfind(b"\n") + 1)
             file.seek(0, os.SEEK_END)
     return end
+
+
+def _write(file: BinaryIO, data: bytes) -> None:
+    """Writes all of it and returns when it is on the disk; a nearly full one takes less first."""
+    while data:
+        data = data[file.write(data) :]
+    os.fsync(file.fileno())
 
 
 def _encode(line: dict[str, Any]) -> bytes:
@@ -252,26 +261,33 @@ class Labeller:
         """(job, record) as they complete, with a bounded number of jobs in flight."""
         queue = iter(jobs)
         running: dict[Future, Job] = {}
+        death: Exception | None = None
         try:
             while True:
-                room = 2 * _n_workers(self.executor) - len(running)
-                for job in islice(queue, room):
-                    running[self.executor.submit(_compute, job.compute, job.arguments)] = job
+                try:
+                    for job in islice(queue, 2 * _n_workers(self.executor) - len(running)):
+                        running[self.executor.submit(_compute, job.compute, job.arguments)] = job
+                except _WORKER_DEATH as error:
+                    death, queue = error, iter(())
                 if not running:
-                    return
+                    break
                 for future in wait(running, return_when=FIRST_COMPLETED).done:
                     job = running.pop(future)
-                    labels, error = future.result()
-                    yield job, Record(job.key, labels, error)
-        except (BrokenProcessPool, loky.BrokenProcessPool) as error:
-            raise LabellingError(
-                f"a worker process died, perhaps for want of memory. "
-                f"{len(self.store)} finished labels are safe in {self.store.path}; run again to go "
-                "on, with fewer workers (data.executor.max_workers) if memory was short"
-            ) from error
+                    try:
+                        labels, reason = future.result()
+                    except _WORKER_DEATH as error:
+                        death, queue = error, iter(())
+                    else:
+                        yield job, Record(job.key, labels, reason)
         finally:
             for future in running:
                 future.cancel()
+        if death:
+            raise LabellingError(
+                "a worker process died, perhaps for want of memory. "
+                f"{len(self.store)} finished labels are safe in {self.store.path}; run again to go "
+                "on, with fewer workers (data.executor.max_workers) if memory was short"
+            ) from death
 
 
 def _n_workers(executor: Executor) -> int:

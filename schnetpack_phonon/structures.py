@@ -175,6 +175,13 @@ class StructureFile:
             raise ValueError(
                 f"{path} is periodic along {atoms.pbc.sum()} of 3 directions; a crystal is needed"
             )
+        sites = atoms.info.get("occupancy", {}).values()
+        shared = [site for site in sites if list(site.values()) != [1.0]]
+        if shared:
+            raise ValueError(
+                f"{path} has sites of mixed or partial occupancy ({shared[0]}); choose one "
+                "arrangement of whole atoms"
+            )
         atoms.calc = None
         self.relax = relax
         name = name or atoms.get_chemical_formula(empirical=True)

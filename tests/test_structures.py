@@ -121,7 +121,6 @@ def test_structure_file(tmp_path, name):
     np.testing.assert_allclose(crystal.unitcell.cell.cellpar(), atoms.cell.cellpar(), rtol=1e-6)
 
 
-@pytest.mark.xfail(strict=True, reason="ASE takes one of the species and says so in atoms.info")
 def test_disordered_structure_file(tmp_path):
     """A site shared by Br and I is no crystal of one of them."""
     ase.io.write(tmp_path / "mixed.cif", antiperovskite("Ag3SBr"))
