@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
@@ -143,12 +143,7 @@ def read_metadata(path: str | Path) -> dict[str, Any]:
 
 def check_settings(path: str | Path, settings: dict[str, Any]) -> None:
     """Raises DatabaseError, naming each difference, if the database was made otherwise."""
-    there, asked = _flatten(read_metadata(path)["settings"]), _flatten(settings)
-    lines = [
-        f"  {key}: {there.get(key, 'absent')} there, {asked.get(key, 'absent')} asked for"
-        for key in sorted(there.keys() | asked.keys())
-        if there.get(key) != asked.get(key)
-    ]
+    lines = list(_differences(read_metadata(path)["settings"], settings))
     if lines:
         raise DatabaseError(
             f"the database at {path} was made with other settings:\n"
@@ -190,10 +185,10 @@ def read_displaced(path: str | Path, index: int) -> tuple[Atoms, Atoms]:
     return ideal, displaced
 
 
-def _flatten(value: Any, prefix: str = "") -> dict[str, Any]:
-    if not isinstance(value, dict):
-        return {prefix: value}
-    flat: dict[str, Any] = {}
-    for key, item in value.items():
-        flat |= _flatten(item, f"{prefix}.{key}" if prefix else key)
-    return flat
+def _differences(there: dict[str, Any], asked: dict[str, Any], prefix: str = "") -> Iterator[str]:
+    for key in sorted(there.keys() | asked.keys()):
+        one, other = there.get(key, "nothing"), asked.get(key, "nothing")
+        if isinstance(one, dict) and isinstance(other, dict):
+            yield from _differences(one, other, f"{prefix}{key}.")
+        elif one != other:
+            yield f"  {prefix}{key}: {one} there, {other} asked for"

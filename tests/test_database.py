@@ -110,7 +110,7 @@ def test_each_difference_is_named(database):
     lines = {line.strip() for line in str(error.value).splitlines() if line.startswith("  ")}
     assert lines == {
         "structure.relax: True there, False asked for",
-        "phonons.distance: absent there, 0.03 asked for",
+        "phonons: None there, {'distance': 0.03} asked for",
         "ensemble.amplitudes: [0.1] there, [0.1, 0.2] asked for",
     }
 
