@@ -95,9 +95,9 @@ class TightBinding:
 
     Args:
         method: ``GFN1-noX`` (GFN1-xTB without its halogen-bond term, the default),
-            ``GFN1-xTB``, ``GFN2-xTB`` or ``IPEA1-xTB``. In periodic cells that hold a
-            chalcogen or pnictogen beside Cl, Br, I or At, tblite's halogen-bond term (part of
-            GFN1 and IPEA1) misses lattice translations; those two are refused there.
+            ``GFN1-xTB``, ``GFN2-xTB`` or ``IPEA1-xTB``. The halogen-bond term of GFN1 and IPEA1
+            (Br, I, At beside N, O, P, S) misses lattice translations in tblite; those two are
+            refused for such crystals.
         electronic_temperature: Fermi smearing in K.
         accuracy: tblite's accuracy factor; smaller is tighter.
         max_iterations: of the self-consistent cycle.
@@ -120,8 +120,8 @@ class TightBinding:
         properties.cbm,
     )
     METHODS = ("GFN1-noX", "GFN1-xTB", "GFN2-xTB", "IPEA1-xTB")
-    _halogens = frozenset({17, 35, 53, 85})
-    _acceptors = frozenset({7, 8, 15, 16, 33, 34, 51, 52})
+    _halogens = frozenset({35, 53, 85})
+    _acceptors = frozenset({7, 8, 15, 16})
 
     def __init__(
         self,
@@ -185,8 +185,13 @@ class TightBinding:
         return labels_from_results(atoms, self._results(atoms))
 
     def _results(self, atoms: Atoms) -> dict[str, Any]:
-        from tblite import interface  # heavy and optional for those who bring their labels
-
+        try:
+            from tblite import interface
+        except ImportError as error:
+            raise ImportError(
+                f"tblite cannot be loaded: {error}. Where PyTorch was loaded first this can be its "
+                "older OpenMP library: label in worker processes (data/executor=process_pool)"
+            ) from error
         calculation = interface.Calculator(
             _gfn1_without_halogen_bonds() if self.method == "GFN1-noX" else self.method,
             atoms.numbers,
@@ -337,7 +342,7 @@ def relax(
         calculator: of energy, forces and stress.
         crystal: where the relaxation starts.
         max_steps: of the optimiser.
-        fmax: largest force (eV/Ang) and cell gradient (eV) per unit cell at convergence.
+        fmax: largest force (eV/Ang) and cell gradient (eV per atom) at convergence.
 
     Raises:
         CalculationFailed: if that is not reached in ``max_steps`` steps.

@@ -39,7 +39,7 @@ def _generate() -> None:
     from schnetpack import cli as _  # noqa: F401  registers the resolvers that its configs use
 
     from schnetpack_phonon.database import DatabaseError
-    from schnetpack_phonon.labelling import LabellingError
+    from schnetpack_phonon.label_store import LabellingError
 
     @hydra.main(config_path="pkg://schnetpack/configs", config_name="train", version_base="1.2")
     def generate(config: DictConfig) -> None:

@@ -90,6 +90,8 @@ class _Sampler:
             raise ValueError(f"data.ensemble.n_snapshots is {n_snapshots}; expected >= 1")
         if not isinstance(seed, int) or seed < 0:
             raise ValueError(f"data.ensemble.seed is {seed!r}; expected an integer >= 0")
+        if not 0 <= min_distance < 1:
+            raise ValueError(f"data.ensemble.min_distance is {min_distance}; expected 0 <= x < 1")
         self.parameters = [float(p) for p in parameters]
         self.n_snapshots = n_snapshots
         self.seed = seed

@@ -15,6 +15,7 @@ from ase.neighborlist import neighbor_list
 
 from schnetpack_phonon.calculators import AseCalculator
 from schnetpack_phonon.ensembles import Snapshot
+from schnetpack_phonon.label_store import LabelStore
 from schnetpack_phonon.labelling import process_pool
 from schnetpack_phonon.phonons import Instabilities, harmonic_model
 from schnetpack_phonon.structures import Crystal, supercell_matrix
@@ -103,3 +104,18 @@ def full_disk():
             resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
     return limit
+
+
+@pytest.fixture
+def store(tmp_path) -> LabelStore:
+    return LabelStore(tmp_path / "labels" / "store.jsonl")
+
+
+@pytest.fixture(scope="session")
+def built(tmp_path_factory):
+    """EnsembleData with its database made; not to be changed."""
+    from tests.data_fixtures import ensemble_data  # loads torch, which most tests do without
+
+    data = ensemble_data(tmp_path_factory.mktemp("built"))
+    data.prepare_data()
+    return data

@@ -11,8 +11,8 @@ PACKAGE = Path(__file__).parents[1] / "schnetpack_phonon"
 # A module imports only those before it in a line.
 CHAINS = (
     "properties structures phonons ensembles",
-    "properties structures calculators labelling datamodule callbacks",
-    "ensembles database datamodule heads",
+    "properties structures calculators label_store labelling generation datamodule callbacks",
+    "ensembles database generation datamodule heads",
     "datamodule task",
     "attribution callbacks",
     "evaluation callbacks",
@@ -21,7 +21,8 @@ CHAINS = (
     "report cli",
 )
 TORCH_FREE = (
-    "properties structures calculators phonons ensembles labelling database plotting report cli"
+    "properties structures calculators phonons ensembles label_store labelling database generation "
+    "plotting report cli"
 )
 
 

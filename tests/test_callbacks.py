@@ -16,7 +16,7 @@ from schnetpack_phonon.ensembles import PhononEnsemble
 from schnetpack_phonon.heads import Intensive
 from schnetpack_phonon.report import read_report
 from schnetpack_phonon.task import ScaledOutput, ScaledTask
-from tests.test_datamodule import ensemble_data
+from tests.data_fixtures import ensemble_data
 
 ENERGY, STRESS = "energy_per_atom", "hydrostatic_stress"
 

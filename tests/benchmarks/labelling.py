@@ -11,7 +11,8 @@ import loky
 
 from schnetpack_phonon.calculators import TightBinding
 from schnetpack_phonon.ensembles import RandomEnsemble
-from schnetpack_phonon.labelling import Labeller, LabelStore, label_job, process_pool
+from schnetpack_phonon.label_store import LabelStore
+from schnetpack_phonon.labelling import Labeller, label_job, process_pool
 from schnetpack_phonon.structures import Antiperovskites
 
 LABELS_PER_WORKER = 12

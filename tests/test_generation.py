@@ -1,0 +1,241 @@
+"""One database, built once, the same however the build was interrupted."""
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+
+import ase.db
+import numpy as np
+import phonopy
+import pytest
+from ase.build import bulk
+from ase.calculators.calculator import CalculationFailed
+from ase.calculators.emt import EMT
+
+from schnetpack_phonon import properties
+from schnetpack_phonon.calculators import AseCalculator
+from schnetpack_phonon.database import DatabaseError, read_metadata, read_provenance
+from schnetpack_phonon.ensembles import PhononEnsemble, RandomEnsemble
+from schnetpack_phonon.label_store import LabellingError, LabelStore
+from schnetpack_phonon.structures import Antiperovskites
+from tests.data_fixtures import ALLOYS, ensemble_data, rows
+
+
+def test_rows_hold_what_the_calculator_says(built):
+    with ase.db.connect(built.datapath) as db:
+        row = db.get(7)
+        atoms = row.toatoms()
+    atoms.calc = EMT()
+    assert row.data[properties.energy].item() == pytest.approx(atoms.get_potential_energy())
+    np.testing.assert_allclose(row.data[properties.forces], atoms.get_forces(), atol=1e-9)
+    np.testing.assert_allclose(
+        row.data[properties.stress][0], atoms.get_stress(voigt=False), atol=1e-12
+    )
+    assert row.data[properties.hydrostatic_stress].item() == pytest.approx(
+        np.trace(atoms.get_stress(voigt=False)) / 3
+    )
+
+
+def test_lattice_is_relaxed_and_ideal_crystal_stored(built):
+    with ase.db.connect(built.datapath) as db:
+        row = db.get(1)
+    ideal = row.toatoms()
+    ideal.positions = row.data[properties.ideal_positions]
+    ideal.calc = EMT()
+    assert np.abs(ideal.get_forces()).max() < 1e-3
+    assert np.abs(ideal.get_stress()).max() < 1e-3
+    assert np.abs(ideal.positions - row.positions).max() > 1e-2
+    np.testing.assert_allclose(ideal.positions.mean(axis=0), row.positions.mean(axis=0))
+
+
+def test_every_group_is_complete(built):
+    table = read_provenance(built.datapath)
+    assert (table.groupby(["structure", "temperature"])["snapshot"].nunique() == 4).all()
+    assert sorted(table["structure"].unique()) == sorted(ALLOYS)
+    assert table["parent"].is_unique
+
+
+def test_force_constants_are_stored_for_phonopy(built):
+    files = list((Path(built.datapath).parent / "phonons").glob("*/phonopy_params.yaml"))
+    assert len(files) == len(ALLOYS)
+    for file in files:
+        phonon = phonopy.load(file, is_compact_fc=False, log_level=0)
+        assert phonon.force_constants.shape == (40, 40, 3, 3)
+
+
+def test_second_start_computes_nothing(built):
+    class Never:
+        def __call__(self):
+            raise AssertionError("an executor was asked for")
+
+    before = Path(built.datapath).stat().st_mtime_ns
+    ensemble_data(Path(built.datapath).parents[1], executor=Never()).prepare_data()
+    assert Path(built.datapath).stat().st_mtime_ns == before
+
+
+def test_number_of_workers_does_not_matter(built, tmp_path):
+    data = ensemble_data(tmp_path, executor=partial(ThreadPoolExecutor, 1))
+    data.prepare_data()
+    assert rows(data.datapath) == rows(built.datapath)
+
+
+def test_longer_ensemble_extends_and_shares_labels(built, tmp_path):
+    store = Path(built.label_store)
+    before = len(LabelStore(store))
+    data = ensemble_data(
+        tmp_path,
+        PhononEnsemble([100, 300], n_snapshots=5, seed=1),
+        label_store=str(store),
+    )
+    data.prepare_data()
+    keys = {(r["parent"]) for _, r in read_provenance(data.datapath).iterrows()}
+    assert set(read_provenance(built.datapath)["parent"]) < keys
+    assert len(LabelStore(store)) == before + 4  # one more for each of 2 crystals x 2 temperatures
+
+
+def test_other_settings_are_named_and_nothing_is_overwritten(built):
+    folder = Path(built.datapath).parents[1]
+    content = Path(built.datapath).read_bytes()
+    other = ensemble_data(folder, PhononEnsemble([100, 400], n_snapshots=4, seed=2))
+    with pytest.raises(DatabaseError, match=r"(?s)ensemble\.seed: 1 there, 2 .*temperatures"):
+        other.prepare_data()
+    assert Path(built.datapath).read_bytes() == content
+
+
+@pytest.mark.parametrize("damage", ["truncated", "foreign", "text"])
+def test_damaged_and_foreign_databases_are_refused(built, tmp_path, damage):
+    data = ensemble_data(tmp_path)
+    path = Path(data.datapath)
+    path.parent.mkdir()
+    if damage == "truncated":
+        content = Path(built.datapath).read_bytes()
+        path.write_bytes(content[: len(content) // 2])
+    elif damage == "foreign":
+        with ase.db.connect(path) as db:
+            db.write(bulk("Cu"))
+    else:
+        path.write_text("not a database")
+    content = path.read_bytes()
+    with pytest.raises(DatabaseError, match=str(path)):
+        data.prepare_data()
+    assert path.read_bytes() == content
+
+
+class _Moody(EMT):
+    """Fails for a share of all displaced structures, always the same ones."""
+
+    share = 0.2
+
+    def calculate(self, atoms=None, properties=(), system_changes=()):
+        if len(atoms) == 40 and atoms.positions[0, 0] * 1e4 % 1 < self.share:
+            raise CalculationFailed("not converged")
+        super().calculate(atoms, properties, system_changes)
+
+
+class _Hopeless(_Moody):
+    share = 1.0
+
+
+def test_failed_snapshots_are_replaced_and_counted(tmp_path):
+    data = ensemble_data(
+        tmp_path,
+        RandomEnsemble([0.1], n_snapshots=20, seed=3),
+        AseCalculator(_Moody),
+        structure=Antiperovskites(list(ALLOYS), relax=False, lattice_constants=ALLOYS),
+        max_failed_share=0.5,
+    )
+    data.prepare_data()
+    metadata = read_metadata(data.datapath)
+    table = read_provenance(data.datapath)
+    assert len(table) == metadata["n_rows"] == 40
+    store = LabelStore(data.label_store)
+    errors = [store[key].error for key in store._records if store[key].error]
+    assert len(errors) == metadata["n_failed"] > 0
+    assert all("not converged" in error for error in errors)
+    assert table["snapshot"].max() >= 20  # a later snapshot stands in
+
+
+def test_too_many_failures_stop_with_the_reason(tmp_path):
+    data = ensemble_data(
+        tmp_path,
+        RandomEnsemble([0.1], n_snapshots=4, seed=3),
+        AseCalculator(_Hopeless),
+        structure=Antiperovskites(["Cu3PdAu"], relax=False, lattice_constants=ALLOYS),
+    )
+    with pytest.raises(LabellingError, match="not converged"):
+        data.prepare_data()
+    assert not Path(data.datapath).exists()
+    assert list(Path(data.datapath).parent.glob("*.part*")) == []
+
+
+def test_too_small_a_supercell_is_refused_before_anything_runs(tmp_path):
+    data = ensemble_data(tmp_path, calculator=AseCalculator(EMT, min_atoms=100))
+    with pytest.raises(ValueError, match=r"40 atoms.*100"):
+        data.prepare_data()
+    assert list(tmp_path.iterdir()) == []
+
+
+_BUILD = """
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from ase.calculators.emt import EMT
+from schnetpack_phonon.calculators import AseCalculator
+from tests.data_fixtures import ensemble_data
+class Slow(EMT):
+    def calculate(self, *args, **kwargs):
+        time.sleep({delay})
+        super().calculate(*args, **kwargs)
+Slow.__module__, Slow.__qualname__ = "ase.calculators.emt", "EMT"  # the same settings
+print("start", flush=True)
+ensemble_data(Path({folder!r}), calculator=AseCalculator(Slow)).prepare_data()
+"""
+
+
+def start_build(folder, delay):
+    code = textwrap.dedent(_BUILD.format(folder=str(folder), delay=delay))
+    root = Path(__file__).parents[1]
+    return subprocess.Popen(
+        [sys.executable, "-c", code],
+        cwd=folder,
+        env=os.environ | {"PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+    )
+
+
+def test_killed_and_restarted_gives_the_same_database(built, tmp_path):
+    store = tmp_path / "data" / "labels.jsonl"
+    finished = 0
+    for _ in range(2):
+        process = start_build(tmp_path, delay=0.05)
+        while process.poll() is None and (
+            not store.exists() or store.read_bytes().count(b"\n") < finished + 6
+        ):
+            time.sleep(0.005)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        process.stdout.close()
+        finished = store.read_bytes().count(b"\n")
+    assert not (tmp_path / "data" / "test.db").exists()
+    data = ensemble_data(tmp_path)
+    data.prepare_data()
+    assert rows(data.datapath) == rows(built.datapath)
+    text = store.read_text().splitlines()
+    keys = [line.split('"')[3] for line in text[1:]]
+    assert len(keys) == len(set(keys))  # nothing was computed twice
+
+
+def test_two_builders_make_one_database(built, tmp_path):
+    processes = [start_build(tmp_path, delay=0.01) for _ in range(2)]
+    for process in processes:
+        assert process.wait(timeout=120) == 0
+        process.stdout.close()
+    store = (tmp_path / "data" / "labels.jsonl").read_text().splitlines()
+    assert len(store) == 1 + 2 + 6 + 16  # header, cells, displacements for phonons, snapshots
+    assert rows(tmp_path / "data" / "test.db") == rows(built.datapath)
