@@ -21,6 +21,11 @@ from schnetpack_phonon.phonons import Instabilities, harmonic_model
 from schnetpack_phonon.structures import Crystal, supercell_matrix
 
 
+@pytest.fixture(autouse=True)
+def _in_tmp_path(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # the host leaves splitting.lock where it runs
+
+
 @pytest.fixture(scope="session")
 def central_springs():
     """(atoms, {length: stiffness in eV/Ang^2}) -> force constants, summed over all images."""

@@ -9,11 +9,6 @@ from schnetpack_phonon import properties
 from tests.data_fixtures import ensemble_data
 
 
-@pytest.fixture(autouse=True)
-def _in_tmp_path(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)  # the host leaves splitting.lock where it runs
-
-
 def test_host_loads_batches_and_split_survives_a_restart(built, tmp_path):
     split = tmp_path / "split.npz"
     first, second = (
