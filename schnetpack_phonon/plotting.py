@@ -128,7 +128,8 @@ def bond_shares(shares: pd.DataFrame, key: str) -> Figure:
         axis.axhline(0, color="0.4", linewidth=0.8)
         axis.set_xticks(range(len(types)), types, rotation=30)
         axis.set_title(structure, loc="left", fontsize="medium")
-        axis.set_ylabel("variance share")
+        if axis.get_subplotspec().is_first_col():
+            axis.set_ylabel("variance share")
         axis.spines[["top", "right"]].set_visible(False)
     for axis in axes[len(structures) :]:
         axis.set_axis_off()
