@@ -65,8 +65,9 @@ def test_composes_in_an_empty_folder(tmp_path):
 
 
 @pytest.mark.parametrize("group", ["data/ensemble", "data/calculator", "data/structure"])
-def test_unknown_choice_names_the_choices(group, monkeypatch):
-    monkeypatch.setenv("PWD", str(Path.cwd()))
+def test_unknown_choice_names_the_choices(group, tmp_path, monkeypatch):
+    (tmp_path / "configs").mkdir()  # SchNetPack looks there, and Hydra warns where it is missing
+    monkeypatch.setenv("PWD", str(tmp_path))
     with (
         initialize_config_module("schnetpack.configs", version_base="1.2"),
         pytest.raises(MissingConfigException) as error,
