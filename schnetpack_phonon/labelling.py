@@ -21,8 +21,9 @@ import numpy as np
 from ase import Atoms
 from tqdm import tqdm
 
-from schnetpack_phonon.calculators import LabellingCalculator, Labels, relax
+from schnetpack_phonon.calculators import LabellingCalculator, Labels
 from schnetpack_phonon.label_store import LabellingError, LabelStore, Record
+from schnetpack_phonon.relaxation import relax
 from schnetpack_phonon.structures import Crystal
 
 log = logging.getLogger(__name__)
@@ -165,6 +166,13 @@ class Labeller:
                         labels, reason = future.result()
                     except _WORKER_DEATH as error:
                         death, queue = error, iter(())
+                    except Exception as error:
+                        # Not a calculation that failed, which is a record, but one that could not
+                        # be done here: no executable, no memory, no disk.
+                        raise LabellingError(
+                            f"{job.description}: {type(error).__name__}: {error}. "
+                            f"{len(self.store)} finished labels are safe in {self.store.path}"
+                        ) from error
                     else:
                         yield job, Record(job.key, labels, reason)
         finally:

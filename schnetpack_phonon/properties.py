@@ -18,6 +18,8 @@ stress: Final = "stress"  #: Cauchy stress tensor, ASE's sign
 hydrostatic_stress: Final = "hydrostatic_stress"  #: trace(stress) / 3
 band_gap: Final = "band_gap"  #: conduction band minimum minus valence band maximum
 vbm: Final = "vbm"  #: valence band maximum, relative to the code's own zero
+band_gap_gamma: Final = "band_gap_gamma"  #: the gap at Gamma alone, where band_gap is over k
+partial_occupation: Final = "partial_occupation"  #: largest min(f, 2 - f) of an orbital, f of 2
 cbm: Final = "cbm"  #: conduction band minimum, relative to the code's own zero
 ideal_positions: Final = "ideal_positions"  #: positions of the undisplaced crystal, same order
 ideal_cell: Final = "ideal_cell"  #: cell of the undisplaced crystal
@@ -60,6 +62,8 @@ PROPERTIES: Final[dict[str, Property]] = {
         (), "eV/Ang/Ang/Ang", "hydrostatic stress", "GPa", _EV_PER_ANG3_IN_GPA
     ),
     band_gap: Property((), "eV", "band gap", "eV"),
+    band_gap_gamma: Property((), "eV", "band gap at Γ", "eV"),
+    partial_occupation: Property((), "", "partial occupation", ""),
     vbm: Property((), "eV", "VBM", "eV", arbitrary_zero=True),
     cbm: Property((), "eV", "CBM", "eV", arbitrary_zero=True),
     ideal_positions: Property(("N", 3), "Ang", "ideal positions", "Å"),
