@@ -8,21 +8,19 @@ their own masses need no special case.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 from ase import Atoms
-from phonopy import Phonopy
+from ase.geometry import get_distances
 from phonopy.physical_units import get_physical_units
 from scipy import constants
 
-from schnetpack_phonon.structures import Crystal, to_ase
-
 POLICIES = ("error", "abs", "floor", "freeze")
 
-_THZ_PER_SQRT_FC: float = get_physical_units().DefaultToTHz  # sqrt(eV/Ang^2/amu) -> THz
+THZ_PER_SQRT_FC: float = get_physical_units().DefaultToTHz  # sqrt(eV/Ang^2/amu) -> THz
 _HBAR = constants.hbar / (constants.atomic_mass * 1e-20) * 1e-12  # amu Ang^2 THz
+_TOLERANCE = 0.01  # largest break of a symmetry, as a share of the largest force constant
+_DEGENERATE = 1e-4  # frequencies that differ by less, in THz, belong to one set
 _BOLTZMANN = constants.k / (constants.atomic_mass * 1e-20) * 1e-24  # amu Ang^2 THz^2 / K
 
 
@@ -47,6 +45,9 @@ class Instabilities:
             )
         if not self.floor > 0:
             raise ValueError(f"floor is {self.floor} THz; expected > 0")
+
+    def __str__(self) -> str:
+        return f"floor {self.floor:g} THz" if self.policy == "floor" else self.policy
 
     def apply(self, frequencies: np.ndarray) -> np.ndarray:
         """Frequencies that are sampled, in THz; 0 for a frozen mode.
@@ -77,23 +78,43 @@ class Instabilities:
 
 
 @dataclass(frozen=True)
+class Renormalization:
+    """How effective force constants were found; see :mod:`schnetpack_phonon.renormalization`.
+
+    Attributes:
+        start: harmonic force constants, shape=(n_atoms, n_atoms, 3, 3), eV/Ang^2.
+        steps: figures of each step by name.
+        positions: all structures whose forces were used, the newest last, in Ang,
+            shape=(n, n_atoms, 3).
+    """
+
+    start: np.ndarray
+    steps: tuple[dict[str, float], ...]
+    positions: np.ndarray
+
+
+@dataclass(frozen=True)
 class HarmonicModel:
     """Vibrations of a supercell.
 
     Attributes:
         ideal: the undisplaced supercell.
-        frequencies: as they come from the force constants, in THz, imaginary ones negative;
-            rigid translations are left out; shape=(3 n_atoms - 3,).
+        force_constants: in eV/Ang^2, shape=(n_atoms, n_atoms, 3, 3).
+        frequencies: of the force constants, in THz, imaginary ones negative; rigid translations
+            are left out; shape=(3 n_atoms - 3,).
         sampled_frequencies: what displacements are drawn with, in THz; 0 for frozen modes.
         eigenvectors: mass-weighted, orthonormal columns; shape=(3 n_atoms, 3 n_atoms - 3).
-        instabilities: the policy that leads from one to the other.
+        policy: what leads from ``frequencies`` to ``sampled_frequencies``, in words.
+        renormalization: how the force constants were found, where they are effective ones.
     """
 
     ideal: Atoms
+    force_constants: np.ndarray
     frequencies: np.ndarray
     sampled_frequencies: np.ndarray
     eigenvectors: np.ndarray
-    instabilities: Instabilities
+    policy: str
+    renormalization: Renormalization | None = None
 
     @property
     def n_imaginary(self) -> int:
@@ -103,6 +124,14 @@ class HarmonicModel:
     def n_changed(self) -> int:
         """Modes whose sampled frequency is not the one of the force constants."""
         return int((self.frequencies != self.sampled_frequencies).sum())
+
+    @property
+    def sampled_force_constants(self) -> np.ndarray:
+        """Force constants whose modes are those that are drawn; shape as ``force_constants``."""
+        masses = np.repeat(self.ideal.get_masses(), 3)
+        squares = (self.sampled_frequencies / THZ_PER_SQRT_FC) ** 2
+        weighted = self.eigenvectors * np.sqrt(masses)[:, None]
+        return to_blocks((weighted * squares) @ weighted.T)
 
     def mode_amplitudes(self, temperature: float, statistics: str = "quantum") -> np.ndarray:
         """Standard deviation of each mode coordinate in sqrt(amu) Ang, shape=(3 n_atoms - 3,).
@@ -130,6 +159,23 @@ class HarmonicModel:
         sigma[moving] = np.sqrt(variance)
         return sigma
 
+    def check_amplitudes(self, temperature: float, statistics: str = "quantum") -> None:
+        """Raises ValueError where one mode alone moves atoms by half the shortest distance."""
+        sigma = self.mode_amplitudes(temperature, statistics)
+        masses = self.ideal.get_masses()
+        vectors = self.eigenvectors.reshape(len(masses), 3, -1) * sigma
+        per_mode = (np.linalg.norm(vectors, axis=1) / np.sqrt(masses)[:, None]).max(axis=0)
+        worst = int(per_mode.argmax())
+        limit = shortest_distance(self.ideal) / 2
+        if per_mode[worst] > limit:
+            raise ValueError(
+                f"at {temperature:g} K mode {worst} ({self.frequencies[worst]:.4f} THz, drawn with "
+                f"{self.sampled_frequencies[worst]:.4f} THz) alone moves an atom by "
+                f"{per_mode[worst]:.2f} Ang rms, more than half the shortest distance "
+                f"({limit:.2f} Ang): lower the temperature, or take policy 'floor' with a higher "
+                "floor, 'freeze', or data/phonons=renormalised"
+            )
+
     def displacement_matrix(self, temperature: float, statistics: str = "quantum") -> np.ndarray:
         """Matrix A with u = A z for standard normal z; shape=(3 n_atoms, 3 n_atoms), Ang.
 
@@ -140,6 +186,27 @@ class HarmonicModel:
         masses = np.repeat(self.ideal.get_masses(), 3)
         sigma = self.mode_amplitudes(temperature, statistics)
         return (self.eigenvectors * sigma) @ self.eigenvectors.T / np.sqrt(masses)[:, None]
+
+    def canonical_eigenvectors(self) -> np.ndarray:
+        """Eigenvectors in a basis that does not depend on the linear algebra library.
+
+        Within each set of equal frequencies the basis is the one that a fixed random matrix,
+        projected on the set, gives by QR decomposition; shape as ``eigenvectors``.
+        """
+        fixed = np.random.default_rng(0).standard_normal(self.eigenvectors.shape)
+        edges = np.flatnonzero(np.diff(self.frequencies) > _DEGENERATE) + 1
+        vectors = []
+        for first, last in zip([0, *edges], [*edges, self.frequencies.size], strict=True):
+            space = self.eigenvectors[:, first:last]
+            q, r = np.linalg.qr(space @ (space.T @ fixed[:, first:last]))
+            vectors.append(q * np.sign(np.diag(r)))
+        return np.hstack(vectors)
+
+    def mode_frequencies(self, force_constants: np.ndarray) -> np.ndarray:
+        """sqrt(e D e) in THz of other force constants along the modes, negative if imaginary."""
+        weighted = self.eigenvectors / np.sqrt(np.repeat(self.ideal.get_masses(), 3))[:, None]
+        squares = ((to_matrix(force_constants) @ weighted) * weighted).sum(axis=0)
+        return np.sign(squares) * np.sqrt(np.abs(squares)) * THZ_PER_SQRT_FC
 
     def covariance(self, temperature: float, statistics: str = "quantum") -> np.ndarray:
         """<u u^T> in Ang^2, shape=(3 n_atoms, 3 n_atoms)."""
@@ -160,21 +227,25 @@ def harmonic_model(
         instabilities: what happens to imaginary and very low modes.
 
     Raises:
-        ValueError: for force constants of another shape, with NaN, or not symmetric.
+        ValueError: for force constants of another shape, with NaN, not symmetric, or that push
+            back a crystal which is moved as a whole.
     """
+    check_force_constants(ideal, force_constants)
+    frequencies, eigenvectors = normal_modes(ideal, force_constants)
+    return HarmonicModel(
+        ideal,
+        force_constants,
+        frequencies,
+        instabilities.apply(frequencies),
+        eigenvectors,
+        str(instabilities),
+    )
+
+
+def normal_modes(ideal: Atoms, force_constants: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Frequencies (THz, imaginary ones negative) and eigenvectors, without rigid translations."""
     n = len(ideal)
-    if force_constants.shape != (n, n, 3, 3):
-        raise ValueError(
-            f"force constants have shape {force_constants.shape}; the supercell of "
-            f"{ideal.get_chemical_formula()} needs {(n, n, 3, 3)}"
-        )
-    matrix = force_constants.transpose(0, 2, 1, 3).reshape(3 * n, 3 * n)
-    asymmetry = np.abs(matrix - matrix.T).max()
-    if not asymmetry < 1e-3 * max(np.abs(matrix).max(), 1.0):
-        raise ValueError(
-            f"force constants break the symmetry of second derivatives by {asymmetry:.2g} eV/Ang^2"
-            " (or hold NaN): symmetrise them (phonopy: symmetrize_force_constants)"
-        )
+    matrix = to_matrix(force_constants)
     masses = ideal.get_masses()
     inverse_root = 1 / np.sqrt(np.repeat(masses, 3))
     dynamical = (matrix + matrix.T) / 2 * np.outer(inverse_root, inverse_root)
@@ -184,59 +255,74 @@ def harmonic_model(
     dynamical = others @ dynamical @ others + top * translations @ translations.T
     eigenvalues, eigenvectors = np.linalg.eigh(dynamical)
     eigenvalues, eigenvectors = eigenvalues[:-3], eigenvectors[:, :-3]
-    frequencies = np.sign(eigenvalues) * np.sqrt(np.abs(eigenvalues)) * _THZ_PER_SQRT_FC
-    return HarmonicModel(
-        ideal, frequencies, instabilities.apply(frequencies), eigenvectors, instabilities
-    )
+    return np.sign(eigenvalues) * np.sqrt(np.abs(eigenvalues)) * THZ_PER_SQRT_FC, eigenvectors
 
 
-class FiniteDisplacements:
-    """Force constants from finite displacements, made by phonopy.
+def free_energy(frequencies: np.ndarray, temperature: float, statistics: str = "quantum") -> float:
+    """Helmholtz free energy of independent oscillators in eV.
+
+    quantum: sum hbar omega / 2 + kT ln(1 - exp(-hbar omega / kT)); classical: sum kT ln(hbar omega
+    / kT).
 
     Args:
-        distance: length of a displacement in Ang.
-        instabilities: what happens to imaginary and very low modes.
+        frequencies: positive, in THz.
+        temperature: in K.
+        statistics: ``quantum`` or ``classical``.
     """
+    quanta = constants.h * frequencies * 1e12 / constants.e
+    thermal = constants.k * temperature / constants.e
+    if statistics == "classical":
+        return float(thermal * np.log(quanta / thermal).sum()) if temperature else 0.0
+    zero_point = float(quanta.sum() / 2)
+    if temperature == 0:
+        return zero_point
+    return zero_point + float(thermal * np.log1p(-np.exp(-quanta / thermal)).sum())
 
-    def __init__(self, instabilities: Instabilities, distance: float = 0.03):
-        if not distance > 0:
-            raise ValueError(f"displacement distance is {distance} Ang; expected > 0")
-        self.distance = distance
-        self.instabilities = instabilities
 
-    @property
-    def settings(self) -> dict[str, Any]:
-        return {
-            "source": "finite displacements",
-            "distance": float(self.distance),
-            "policy": self.instabilities.policy,
-            "floor": float(self.instabilities.floor),
-        }
+def check_force_constants(ideal: Atoms, force_constants: np.ndarray) -> None:
+    """Raises ValueError for force constants that are none; see :func:`harmonic_model`."""
+    n = len(ideal)
+    if force_constants.shape != (n, n, 3, 3):
+        raise ValueError(
+            f"force constants have shape {force_constants.shape}; the supercell of "
+            f"{ideal.get_chemical_formula()} needs {(n, n, 3, 3)}"
+        )
+    if not np.isfinite(force_constants).all():
+        i, j = np.argwhere(~np.isfinite(force_constants))[0][:2]
+        raise ValueError(f"force constants between atoms {i} and {j} are not finite")
+    matrix = to_matrix(force_constants)
+    largest = max(np.abs(matrix).max(), 1.0)
+    asymmetry = np.abs(matrix - matrix.T).max()
+    if asymmetry > _TOLERANCE * largest:
+        raise ValueError(
+            f"force constants break the symmetry of second derivatives by {asymmetry:.2g} eV/Ang^2"
+            f" (at most {_TOLERANCE * largest:.2g} is accepted): symmetrise them (phonopy: "
+            "symmetrize_force_constants)"
+        )
+    drift = np.abs(force_constants.sum(axis=1)).max(axis=(1, 2))
+    if drift.max() > _TOLERANCE * largest:
+        atom = int(np.argmax(drift))
+        raise ValueError(
+            f"force constants break the acoustic sum rule: atom {atom} ({ideal.symbols[atom]}) is "
+            f"pushed by {drift[atom]:.2g} eV/Ang^2 when the whole crystal moves (at most "
+            f"{_TOLERANCE * largest:.2g} is accepted): symmetrise them (phonopy: "
+            "symmetrize_force_constants), or converge the forces better"
+        )
 
-    def displaced(self, crystal: Crystal) -> list[Atoms]:
-        """Symmetry-inequivalent displaced supercells whose forces are needed."""
-        return [to_ase(atoms) for atoms in self._phonopy(crystal).supercells_with_displacements]
 
-    def model(self, crystal: Crystal, forces: np.ndarray, path: str | Path) -> HarmonicModel:
-        """Force constants from forces; stored as ``phonopy_params.yaml`` at ``path``.
+def to_matrix(force_constants: np.ndarray) -> np.ndarray:
+    """Shape (n, n, 3, 3) -> (3n, 3n)."""
+    n = len(force_constants)
+    return force_constants.transpose(0, 2, 1, 3).reshape(3 * n, 3 * n)
 
-        Args:
-            crystal: that was displaced.
-            path: of the file; its folder is made.
-            forces: of :meth:`displaced`, in order, in eV/Ang, shape=(n, n_atoms, 3).
-        """
-        phonon = self._phonopy(crystal)
-        phonon.forces = forces
-        phonon.produce_force_constants()
-        phonon.symmetrize_force_constants()
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(path.name + ".part")
-        phonon.save(partial, settings={"force_constants": True, "force_sets": True})
-        partial.replace(path)
-        return harmonic_model(crystal.supercell, phonon.force_constants, self.instabilities)
 
-    def _phonopy(self, crystal: Crystal) -> Phonopy:
-        phonon = crystal.phonopy()
-        phonon.generate_displacements(distance=self.distance)
-        return phonon
+def to_blocks(matrix: np.ndarray) -> np.ndarray:
+    """Shape (3n, 3n) -> (n, n, 3, 3)."""
+    n = len(matrix) // 3
+    return matrix.reshape(n, 3, n, 3).transpose(0, 2, 1, 3).copy()
+
+
+def shortest_distance(atoms: Atoms) -> float:
+    """Shortest distance between two different atoms of the cell, periodic images included."""
+    _, distances = get_distances(atoms.positions, cell=atoms.cell, pbc=atoms.pbc)
+    return float(distances[np.triu_indices(len(atoms), 1)].min(initial=np.inf))

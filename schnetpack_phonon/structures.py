@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from ase import Atoms
@@ -45,11 +45,21 @@ class Crystal:
         name: what databases, tables and figures call it.
         unitcell: the undisplaced unit cell.
         supercell_matrix: integers, shape=(3, 3), phonopy's convention.
+        end_members: of a mixed crystal: (crystal, fraction), with supercells of the same sites in
+            the same order. The lattice comes from them.
+        own_force_constants: of a mixed crystal; they come from the end members otherwise.
+        composition: what tables call a crystal that is one arrangement out of many.
+        parent: of all snapshots of such a crystal, see
+            :class:`~schnetpack_phonon.snapshots.Snapshot`.
     """
 
     name: str
     unitcell: Atoms
     supercell_matrix: tuple[tuple[int, int, int], ...]
+    end_members: tuple[tuple[Crystal, float], ...] = ()
+    own_force_constants: bool = False
+    composition: str | None = None
+    parent: str | None = None
 
     def phonopy(self) -> Phonopy:
         """A fresh phonopy object; its primitive cell is the unit cell itself ("P").
@@ -63,9 +73,23 @@ class Crystal:
         )
 
     @property
+    def space_group(self) -> str:
+        """International symbol and number, found by spglib."""
+        symmetry = self.phonopy().primitive_symmetry.dataset
+        return f"{symmetry.international} ({symmetry.number})"
+
+    @property
     def supercell(self) -> Atoms:
         """The undisplaced supercell in phonopy's order of atoms."""
         return to_ase(self.phonopy().supercell)
+
+
+class StructureSource(Protocol):
+    """Where crystals come from."""
+
+    crystals: list[Crystal]
+    relax: bool
+    """Whether cell and free positions are relaxed with the calculator first."""
 
 
 def supercell_matrix(value: Sequence[Any]) -> tuple[tuple[int, int, int], ...]:
@@ -156,9 +180,10 @@ class StructureFile:
 
     Args:
         path: the file; its last structure is taken.
-        name: what tables call it; the chemical formula by default.
         supercell: three integers or a 3x3 matrix.
+        name: what tables call it; the chemical formula by default.
         relax: relax cell and positions with the calculator, keeping the symmetry.
+        work_dir: where a relative path starts.
     """
 
     def __init__(
@@ -167,10 +192,12 @@ class StructureFile:
         supercell: Sequence[Any],
         name: str | None = None,
         relax: bool = True,
+        work_dir: str = ".",
     ):
-        if not Path(path).is_file():
-            raise FileNotFoundError(f"no structure file at {Path(path).absolute()}")
-        atoms = read(path)
+        file = Path(work_dir, path)
+        if not file.is_file():
+            raise FileNotFoundError(f"no structure file at {file.absolute()}")
+        atoms = read(file)
         if not atoms.pbc.all():
             raise ValueError(
                 f"{path} is periodic along {atoms.pbc.sum()} of 3 directions; a crystal is needed"

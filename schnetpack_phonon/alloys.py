@@ -1,0 +1,157 @@
+"""Mixed crystals: random arrangements of two elements on one sublattice of an antiperovskite."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from schnetpack_phonon.structures import Crystal, antiperovskite, supercell_matrix
+
+_SITE = r"([A-Z][a-z]?|\([A-Z][a-z]?,[A-Z][a-z]?\))"
+
+
+class MixedAntiperovskites:
+    """Random arrangements of mixed cubic antiperovskites such as ``Ag3S(Br,I)``.
+
+    The lattice is that of the end members, weighted by composition (Vegard's law). Snapshots of
+    arrangements that the crystal's symmetry maps onto each other share a parent, so training and
+    test never see the same pattern.
+
+    Args:
+        names: formulas with one pair of elements in parentheses: ``Ag3S(Br,I)``,
+            ``Ag3(S,Se)Br``.
+        n_arrangements: per formula.
+        seed: of the arrangements.
+        fraction: of the second element; drawn uniformly for each arrangement by default.
+        supercell: three integers or a 3x3 matrix.
+        relax: relax the end members with the calculator.
+        lattice_constants: formula of an end member -> Angstrom.
+        force_constants: ``end_members`` takes the average over the end members, weighted by
+            composition, with the arrangement's own masses; ``own`` calculates them for each
+            arrangement, some hundred forces without symmetry.
+    """
+
+    def __init__(
+        self,
+        names: Sequence[str],
+        n_arrangements: int,
+        seed: int,
+        fraction: float | None = None,
+        supercell: Sequence[Any] = (2, 2, 2),
+        relax: bool = True,
+        lattice_constants: Mapping[str, float] | None = None,
+        force_constants: str = "end_members",
+    ):
+        if n_arrangements < 1:
+            raise ValueError(f"data.structure.n_arrangements is {n_arrangements}; expected >= 1")
+        if fraction is not None and not 0 <= fraction <= 1:
+            raise ValueError(f"data.structure.fraction is {fraction}; expected 0 <= x <= 1")
+        if force_constants not in ("end_members", "own"):
+            raise ValueError(
+                f"data.structure.force_constants is {force_constants!r}; there are end_members, own"
+            )
+        if not names or len(set(names)) != len(names):
+            raise ValueError(f"data.structure.names is {list(names)}; expected different formulas")
+        self.relax = relax
+        self.crystals: list[Crystal] = []
+        matrix = supercell_matrix(supercell)
+        for name in names:
+            formulas, elements = end_member_formulas(name)
+            members = [
+                Crystal(f, antiperovskite(f, dict(lattice_constants or {}).get(f)), matrix)
+                for f in formulas
+            ]
+            sublattice = _Sublattice(name, members, elements)
+            for k in range(n_arrangements):
+                stream = np.random.default_rng(
+                    np.random.SeedSequence(seed, spawn_key=(*name.encode(), k))
+                )
+                crystal = sublattice.arranged(sublattice.pattern(stream, fraction), k)
+                if force_constants == "own":
+                    crystal = replace(crystal, own_force_constants=True)
+                self.crystals.append(crystal)
+
+
+def end_member_formulas(name: str) -> tuple[list[str], tuple[str, str]]:
+    """``Ag3S(Br,I)`` -> (``[Ag3SBr, Ag3SI]``, ``(Br, I)``).
+
+    Raises:
+        ValueError: for a formula of another form.
+    """
+    match = re.fullmatch(f"{_SITE}3{_SITE}{_SITE}", name)
+    mixed = match and [site for site in match.groups() if site.startswith("(")]
+    if not match or not mixed or len(mixed) > 1:
+        raise ValueError(
+            f"{name!r} is no mixed antiperovskite with one pair of elements: write it like "
+            "'Ag3S(Br,I)' or 'Ag3(S,Se)Br'"
+        )
+    first, second = mixed[0][1:-1].split(",")
+    if first == second:
+        raise ValueError(f"{name!r} mixes {first} with itself")
+    return [name.replace(mixed[0], element) for element in (first, second)], (first, second)
+
+
+class _Sublattice:
+    """The sites that two elements share in a supercell."""
+
+    def __init__(self, name: str, members: Sequence[Crystal], elements: tuple[str, str]):
+        self.name = name
+        self.members = members
+        self.elements = elements
+        self.cells = [member.supercell for member in members]
+        self.sites = np.flatnonzero(self.cells[0].symbols == elements[0])
+        permutations = members[0].phonopy().symmetry.atomic_permutations
+        place = np.full(len(self.cells[0]), -1)
+        place[self.sites] = np.arange(len(self.sites))
+        self.permutations = place[permutations[:, self.sites]]
+
+    def pattern(self, stream: np.random.Generator, fraction: float | None) -> np.ndarray:
+        """True where the second element sits, shape=(n_sites,)."""
+        n_sites = len(self.sites)
+        n_second = stream.integers(n_sites + 1) if fraction is None else fraction * n_sites
+        if abs(n_second - round(n_second)) > 1e-6:
+            raise ValueError(
+                f"a fraction of {fraction} is {n_second:g} of {n_sites} sites of {self.name}; "
+                f"expected a multiple of 1/{n_sites}, or a larger data.structure.supercell"
+            )
+        pattern = np.zeros(n_sites, dtype=bool)
+        pattern[stream.permutation(n_sites)[: round(n_second)]] = True
+        return pattern
+
+    def arranged(self, pattern: np.ndarray, number: int) -> Crystal:
+        fraction = float(pattern.mean())
+        atoms = self.cells[0].copy()
+        symbols = np.array(atoms.get_chemical_symbols(), dtype=object)
+        symbols[self.sites[pattern]] = self.elements[1]
+        atoms.set_chemical_symbols(symbols.tolist())  # masses follow
+        # The same for all arrangements that symmetry maps onto each other.
+        canonical = min(row.tobytes() for row in pattern[self.permutations].astype(np.uint8))
+        code = "".join(map(str, canonical))
+        weights = (1 - fraction, fraction)
+        crystal = Crystal(
+            f"{self.name}-{number}",
+            atoms,
+            supercell_matrix((1, 1, 1)),
+            tuple(zip(self.members, weights, strict=True)),
+            composition=f"{self.name} {fraction:g}",
+            parent=f"{self.name}/{code}",
+        )
+        return vegard(crystal, {})
+
+
+def vegard(crystal: Crystal, relaxed: Mapping[str, Crystal]) -> Crystal:
+    """A mixed crystal in the average cell of its end members.
+
+    Args:
+        crystal: with end members.
+        relaxed: replaces end members by name.
+    """
+    members = tuple((relaxed.get(m.name, m), weight) for m, weight in crystal.end_members)
+    cell = np.sum([weight * m.supercell.cell.array for m, weight in members], axis=0)
+    unitcell = crystal.unitcell.copy()
+    unitcell.set_cell(cell, scale_atoms=True)
+    return replace(crystal, unitcell=unitcell, end_members=members)
