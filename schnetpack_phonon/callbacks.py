@@ -160,13 +160,11 @@ class ReportCallback(Callback):
         ours = read_metadata(data.datapath)
         if self.distribution in data.dataset.available_properties:
             ensemble = _labels(data, provenance, self.distribution, self.distribution)
-            figure = plotting.distribution(
-                in_report_units(ensemble, ["label"]),
-                ours["parameter_name"],
-                ours["parameter_unit"],
-                self.distribution,
-            )
-            _save(trainer, figure, f"{self.distribution}_distribution")
+            for kind, own in in_report_units(ensemble, ["label"]).groupby("kind"):
+                parameter, unit = ours["parameters"][kind]
+                figure = plotting.distribution(own, parameter, unit, self.distribution)
+                suffix = "" if ensemble["kind"].nunique() == 1 else f"_{kind}"
+                _save(trainer, figure, f"{self.distribution}_distribution{suffix}")
         print("\n" + write_report(Path.cwd(), data.datapath, self.model_path))
 
 

@@ -12,6 +12,7 @@ log = logging.getLogger(__name__)
 
 USAGE = """\
 spkphonon generate experiment=phonon_antiperovskite   make the database and stop
+spkphonon generate --dry-run experiment=...           look at the ensemble, label none of it
 spkphonon report runs/NAME ...                        print what finished runs gave
 
 'generate' takes what spktrain takes: spkphonon generate experiment=... --help
@@ -22,8 +23,10 @@ def main() -> None:
     """Entry point of ``spkphonon``."""
     command, *arguments = sys.argv[1:] or ["--help"]
     if command == "generate":
+        dry_run = "--dry-run" in arguments
+        arguments = [a for a in arguments if a != "--dry-run"]
         sys.argv = [f"{sys.argv[0]} generate", *arguments]
-        _generate()
+        _generate(dry_run)
     elif command == "report" and arguments:
         _report(arguments)
     else:
@@ -31,7 +34,7 @@ def main() -> None:
         sys.exit(0 if command in ("-h", "--help") else 2)
 
 
-def _generate() -> None:
+def _generate(dry_run: bool) -> None:
     # Hydra and torch are imported here: `report` has no need of them.
     import hydra
     from hydra.errors import InstantiationException
@@ -45,6 +48,9 @@ def _generate() -> None:
     def generate(config: DictConfig) -> None:
         try:
             data = hydra.utils.instantiate(config.data)
+            if dry_run:
+                print(data.preview())
+                return
             data.prepare_data()
         except KeyboardInterrupt:
             sys.exit(130)

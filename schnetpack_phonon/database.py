@@ -20,7 +20,6 @@ import pandas as pd
 from ase import Atoms
 
 from schnetpack_phonon.calculators import Labels
-from schnetpack_phonon.ensembles import Snapshot
 from schnetpack_phonon.properties import (
     DISTANCE_UNIT,
     PROPERTIES,
@@ -28,6 +27,7 @@ from schnetpack_phonon.properties import (
     ideal_cell,
     ideal_positions,
 )
+from schnetpack_phonon.snapshots import Snapshot
 
 METADATA_KEY = "schnetpack_phonon"
 FORMAT_VERSION = 1
@@ -85,10 +85,11 @@ def write_database(
                     key_value_pairs={
                         "structure": snapshot.structure,
                         "kind": snapshot.kind,
-                        metadata["parameter_name"]: snapshot.parameter,
+                        snapshot.parameter_name: snapshot.parameter,
                         "seed": snapshot.seed,
                         "snapshot": snapshot.index,
                         "parent": snapshot.parent,
+                        **snapshot.phonons,
                         **provenance,
                     },
                 )

@@ -14,10 +14,10 @@ from schnetpack import properties as structure_keys
 from schnetpack.data import AtomsDataModule
 
 from schnetpack_phonon.calculators import LabellingCalculator
-from schnetpack_phonon.ensembles import Ensemble
-from schnetpack_phonon.generation import Recipe, ensure_database
-from schnetpack_phonon.phonons import FiniteDisplacements
-from schnetpack_phonon.structures import Antiperovskites, StructureFile
+from schnetpack_phonon.force_constants import PhononSource
+from schnetpack_phonon.generation import Recipe, ensure_database, preview_ensemble
+from schnetpack_phonon.snapshots import Ensemble
+from schnetpack_phonon.structures import StructureSource
 
 
 class EnsembleData(AtomsDataModule):
@@ -45,8 +45,8 @@ class EnsembleData(AtomsDataModule):
     def __init__(
         self,
         datapath: str,
-        structure: Antiperovskites | StructureFile,
-        phonons: FiniteDisplacements,
+        structure: StructureSource,
+        phonons: PhononSource,
         ensemble: Ensemble,
         calculator: LabellingCalculator,
         executor: Callable[[], Executor],
@@ -64,6 +64,12 @@ class EnsembleData(AtomsDataModule):
     def prepare_data(self) -> None:
         """Makes the database or checks it: :func:`schnetpack_phonon.generation.ensure_database`."""
         ensure_database(
+            self.recipe, self.datapath, self.executor, self.label_store, self.max_failed_share
+        )
+
+    def preview(self) -> str:
+        """:func:`schnetpack_phonon.generation.preview_ensemble` of the data to be made."""
+        return preview_ensemble(
             self.recipe, self.datapath, self.executor, self.label_store, self.max_failed_share
         )
 

@@ -5,23 +5,26 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from importlib.metadata import version
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import fasteners
-import numpy as np
+from ase import Atoms
 
-from schnetpack_phonon import properties
+from schnetpack_phonon.alloys import vegard
 from schnetpack_phonon.calculators import LabellingCalculator, Labels
 from schnetpack_phonon.database import check_settings, write_database
-from schnetpack_phonon.ensembles import Ensemble, Snapshot
+from schnetpack_phonon.force_constants import Models, PhononSource, save_phonopy
 from schnetpack_phonon.label_store import LabellingError, LabelStore
 from schnetpack_phonon.labelling import Labeller, label_job, relax_job, settings_hash
-from schnetpack_phonon.phonons import FiniteDisplacements, HarmonicModel
-from schnetpack_phonon.structures import Antiperovskites, Crystal, StructureFile
+from schnetpack_phonon.phonons import HarmonicModel
+from schnetpack_phonon.preview import write_preview
+from schnetpack_phonon.relaxation import unrelaxed
+from schnetpack_phonon.snapshots import Ensemble, Snapshot, accepted, snapshot_groups
+from schnetpack_phonon.structures import Crystal, StructureSource
 
 log = logging.getLogger(__name__)
 
@@ -37,8 +40,8 @@ class Recipe:
         calculator: the code that labels.
     """
 
-    structure: Antiperovskites | StructureFile
-    phonons: FiniteDisplacements
+    structure: StructureSource
+    phonons: PhononSource
     ensemble: Ensemble
     calculator: LabellingCalculator
 
@@ -48,17 +51,9 @@ class Recipe:
         return {
             "structure": {
                 "relax": self.structure.relax,
-                "crystals": {
-                    crystal.name: {
-                        "formula": str(crystal.unitcell.symbols),
-                        "cell": crystal.unitcell.cell.array.round(6).tolist(),
-                        "positions": crystal.unitcell.positions.round(6).tolist(),
-                        "supercell": [list(row) for row in crystal.supercell_matrix],
-                    }
-                    for crystal in self.structure.crystals
-                },
+                "crystals": {c.name: _plain(c) for c in self.structure.crystals},
             },
-            "phonons": self.phonons.settings if self.ensemble.needs_phonons else None,
+            "phonons": self.phonons.settings if self.ensemble.temperatures else None,
             "ensemble": self.ensemble.settings,
             "calculator": self.calculator.settings,
         }
@@ -109,6 +104,40 @@ def ensure_database(
         lock.release()
 
 
+def preview_ensemble(
+    recipe: Recipe,
+    datapath: str | Path,
+    executor: Callable[[], Executor],
+    label_store: str | Path,
+    max_failed_share: float,
+) -> str:
+    """Describes the ensemble in a folder beside the database, and labels none of its snapshots.
+
+    Lattice and force constants are calculated if they are not in the label store yet.
+
+    Args:
+        recipe: of the database.
+        datapath: the database; the folder is called after it.
+        executor: as for :func:`ensure_database`.
+        label_store: file of finished labels.
+        max_failed_share: as for :func:`ensure_database`.
+
+    Returns:
+        The text of ``preview.md``.
+    """
+    datapath = Path(datapath)
+    for crystal in recipe.structure.crystals:
+        recipe.calculator.check(crystal.supercell)
+    generation = _Generation(recipe, datapath, LabelStore(label_store), max_failed_share)
+    with _running(executor, generation.store) as pool:
+        labeller = Labeller(pool, generation.store, max_failed_share)
+        crystals, models = generation.prepared(labeller)
+    folder = datapath.with_name(f"{datapath.stem}_preview")
+    text = write_preview(folder, recipe.ensemble, crystals, models)
+    log.info("preview: %s", folder / "preview.md")
+    return text
+
+
 class _Generation:
     """One build of one database."""
 
@@ -120,27 +149,11 @@ class _Generation:
 
     def run(self, make_executor: Callable[[], Executor]) -> None:
         log.info("building %s", self.datapath)
-        store, ensemble, calculator = self.store, self.recipe.ensemble, self.recipe.calculator
-        executor = make_executor()
-        try:
-            labeller = Labeller(executor, store, self.max_failed_share)
-            crystals = self._relaxed(labeller)
-            models = self._harmonic(labeller, crystals) if ensemble.needs_phonons else {}
-            streams = {
-                (crystal.name, parameter): ensemble.snapshots(
-                    crystal.name, models.get(crystal.name, crystal.supercell), parameter
-                )
-                for crystal in crystals
-                for parameter in ensemble.parameters
-            }
-            snapshots, labels, counts = self._labelled(labeller, streams)
-        except BaseException as error:
-            _stop(executor)
-            if isinstance(error, KeyboardInterrupt):
-                log.warning("interrupted; %d labels are in %s", len(store), store.path)
-                log.warning("the same command goes on from there")
-            raise
-        executor.shutdown()
+        ensemble, calculator = self.recipe.ensemble, self.recipe.calculator
+        with _running(make_executor, self.store) as executor:
+            labeller = Labeller(executor, self.store, self.max_failed_share)
+            crystals, models = self.prepared(labeller)
+            snapshots, labels, counts = self._labelled(labeller, crystals, models)
         settings = self.recipe.settings
         write_database(
             self.datapath,
@@ -152,16 +165,18 @@ class _Generation:
             },
             metadata={
                 "settings": settings,
-                "parameter_name": ensemble.parameter_name,
-                "parameter_unit": ensemble.parameter_unit,
+                "parameters": {
+                    m.kind: [m.parameter_name, m.parameter_unit] for m in ensemble.members
+                },
                 "versions": {
                     "calculator": calculator.code_version,
                     **{p: version(p) for p in ("schnetpack_phonon", "schnetpack", "phonopy")},
                 },
-                "crystals": {
-                    c.name: {"cell": c.unitcell.cell.array.tolist(), **_summary(models.get(c.name))}
-                    for c in crystals
-                },
+                "crystals": {c.name: {"cell": c.unitcell.cell.array.tolist()} for c in crystals},
+                "phonons": [
+                    {"structure": name, "temperature": temperature, **_summary(model)}
+                    for (name, temperature), model in models.items()
+                ],
                 "n_rows": len(snapshots),
                 **counts,
             },
@@ -174,127 +189,166 @@ class _Generation:
             counts["n_rejected"],
         )
 
+    def prepared(self, labeller: Labeller) -> tuple[list[Crystal], Models]:
+        """Relaxed crystals and, where the ensemble needs them, their harmonic models."""
+        crystals = self._relaxed(labeller)
+        self._warn_of_unrelaxed(labeller, crystals)
+        for crystal in crystals:
+            log.info("%s: space group %s", crystal.name, crystal.space_group)
+        temperatures = self.recipe.ensemble.temperatures
+        if not temperatures:
+            return crystals, {}
+
+        def label(what: str, jobs: Sequence[tuple[str, Atoms]]) -> list[Labels | None]:
+            calculator = self.recipe.calculator
+            records = labeller.run([label_job(calculator, a, text) for text, a in jobs], what)
+            return [record.labels for record in records]
+
+        models = self.recipe.phonons.models(crystals, temperatures, label)
+        self._report(crystals, models)
+        return crystals, models
+
+    def _report(self, crystals: Sequence[Crystal], models: Models) -> None:
+        """Logs what the modes are like and keeps the force constants for phonopy."""
+        known: set[int] = set()
+        for crystal in crystals:
+            for (name, temperature), model in models.items():
+                if name != crystal.name or id(model) in known:
+                    continue
+                known.add(id(model))  # one model may serve all temperatures
+                log.info(
+                    "%s: %d of %d modes imaginary, the lowest at %.2f THz; %s, %d changed",
+                    name,
+                    model.n_imaginary,
+                    model.frequencies.size,
+                    model.frequencies.min(),
+                    model.policy,
+                    model.n_changed,
+                )
+                key = settings_hash([_plain(crystal), *self._phonon_settings()])[:9]
+                suffix = f"-{temperature:g}K" if model.renormalization else ""
+                folder = self.datapath.parent / "phonons" / f"{name}-{key}{suffix}"
+                save_phonopy(crystal, model.force_constants, folder / "phonopy_params.yaml")
+
+    def _phonon_settings(self) -> list[dict[str, Any]]:
+        return [self.recipe.phonons.settings, self.recipe.calculator.settings]
+
+    def _warn_of_unrelaxed(self, labeller: Labeller, crystals: Sequence[Crystal]) -> None:
+        """Looks at forces and stress of crystals that were not relaxed with the calculator."""
+        given = [] if self.recipe.structure.relax else [c for c in crystals if not c.end_members]
+        cells = [crystal.supercell for crystal in given]
+        jobs = [label_job(self.recipe.calculator, atoms, "ideal crystal") for atoms in cells]
+        try:
+            records = labeller.run(jobs, "ideal crystals")
+        except LabellingError as error:
+            log.warning("cannot tell whether the crystals are relaxed: %s", error)
+            return
+        for crystal, record in zip(given, records, strict=True):
+            warning = record.labels and unrelaxed(record.labels)
+            if warning:
+                log.warning("%s: %s", crystal.name, warning)
+
     def _relaxed(self, labeller: Labeller) -> list[Crystal]:
         crystals = self.recipe.structure.crystals
         if not self.recipe.structure.relax:
             return crystals
-        records = labeller.run([relax_job(self.recipe.calculator, c) for c in crystals], "lattice")
-        relaxed = []
-        for crystal, record in zip(crystals, records, strict=True):
+        pure = end_members(crystals)
+        records = labeller.run([relax_job(self.recipe.calculator, c) for c in pure], "lattice")
+        relaxed = {}
+        for crystal, record in zip(pure, records, strict=True):
             if record.labels is None:
                 raise LabellingError(f"relaxation of {crystal.name} failed: {record.error}")
             unitcell = crystal.unitcell.copy()
             unitcell.set_cell(record.labels["cell"])
             unitcell.positions = record.labels["positions"]
             log.info("%s: cell lengths %s Ang", crystal.name, unitcell.cell.lengths().round(3))
-            relaxed.append(Crystal(crystal.name, unitcell, crystal.supercell_matrix))
-        return relaxed
-
-    def _harmonic(
-        self, labeller: Labeller, crystals: Sequence[Crystal]
-    ) -> dict[str, HarmonicModel]:
-        displaced = {crystal.name: self.recipe.phonons.displaced(crystal) for crystal in crystals}
-        jobs = [
-            label_job(self.recipe.calculator, atoms, f"displacement {k} of {name}")
-            for name, supercells in displaced.items()
-            for k, atoms in enumerate(supercells)
-        ]
-        records = iter(labeller.run(jobs, "force constants"))
-        models = {}
-        for crystal in crystals:
-            forces = []
-            for record in islice(records, len(displaced[crystal.name])):
-                if record.labels is None:
-                    raise LabellingError(f"force constants of {crystal.name}: {record.error}")
-                forces.append(record.labels[properties.forces])
-            path = self.datapath.parent / "phonons" / self._phonons_name(crystal)
-            model = self.recipe.phonons.model(crystal, np.array(forces), path)
-            log.info(
-                "%s: %d of %d modes imaginary, the lowest at %.2f THz; policy '%s' changed %d",
-                crystal.name,
-                model.n_imaginary,
-                model.frequencies.size,
-                model.frequencies.min(),
-                model.instabilities.policy,
-                model.n_changed,
-            )
-            models[crystal.name] = model
-        return models
-
-    def _phonons_name(self, crystal: Crystal) -> str:
-        """Folder and file: one for each crystal, cell, calculator and displacement."""
-        key = settings_hash(
-            [
-                crystal.unitcell.cell.array.round(6).tolist(),
-                crystal.supercell_matrix,
-                self.recipe.calculator.settings,
-                float(self.recipe.phonons.distance),
-            ]
-        )
-        return f"{crystal.name}-{key[:9]}/phonopy_params.yaml"
+            relaxed[crystal.name] = replace(crystal, unitcell=unitcell)
+        return [relaxed.get(c.name) or vegard(c, relaxed) for c in crystals]
 
     def _labelled(
-        self, labeller: Labeller, streams: dict[tuple[str, float], Iterator[Snapshot | None]]
+        self, labeller: Labeller, crystals: Sequence[Crystal], models: Models
     ) -> tuple[list[Snapshot], list[Labels], dict[str, int]]:
         """The first ``n_snapshots`` snapshots of each group that have labels."""
-        found: dict[tuple[str, float], list[tuple[Snapshot, Labels]]] = {g: [] for g in streams}
+        groups = list(snapshot_groups(self.recipe.ensemble, crystals, models))
+        found: list[list[tuple[Snapshot, Labels]]] = [[] for _ in groups]
         counts = {"n_failed": 0, "n_rejected": 0}
-        wanted = self.recipe.ensemble.n_snapshots
-        while missing := [group for group, rows in found.items() if len(rows) < wanted]:
-            if counts["n_failed"] > self.max_failed_share * wanted * len(found):
-                raise LabellingError(
-                    f"{counts['n_failed']} snapshots failed for {wanted * len(found)} wanted ones, "
-                    f"more than the share of {self.max_failed_share:g} that is allowed "
-                    f"(data.max_failed_share); reasons are in {self.store.path}"
-                )
+        wanted = sum(group.n_snapshots for group in groups)
+        while True:
             drawn = []
-            for group in missing:
-                snapshots, rejected = _accepted(streams[group], wanted - len(found[group]))
+            for rows, group in zip(found, groups, strict=True):
+                snapshots, rejected = accepted(group.stream, group.n_snapshots - len(rows))
                 counts["n_rejected"] += rejected
-                drawn += [(group, snapshot) for snapshot in snapshots]
-            jobs = [label_job(self.recipe.calculator, s.atoms, s.parent) for _, s in drawn]
-            records = labeller.run(jobs, f"{self.recipe.ensemble.kind} ensemble")
-            for (group, snapshot), record in zip(drawn, records, strict=True):
+                drawn += [(rows, snapshot) for snapshot in snapshots]
+            if not drawn:
+                break
+            jobs = [label_job(self.recipe.calculator, s.atoms, describe(s)) for _, s in drawn]
+            records = labeller.run(jobs, f"{self.recipe.ensemble.settings['kind']} ensemble")
+            for (rows, snapshot), record in zip(drawn, records, strict=True):
                 if record.labels is None:
                     counts["n_failed"] += 1
                 else:
-                    found[group].append((snapshot, record.labels))
-        labelled = [row for rows in found.values() for row in rows]
+                    rows.append((snapshot, record.labels))
+            if counts["n_failed"] > self.max_failed_share * wanted:
+                raise LabellingError(
+                    f"{counts['n_failed']} snapshots failed for {wanted} wanted ones, "
+                    f"more than the share of {self.max_failed_share:g} that is allowed "
+                    f"(data.max_failed_share); reasons are in {self.store.path}"
+                )
+        labelled = [row for rows in found for row in rows]
         return [snapshot for snapshot, _ in labelled], [labels for _, labels in labelled], counts
 
 
-def _accepted(stream: Iterator[Snapshot | None], n: int) -> tuple[list[Snapshot], int]:
-    """The next n accepted snapshots and how many were rejected on the way."""
-    snapshots: list[Snapshot] = []
-    rejected = 0
-    while len(snapshots) < n:
-        snapshot = next(stream)
-        if snapshot is None:
-            rejected += 1
-            if rejected > 100 * n:
-                raise ValueError(
-                    f"{rejected} of {rejected + len(snapshots)} snapshots had two atoms too close: "
-                    "the displacements are too large for this crystal; lower the temperature or "
-                    "amplitude, or data.ensemble.min_distance"
-                )
-        else:
-            snapshots.append(snapshot)
-    return snapshots, rejected
+def end_members(crystals: Sequence[Crystal]) -> list[Crystal]:
+    """The crystals that can be relaxed under their own symmetry, each once."""
+    found = {c.name: c for mix in crystals for c, _ in mix.end_members or ((mix, 1.0),)}
+    return list(found.values())
 
 
-def _summary(model: HarmonicModel | None) -> dict[str, Any]:
-    if model is None:
-        return {}
+def describe(snapshot: Snapshot) -> str:
+    parameter = f"{snapshot.parameter_name} {snapshot.parameter:g}"
+    return f"{snapshot.structure}, {snapshot.kind}, {parameter}, snapshot {snapshot.index}"
+
+
+def _plain(crystal: Crystal) -> dict[str, Any]:
+    """A crystal as plain values."""
+    plain: dict[str, Any] = {
+        "formula": str(crystal.unitcell.symbols),
+        "cell": crystal.unitcell.cell.array.round(6).tolist(),
+        "positions": crystal.unitcell.positions.round(6).tolist(),
+        "supercell": [list(row) for row in crystal.supercell_matrix],
+    }
+    if crystal.end_members:
+        plain["end_members"] = {c.name: [_plain(c), w] for c, w in crystal.end_members}
+        plain["own_force_constants"] = crystal.own_force_constants
+    return plain
+
+
+def _summary(model: HarmonicModel) -> dict[str, Any]:
     return {
-        "policy": model.instabilities.policy,
+        "policy": model.policy,
         "n_imaginary": model.n_imaginary,
         "n_changed": model.n_changed,
         "lowest_frequency": float(model.frequencies.min()),
+        "steps": list(model.renormalization.steps) if model.renormalization else [],
     }
 
 
+@contextmanager
+def _running(make_executor: Callable[[], Executor], store: LabelStore) -> Iterator[Executor]:
+    """An executor that is ended at once on errors; labels in flight are lost, stored ones not."""
+    executor = make_executor()
+    try:
+        yield executor
+    except BaseException as error:
+        _stop(executor)
+        if isinstance(error, KeyboardInterrupt):
+            log.warning("interrupted; %d labels are in %s", len(store), store.path)
+            log.warning("the same command goes on from there")
+        raise
+    executor.shutdown()
+
+
 def _stop(executor: Executor) -> None:
-    """Ends an executor at once where it can; labels in flight are lost, stored ones are not."""
     try:
         executor.shutdown(kill_workers=True)  # type: ignore[call-arg]
     except TypeError:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from schnetpack_phonon.dispersion import Dispersion
 from schnetpack_phonon.properties import PROPERTIES, Property, band_gap
 
 #: Colours that remain distinct in the common forms of colour blindness (Okabe and Ito).
@@ -142,3 +145,120 @@ def bond_shares(shares: pd.DataFrame, key: str) -> Figure:
 
 def _property(key: str) -> Property:
     return PROPERTIES.get(key) or Property((), "", key, "")
+
+
+def displacements(table: pd.DataFrame) -> Figure:
+    """Rms displacement of each species against the ensemble's parameter, a row a kind.
+
+    Args:
+        table: ``structure``, ``kind``, ``parameter_name``, ``parameter``, ``unit``,
+            ``species``, ``rms`` and ``theory`` in Å.
+    """
+    kinds, structures = list(table["kind"].unique()), list(table["structure"].unique())
+    shape = len(kinds), len(structures)
+    figure = Figure(figsize=(1 + 2.6 * shape[1], 0.5 + 2.4 * shape[0]), layout="constrained")
+    axes = figure.subplots(*shape, squeeze=False, sharey=True)
+    for (kind, structure), own in table.groupby(["kind", "structure"]):
+        axis = axes[kinds.index(kind), structures.index(structure)]
+        for k, (species, rows) in enumerate(own.groupby("species")):
+            rows, color = rows.sort_values("parameter"), COLORS[k % len(COLORS)]
+            marker = _MARKERS[k % len(_MARKERS)]
+            axis.plot(rows["parameter"], rows["rms"], marker, color=color, ms=5, label=species)
+            axis.plot(rows["parameter"], rows["theory"], "-", color=color, lw=1)
+        first = own.iloc[0]
+        axis.set_xlabel(f"{first['parameter_name']} ({first['unit']})")
+        axis.set_title(f"{structure}, {kind}", fontsize="medium")
+        axis.set_ylim(bottom=0)
+        axis.legend(frameon=False, fontsize="small")
+    for row in axes:
+        row[0].set_ylabel("rms displacement\nper component (Å)")
+    figure.suptitle("points: sampled, lines: expected", fontsize="small")
+    return figure
+
+
+def distances(table: pd.DataFrame) -> Figure:
+    """Distributions of bond lengths, a row a crystal, a column a pair of species.
+
+    Args:
+        table: ``structure``, ``kind``, ``parameter``, ``unit``, ``pair``, ``distance`` and
+            ``ideal`` in Å.
+    """
+    structures = list(table["structure"].unique())
+    n_columns = max(own["pair"].nunique() for _, own in table.groupby("structure"))
+    size = (0.5 + 2.6 * n_columns, 0.4 + 2.1 * len(structures))
+    figure = Figure(figsize=size, layout="constrained")
+    axes = figure.subplots(len(structures), n_columns, squeeze=False)
+    for row, structure in zip(axes, structures, strict=True):
+        own = table[table["structure"] == structure]
+        for axis in row[own["pair"].nunique() :]:
+            axis.set_axis_off()
+        for axis, (pair, bonds) in zip(row, own.groupby("pair"), strict=False):
+            edges = np.linspace(bonds["distance"].min(), bonds["distance"].max(), 60)
+            for k, ((kind, parameter), group) in enumerate(bonds.groupby(["kind", "parameter"])):
+                density, _ = np.histogram(group["distance"], edges, density=True)
+                label = f"{kind} {parameter:g} {group['unit'].iloc[0]}"
+                color = COLORS[k % len(COLORS)]
+                axis.stairs(density, edges, color=color, label=label, linewidth=1.2)
+            axis.axvline(bonds["ideal"].iloc[0], color="0.5", linewidth=0.8, linestyle=":")
+            axis.set(xlabel=f"{pair} (Å)", yticks=[], title=structure)
+    axes[0, 0].legend(frameon=False, fontsize="xx-small")
+    return figure
+
+
+def bands(found: Mapping[str, Dispersion], title: str) -> Figure:
+    """Phonon bands and densities of states of several force constants of one crystal.
+
+    Args:
+        found: label in the legend -> bands.
+        title: of the figure.
+    """
+    figure = Figure(figsize=(6.6, 3.8), layout="constrained")
+    left, right = figure.subplots(1, 2, sharey=True, width_ratios=[4, 1])
+    for k, (label, one) in enumerate(found.items()):
+        color, style = COLORS[k % len(COLORS)], ("-", "--", ":")[k % 3]
+        lines = left.plot(one.distances, one.frequencies, style, color=color, lw=0.9)
+        lines[0].set_label(label)
+        right.plot(one.dos, one.dos_frequencies, style, color=color, lw=0.9)
+    first = next(iter(found.values()))
+    for _, x in first.ticks:
+        left.axvline(x, color="0.8", linewidth=0.6, zorder=0)
+    for axis in (left, right):
+        axis.axhline(0, color="0.5", linewidth=0.6, zorder=0)
+    left.set_xticks([x for _, x in first.ticks], [name for name, _ in first.ticks])
+    left.set_xlim(0, first.ticks[-1][1])
+    low = min(np.nanmin(one.frequencies) for one in found.values())
+    high = max(np.nanmax(one.frequencies) for one in found.values())
+    left.set_ylim(min(low, 0) - 0.05 * (high - low), high + 0.15 * (high - low))
+    left.set_ylabel("frequency (THz), imaginary below 0")
+    left.legend(frameon=False, fontsize="small", loc="upper right", ncols=2)
+    right.set_xlabel("states / THz")
+    right.set_xlim(left=0)
+    figure.suptitle(title, fontsize="medium")
+    return figure
+
+
+def convergence(history: pd.DataFrame, title: str) -> Figure:
+    """Steps of a renormalisation against the number of forces.
+
+    Args:
+        history: ``n_forces``, ``effective_samples``, ``deviation`` and ``lowest`` in THz,
+            ``free_energy`` in eV per atom.
+        title: of the figure.
+    """
+    figure = Figure(figsize=(7.2, 2.6), layout="constrained")
+    left, middle, right = figure.subplots(1, 3)
+    n, style = history["n_forces"], {"marker": "o", "markersize": 3, "linewidth": 1}
+    left.plot(n, history["deviation"], color=COLORS[0], label="rms(fitted − sampled)", **style)
+    left.plot(n, history["lowest"], color=COLORS[1], label="lowest fitted", **style)
+    left.axhline(0, color="0.5", linewidth=0.6)
+    left.set_ylabel("frequency (THz)")
+    left.legend(frameon=False, fontsize="small")
+    middle.plot(n, 1e3 * history["free_energy"], color=COLORS[2], **style)
+    middle.set_ylabel("free energy (meV/atom)")
+    right.plot(n, history["effective_samples"], color=COLORS[3], **style)
+    right.plot([0, n.max()], [0, n.max()], color="0.5", linewidth=0.6, linestyle=":")
+    right.set_ylabel("effective number of forces")
+    for axis in (left, middle, right):
+        axis.set_xlabel("forces")
+    figure.suptitle(title, fontsize="medium")
+    return figure

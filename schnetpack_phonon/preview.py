@@ -1,0 +1,204 @@
+"""What an ensemble looks like before its labels are paid for: tables, figures and one page."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from ase import Atoms
+from ase.neighborlist import neighbor_list
+
+from schnetpack_phonon import plotting
+from schnetpack_phonon.dispersion import dispersion
+from schnetpack_phonon.force_constants import Models
+from schnetpack_phonon.phonons import HarmonicModel, to_matrix
+from schnetpack_phonon.snapshots import (
+    Ensemble,
+    Group,
+    Sampler,
+    Snapshot,
+    accepted,
+    snapshot_groups,
+)
+from schnetpack_phonon.structures import Crystal
+
+_REACH = 1.8  # bonds are looked for up to this times the shortest distance
+_SHELL = 1.2  # and belong to the first shell of their kind up to this times its own
+
+
+@dataclass(frozen=True)
+class Preview:
+    """Tables of an ensemble.
+
+    Attributes:
+        groups: one row a crystal, ensemble and parameter: number of snapshots and of rejected
+            ones, shortest distance (Ang) and in the ideal crystal, largest displacement (Ang),
+            harmonic energy (meV/atom) where there is a harmonic model.
+        displacements: one row a group and species: rms displacement per component (Ang), sampled
+            and as theory has it.
+        distances: one row a group and bond of the ideal crystal's first shells: pair, distance.
+    """
+
+    groups: pd.DataFrame
+    displacements: pd.DataFrame
+    distances: pd.DataFrame
+
+
+def preview(ensemble: Ensemble, crystals: Sequence[Crystal], models: Models) -> Preview:
+    """Draws all snapshots of an ensemble and describes them."""
+    groups, displacements, distances = [], [], []
+    for group in snapshot_groups(ensemble, crystals, models):
+        snapshots, n_rejected = accepted(group.stream, group.n_snapshots)
+        if not snapshots:
+            continue
+        first = snapshots[0]
+        name: dict[str, Any] = {
+            "structure": first.structure,
+            "kind": first.kind,
+            "parameter_name": group.ensemble.parameter_name,
+            "parameter": group.parameter,
+            "unit": group.ensemble.parameter_unit,
+        }
+        u = np.array([s.atoms.positions - s.ideal.positions for s in snapshots])
+        groups.append(name | _summary(group, snapshots, u) | {"n_rejected": n_rejected})
+        displacements += [name | row for row in _displacements(group, first.ideal, u)]
+        distances += [table.assign(**name) for table in _distances(snapshots)]
+    return Preview(pd.DataFrame(groups), pd.DataFrame(displacements), pd.concat(distances))
+
+
+def write_preview(
+    folder: Path, ensemble: Ensemble, crystals: Sequence[Crystal], models: Models
+) -> str:
+    """Writes tables (CSV), figures (PNG) and ``preview.md``; returns the latter's text."""
+    folder.mkdir(parents=True, exist_ok=True)
+    found = preview(ensemble, crystals, models)
+    for name in ("groups", "displacements", "distances"):
+        getattr(found, name).to_csv(folder / f"{name}.csv", index=False)
+    plotting.displacements(found.displacements).savefig(folder / "displacements.png", dpi=150)
+    plotting.distances(found.distances).savefig(folder / "distances.png", dpi=150)
+    pictures = ["displacements.png", "distances.png"]
+    for crystal in crystals:
+        if crystal.composition is None:  # of arrangements there are too many to look at
+            pictures += _draw_models(folder, crystal, models)
+    text = _page(found, pictures)
+    (folder / "preview.md").write_text(text)
+    return text
+
+
+def _draw_models(folder: Path, crystal: Crystal, models: Models) -> list[str]:
+    """Bands of each different model of a crystal; how it converged if it had to."""
+    own = {id(model): (t, model) for (name, t), model in models.items() if name == crystal.name}
+    names = []
+    for temperature, model in own.values():
+        record = model.renormalization
+        suffix = f"{crystal.name}_{temperature:g}K" if record else crystal.name
+        bands = {"harmonic": record.start} if record else {}
+        bands[model.policy if record else "force constants"] = model.force_constants
+        if model.n_changed:
+            bands["as sampled"] = model.sampled_force_constants
+        drawn = {label: dispersion(crystal, found) for label, found in bands.items()}
+        title = f"{crystal.name}: {model.n_imaginary} imaginary modes, {model.policy}"
+        plotting.bands(drawn, title).savefig(folder / f"bands_{suffix}.png", dpi=150)
+        names.append(f"bands_{suffix}.png")
+        if record:
+            steps = pd.DataFrame(record.steps)
+            steps.to_csv(folder / f"convergence_{suffix}.csv", index=False)
+            figure = plotting.convergence(steps, f"{crystal.name}, {model.policy}")
+            figure.savefig(folder / f"convergence_{suffix}.png", dpi=150)
+            names.append(f"convergence_{suffix}.png")
+    return names
+
+
+def _summary(group: Group, snapshots: Sequence[Snapshot], u: np.ndarray) -> dict[str, float]:
+    row = {
+        "n_snapshots": len(snapshots),
+        "shortest_distance": min(_shortest(s.atoms) for s in snapshots),
+        "ideal_distance": _shortest(snapshots[0].ideal),
+        "largest_displacement": float(np.linalg.norm(u, axis=2).max()),
+    }
+    if isinstance(group.source, HarmonicModel):
+        stiffness = to_matrix(group.source.sampled_force_constants)
+        flat = u.reshape(len(u), -1)
+        energy = 0.5 * ((flat @ stiffness) * flat).sum(axis=1).mean()
+        row["harmonic_energy"] = 1e3 * energy / u.shape[1]
+    return row
+
+
+def _shortest(atoms: Atoms) -> float:
+    cutoff = 2.0
+    while True:
+        distances = neighbor_list("d", atoms, cutoff)
+        if distances.size:
+            return float(distances.min())
+        cutoff *= 1.5
+
+
+def _displacements(group: Group, ideal: Atoms, u: np.ndarray) -> Iterator[dict[str, object]]:
+    theory = np.full(len(ideal), np.nan)
+    if isinstance(group.ensemble, Sampler):
+        theory = group.ensemble.mean_square_displacements(group.source, group.parameter)
+    for species in dict.fromkeys(ideal.get_chemical_symbols()):
+        own = ideal.symbols == species
+        yield {
+            "species": species,
+            "rms": float(np.sqrt((u[:, own] ** 2).mean())),
+            "theory": float(np.sqrt(theory[own].mean())),
+        }
+
+
+def _distances(snapshots: Sequence[Snapshot]) -> Iterator[pd.DataFrame]:
+    """Lengths of the bonds of the ideal crystal's first shells, a table for each pair."""
+    ideal = snapshots[0].ideal
+    symbols = np.array(ideal.get_chemical_symbols())
+    i, j, d, shift = neighbor_list("ijdS", ideal, _REACH * _shortest(ideal))
+    once = i < j
+    i, j, d, shift = i[once], j[once], d[once], shift[once]
+    pairs = np.array(["–".join(sorted(pair)) for pair in zip(symbols[i], symbols[j], strict=True)])
+    positions = np.array([s.atoms.positions for s in snapshots])
+    cells = np.array([s.atoms.cell.array for s in snapshots])
+    for pair in np.unique(pairs):
+        shell = pairs == pair
+        shell &= d < _SHELL * d[shell].min()
+        vectors = positions[:, j[shell]] - positions[:, i[shell]] + shift[shell] @ cells
+        lengths = np.linalg.norm(vectors, axis=2).ravel()
+        yield pd.DataFrame({"pair": pair, "distance": lengths, "ideal": d[shell].min()})
+
+
+def _page(found: Preview, pictures: Sequence[str]) -> str:
+    groups = found.groups
+    wide = found.displacements.assign(
+        text=[
+            f"{row.rms:.3f}" + ("" if np.isnan(row.theory) else f" ({row.theory:.3f})")
+            for row in found.displacements.itertuples()
+        ]
+    )
+    lines = [
+        "# Ensemble before labelling",
+        "",
+        "Distances and displacements in Å; rms displacements per Cartesian component, the expected "
+        "value in parentheses; the harmonic energy is that of the force constants as sampled.",
+        "",
+        "| crystal | ensemble | parameter | snapshots | rejected | shortest distance (ideal) | "
+        "largest displacement | harmonic energy (meV/atom) | rms displacement |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for row in groups.itertuples():
+        own = wide[
+            (wide["structure"] == row.structure)
+            & (wide["kind"] == row.kind)
+            & (wide["parameter"] == row.parameter)
+        ]
+        rms = ", ".join(f"{r.species} {r.text}" for r in own.itertuples())
+        energy = getattr(row, "harmonic_energy", np.nan)
+        lines.append(
+            f"| {row.structure} | {row.kind} | {row.parameter:g} {row.unit} | {row.n_snapshots} | "
+            f"{row.n_rejected} | {row.shortest_distance:.2f} ({row.ideal_distance:.2f}) | "
+            f"{row.largest_displacement:.2f} | {'' if np.isnan(energy) else f'{energy:.1f}'} | "
+            f"{rms} |"
+        )
+    lines += ["", *(f"![{name}]({name})" for name in pictures), ""]
+    return "\n".join(lines)
