@@ -14,7 +14,7 @@ from ase.calculators.emt import EMT
 from ase.neighborlist import neighbor_list
 
 from schnetpack_phonon.calculators import AseCalculator
-from schnetpack_phonon.ensembles import Snapshot
+from schnetpack_phonon.snapshots import Snapshot
 from schnetpack_phonon.label_store import LabelStore
 from schnetpack_phonon.labelling import process_pool
 from schnetpack_phonon.phonons import Instabilities, harmonic_model
@@ -89,7 +89,9 @@ def make_snapshots():
             ideal = bulk("Cu").repeat((1, 1, 2 + index % 2))
             atoms = ideal.copy()
             atoms.positions += rng.normal(0, 0.05, atoms.positions.shape)
-            snapshots.append(Snapshot(atoms, ideal, "Cu", "random", 0.1, 7, index, parent))
+            snapshots.append(
+                Snapshot(atoms, ideal, "Cu", "random", "amplitude", 0.1, 7, index, parent)
+            )
         return snapshots
 
     return make

@@ -39,7 +39,7 @@ def rows(make_snapshots, emt):
 def write(rows):
     def write(path: Path) -> Path:
         snapshots, labels = rows
-        metadata = {"settings": SETTINGS, "parameter_name": "amplitude", "n_rows": len(snapshots)}
+        metadata = {"settings": SETTINGS, "n_rows": len(snapshots)}
         write_database(path, snapshots, labels, {"code": "ase 3"}, metadata)
         return path
 
@@ -223,7 +223,5 @@ def test_labels_that_do_not_fit_leave_nothing(tmp_path, rows):
     """One snapshot without labels: no database of the others."""
     snapshots, labels = rows
     with pytest.raises(ValueError, match="shorter"):
-        write_database(
-            tmp_path / "data.db", snapshots, labels[:-1], {}, {"parameter_name": "amplitude"}
-        )
+        write_database(tmp_path / "data.db", snapshots, labels[:-1], {}, {})
     assert not list(tmp_path.iterdir())

@@ -156,7 +156,8 @@ def test_failed_snapshots_are_replaced_and_counted(tmp_path):
     assert len(table) == metadata["n_rows"] == 40
     store = LabelStore(data.label_store)
     errors = [store[key].error for key in store._records if store[key].error]
-    assert len(errors) == metadata["n_failed"] > 0
+    # Both ideal crystals fail too: nobody can tell then whether they are relaxed.
+    assert len(errors) == metadata["n_failed"] + 2 > 2
     assert all("not converged" in error for error in errors)
     assert table["snapshot"].max() >= 20  # a later snapshot stands in
 

@@ -19,7 +19,7 @@ def make_dataset(tmp_path_factory, make_snapshots):
     def make(parents: list[str]) -> ASEAtomsData:
         path = tmp_path_factory.mktemp("split") / "data.db"
         labels = [{properties.energy: np.zeros(1)}] * len(parents)
-        write_database(path, make_snapshots(parents), labels, {}, {"parameter_name": "amplitude"})
+        write_database(path, make_snapshots(parents), labels, {}, {})
         return ASEAtomsData(str(path))
 
     return make

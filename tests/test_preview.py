@@ -1,0 +1,103 @@
+"""The page about an ensemble says what the snapshots are like, and labels none of them."""
+
+import logging
+
+import numpy as np
+import pandas as pd
+import pytest
+from ase.build import bulk
+from ase.calculators.emt import EMT
+
+from schnetpack_phonon import properties
+from schnetpack_phonon.ensembles import MatchedEnsemble, PhononEnsemble, RandomEnsemble
+from schnetpack_phonon.force_constants import FiniteDisplacements
+from schnetpack_phonon.label_store import LabelStore
+from schnetpack_phonon.phonons import Instabilities
+from schnetpack_phonon.preview import preview, write_preview
+from schnetpack_phonon.structures import Crystal, supercell_matrix
+from tests.data_fixtures import ALLOYS, ensemble_data
+
+
+@pytest.fixture(scope="module")
+def copper():
+    crystal = Crystal("Cu", bulk("Cu", cubic=True), supercell_matrix((2, 2, 2)))
+
+    def label(what, jobs):
+        labels = []
+        for _, atoms in jobs:
+            atoms.calc = EMT()
+            labels.append({properties.forces: atoms.get_forces()})
+        return labels
+
+    models = FiniteDisplacements(Instabilities()).models([crystal], [300.0], label)
+    return [crystal], models
+
+
+OPTIONS = {"n_snapshots": 400, "seed": 5}
+
+
+def test_harmonic_energy_is_the_one_of_equipartition(copper):
+    found = preview(PhononEnsemble([300], "classical", **OPTIONS), *copper).groups
+    n = 32
+    expected = (3 * n - 3) / n * 8.617333e-5 * 300 / 2 * 1e3  # meV per atom
+    # 400 snapshots of 93 squares: one standard error is expected * sqrt(2 / 93 / 400).
+    assert found["harmonic_energy"].item() == pytest.approx(expected, rel=5 * 0.0073)
+
+
+def test_matched_displacements_are_as_large_and_dearer(copper):
+    thermal = preview(PhononEnsemble([300], **OPTIONS), *copper)
+    matched = preview(MatchedEnsemble([300], **OPTIONS), *copper)
+    for found in (thermal, matched):
+        row = found.displacements.iloc[0]
+        assert row["rms"] == pytest.approx(row["theory"], rel=0.02)
+    assert matched.displacements["rms"].item() == pytest.approx(
+        thermal.displacements["rms"].item(), rel=0.02
+    )
+    assert matched.groups["harmonic_energy"].item() > 1.1 * thermal.groups["harmonic_energy"].item()
+
+
+def test_random_displacements_have_the_textbook_size(copper):
+    found = preview(RandomEnsemble([0.3], "uniform", **OPTIONS), *copper)
+    row = found.displacements.iloc[0]
+    assert row["theory"] == pytest.approx(0.3 / np.sqrt(3) * np.sqrt(31 / 32))
+    assert row["rms"] == pytest.approx(row["theory"], rel=0.01)
+    assert found.groups["harmonic_energy"].isna().all() if "harmonic_energy" in found.groups else 1
+    assert found.groups["ideal_distance"].item() == pytest.approx(3.61 / np.sqrt(2))
+    assert found.groups["shortest_distance"].item() < 2.3
+
+
+def test_rejected_snapshots_are_counted(copper):
+    options = OPTIONS | {"n_snapshots": 50, "max_displacement": 0.42}
+    found = preview(RandomEnsemble([0.3], "uniform", **options), *copper).groups
+    assert found["n_rejected"].item() > 0
+    assert found["largest_displacement"].item() <= 0.42
+
+
+def test_bonds_scatter_about_the_ideal_ones(copper):
+    found = preview(PhononEnsemble([300], **OPTIONS), *copper).distances
+    assert len(found) == 400 * 32 * 12 / 2
+    assert found["ideal"].unique() == pytest.approx([3.61 / np.sqrt(2)])
+    assert found["distance"].mean() == pytest.approx(3.61 / np.sqrt(2), abs=0.02)
+
+
+def test_page_and_pictures(copper, tmp_path):
+    ensemble = PhononEnsemble([300], n_snapshots=5, seed=1)
+    text = write_preview(tmp_path / "preview", ensemble, *copper)
+    row = next(line for line in text.splitlines() if line.startswith("| Cu"))
+    assert "| phonon | 300 K | 5 | 0 | 2." in row
+    for name in ("displacements", "distances", "bands_Cu"):
+        assert f"![{name}.png]({name}.png)" in text
+        assert (tmp_path / "preview" / f"{name}.png").stat().st_size > 5000
+    groups = pd.read_csv(tmp_path / "preview" / "groups.csv")
+    assert groups["n_snapshots"].tolist() == [5]
+
+
+def test_dry_run_labels_no_snapshot(tmp_path, caplog):
+    data = ensemble_data(tmp_path)
+    with caplog.at_level(logging.INFO):
+        text = data.preview()
+    assert text.count("| phonon |") == 2 * len(ALLOYS)
+    assert not (tmp_path / "data" / "test.db").exists()
+    before = len(LabelStore(data.label_store))
+    data.prepare_data()
+    assert len(LabelStore(data.label_store)) == before + 4 * 2 * len(ALLOYS)
