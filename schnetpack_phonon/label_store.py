@@ -37,17 +37,21 @@ class LabelStore:
 
     Args:
         path: the file; made on the first write.
+        shipped: another store that is read and never written, such as one that comes with a
+            package.
 
     Raises:
         LabellingError: for a file that is not a label store, of a newer format, or damaged.
     """
 
-    def __init__(self, path: str | Path):
+    def __init__(self, path: str | Path, shipped: str | Path | None = None):
         self.path = Path(path)
         self._lock = fasteners.InterProcessLock(self.path.with_name(self.path.name + ".lock"))
         self._records: dict[str, Record] = {}
+        if shipped is not None:
+            self._load(Path(shipped))
         if self.path.exists():
-            self._load()
+            self._load(self.path)
 
     def __len__(self) -> int:
         return len(self._records)
@@ -78,8 +82,8 @@ class LabelStore:
             ) from error
         self._records[record.key] = record
 
-    def _load(self) -> None:
-        *lines, last = self.path.read_bytes().split(b"\n")
+    def _load(self, path: Path) -> None:
+        *lines, last = path.read_bytes().split(b"\n")
         if not lines and not _encode(_HEADER).startswith(last):
             lines = [last]  # not a header of ours that was cut off
         for number, text in enumerate(lines, start=1):
@@ -90,7 +94,7 @@ class LabelStore:
                         raise ValueError("no header of a label store")
                     if line["version"] != _HEADER["version"]:
                         raise LabellingError(
-                            f"{self.path} has format version {line['version']}; this version of "
+                            f"{path} has format version {line['version']}; this version of "
                             f"schnetpack_phonon reads {_HEADER['version']}"
                         )
                     continue
@@ -98,7 +102,7 @@ class LabelStore:
                 self._records[line["key"]] = Record(line["key"], labels, line["error"])
             except (ValueError, KeyError, AttributeError, TypeError) as error:
                 raise LabellingError(
-                    f"{self.path} is damaged or no label store (line {number}: {error}): move it "
+                    f"{path} is damaged or no label store (line {number}: {error}): move it "
                     "away to compute its labels anew, or delete that line to keep the others"
                 ) from error
 

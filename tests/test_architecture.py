@@ -10,9 +10,17 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "schnetpack_phonon"
 # A module imports only those before it in a line.
 CHAINS = (
-    "properties structures phonons ensembles",
+    "properties structures phonons snapshots ensembles",
+    "snapshots combined_ensembles",
+    "structures alloys generation",
+    "phonons calculators force_constants renormalization",
+    "force_constants preview generation",
+    "structures dispersion plotting preview",
     "properties structures calculators label_store labelling generation datamodule callbacks",
-    "ensembles database generation datamodule heads",
+    "properties structures calculators tight_binding labelling",
+    "properties calculators relaxation labelling",
+    "calculators cp2k",
+    "snapshots database generation datamodule heads",
     "datamodule task",
     "attribution callbacks",
     "evaluation callbacks",
@@ -21,8 +29,9 @@ CHAINS = (
     "report cli",
 )
 TORCH_FREE = (
-    "properties structures calculators phonons ensembles label_store labelling database generation "
-    "plotting report cli"
+    "properties structures alloys phonons dispersion calculators tight_binding relaxation cp2k "
+    "force_constants renormalization snapshots ensembles combined_ensembles label_store labelling "
+    "database preview generation plotting report cli"
 )
 
 
@@ -62,7 +71,7 @@ def test_nothing_imports_the_commands():
 
 def test_phonopy_stays_where_crystals_are_made():
     users = {p.stem for p in PACKAGE.glob("*.py") if "phonopy" in imports(p)[1]}
-    assert users == {"structures", "phonons"}
+    assert users == {"structures", "phonons", "force_constants"}
 
 
 @pytest.mark.parametrize("module", [*TORCH_FREE.split(), "_hydra"])

@@ -135,3 +135,15 @@ def test_store_that_cannot_be_made(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(LabellingError, match="cannot write"):
         LabelStore(tmp_path / "file" / "store.jsonl").add(record(0))
+
+
+def test_shipped_labels_are_read_and_never_written(tmp_path):
+    shipped = LabelStore(tmp_path / "shipped.jsonl")
+    shipped.add(record(1))
+    content = shipped.path.read_bytes()
+    store = LabelStore(tmp_path / "own.jsonl", shipped=shipped.path)
+    assert same(store[record(1).key], record(1))
+    store.add(record(2))
+    assert shipped.path.read_bytes() == content
+    assert len(LabelStore(tmp_path / "own.jsonl")) == 1
+    assert len(LabelStore(tmp_path / "own.jsonl", shipped=shipped.path)) == 2

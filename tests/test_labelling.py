@@ -16,7 +16,7 @@ from ase.calculators.calculator import CalculationFailed
 from ase.calculators.emt import EMT
 
 from schnetpack_phonon import properties
-from schnetpack_phonon.calculators import AseCalculator, TightBinding
+from schnetpack_phonon.calculators import AseCalculator
 from schnetpack_phonon.label_store import LabellingError, LabelStore
 from schnetpack_phonon.labelling import (
     Job,
@@ -26,6 +26,7 @@ from schnetpack_phonon.labelling import (
     relax_job,
 )
 from schnetpack_phonon.structures import Crystal, supercell_matrix
+from schnetpack_phonon.tight_binding import TightBinding
 from tests.data_fixtures import record, same
 
 
@@ -225,3 +226,17 @@ def test_relaxation_as_a_job(emt, pool, store):
     (result,) = Labeller(pool, store).run([relax_job(emt, crystal)], "lattice")
     assert result.labels["cell"].shape == (3, 3)
     assert abs(np.linalg.det(result.labels["cell"])) == pytest.approx(3.59**3 / 4, rel=0.02)
+
+
+def _nowhere():
+    raise FileNotFoundError("no such program: dft.x")
+
+
+def test_what_cannot_be_done_here_is_no_record(tmp_path):
+    store = LabelStore(tmp_path / "labels.jsonl")
+    store.add(record(1))
+    with ThreadPoolExecutor(1) as pool, pytest.raises(LabellingError) as error:
+        Labeller(pool, store, 1.0).run([Job("h2", "snapshot 5", _nowhere, ())], "test")
+    assert "snapshot 5: FileNotFoundError: no such program: dft.x" in str(error.value)
+    assert "1 finished labels are safe" in str(error.value)
+    assert len(LabelStore(store.path)) == 1

@@ -138,3 +138,11 @@ def test_structure_file_errors(tmp_path):
     ase.io.write(tmp_path / "water.xyz", molecule("H2O"))
     with pytest.raises(ValueError, match="periodic along 0 of 3"):
         StructureFile(str(tmp_path / "water.xyz"), supercell=[1, 1, 1])
+
+
+def test_relative_paths_start_where_the_command_was_typed(tmp_path, monkeypatch):
+    (tmp_path / "there").mkdir()
+    bulk("Cu", cubic=True).write(tmp_path / "there" / "POSCAR")
+    monkeypatch.chdir(tmp_path)  # the host changes into the run folder
+    crystal = StructureFile("POSCAR", [1, 1, 1], work_dir=str(tmp_path / "there")).crystals[0]
+    assert crystal.name == "Cu"

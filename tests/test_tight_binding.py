@@ -1,0 +1,103 @@
+"""Labels of tblite agree with its own ASE interface, and are refused where they would be wrong."""
+
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.build import bulk
+from ase.calculators.calculator import CalculationFailed
+from tblite.ase import TBLite
+
+from schnetpack_phonon import properties
+from schnetpack_phonon.structures import antiperovskite
+from schnetpack_phonon.tight_binding import TightBinding
+
+
+@pytest.fixture
+def magnesia() -> Atoms:
+    atoms = bulk("MgO", "rocksalt", a=4.2, cubic=True)
+    atoms.rattle(0.05, seed=3)
+    return atoms
+
+
+def test_ase_interface_of_tblite(magnesia):
+    """GFN1-xTB through the wrapper that tblite ships; and GFN1-noX where there is no halogen."""
+    magnesia.calc = TBLite(method="GFN1-xTB", verbosity=0)
+    energy, forces = magnesia.get_potential_energy(), magnesia.get_forces()
+    for method in ("GFN1-xTB", "GFN1-noX"):
+        labels = TightBinding(method).label(magnesia)
+        assert labels[properties.energy][0] == pytest.approx(energy, abs=1e-6)
+        np.testing.assert_allclose(labels[properties.forces], forces, atol=1e-6)
+        stress = magnesia.get_stress(voigt=False)
+        np.testing.assert_allclose(labels[properties.stress][0], stress, atol=1e-7)
+
+
+def test_accuracy_reaches_the_code(magnesia):
+    """The energy is variational: a loose one is off by little, a tight one by next to nothing."""
+    coarse, fine, finer = (
+        TightBinding(accuracy=accuracy).label(magnesia)[properties.energy][0]
+        for accuracy in (1000, 0.1, 0.01)
+    )
+    assert abs(fine - finer) < 1e-6 < abs(coarse - finer) < 0.1
+
+
+def halogen_bond_energy(atoms: Atoms) -> float:
+    """In eV per atom, by tblite."""
+    energies = [TightBinding(m).label(atoms)[properties.energy_per_atom][0] for m in GFN1]
+    return energies[0] - energies[1]
+
+
+GFN1 = ("GFN1-xTB", "GFN1-noX")
+
+
+@pytest.mark.parametrize(
+    "atoms",
+    [
+        bulk("NaCl", "rocksalt", a=5.6, cubic=True),
+        antiperovskite("Li3OF", 3.9).repeat((2, 1, 1)),
+        bulk("Al", cubic=True).repeat((2, 1, 1)),
+    ],
+    ids=lambda atoms: atoms.get_chemical_formula(),
+)
+def test_no_halogen_bonds_where_builtin_gfn1_is_accepted(atoms):
+    TightBinding("GFN1-xTB", min_atoms=8).check(atoms)
+    assert halogen_bond_energy(atoms) == pytest.approx(0, abs=1e-6)
+
+
+def test_halogen_bonds_where_builtin_gfn1_is_refused():
+    """They are nonsense, tens of eV: this test fails when tblite repairs them."""
+    assert halogen_bond_energy(antiperovskite("Li3SI", 4.6).repeat((2, 1, 1))) < -10
+
+
+def test_tblite_beside_torch(pool, magnesia):
+    """In a worker of a process that loaded torch, whose libgomp can keep tblite from loading."""
+    import torch  # noqa: F401
+
+    labels = pool.submit(TightBinding().label, magnesia).result()
+    np.testing.assert_allclose(
+        labels[properties.energy], TightBinding().label(magnesia)[properties.energy]
+    )
+
+
+def test_no_convergence_is_a_failed_calculation(magnesia):
+    with pytest.raises(CalculationFailed, match=r"GFN1-noX: .*not conv"):
+        TightBinding(max_iterations=2).label(magnesia)
+
+
+@pytest.mark.parametrize("method", ["GFN1-xTB", "IPEA1-xTB"])
+@pytest.mark.parametrize("formula", ["Ag3SBr", "Ag3SI", "Ag3PBr"])
+def test_halogen_bond_term_is_refused(method, formula):
+    atoms = antiperovskite(formula, 4.9).repeat(2)
+    with pytest.raises(ValueError, match=f"{method} .* halogen-bond term .* GFN1-noX"):
+        TightBinding(method).check(atoms)
+    TightBinding("GFN1-noX").check(atoms)
+    TightBinding("GFN2-xTB").check(atoms)
+
+
+def test_small_cells_are_refused():
+    with pytest.raises(ValueError, match="has 5 atoms; GFN1-noX is Gamma-only and needs >= 40"):
+        TightBinding().check(antiperovskite("Ag3SBr"))
+
+
+def test_unknown_method():
+    with pytest.raises(ValueError, match="unknown xTB method 'GFN3'; there are GFN1-noX"):
+        TightBinding("GFN3")
