@@ -25,6 +25,10 @@ from schnetpack_phonon import properties
 Labels = dict[str, np.ndarray]
 
 
+class UnavailableError(Exception):
+    """A code is not installed on this machine, or not in the version that was asked for."""
+
+
 class LabellingCalculator(Protocol):
     """What the labelling machinery asks of a code."""
 

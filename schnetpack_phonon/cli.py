@@ -41,8 +41,17 @@ def _generate(dry_run: bool) -> None:
     from omegaconf import DictConfig
     from schnetpack import cli as _  # noqa: F401  registers the resolvers that its configs use
 
+    from schnetpack_phonon.calculators import UnavailableError
     from schnetpack_phonon.database import DatabaseError
     from schnetpack_phonon.label_store import LabellingError
+
+    errors = (
+        DatabaseError,
+        LabellingError,
+        UnavailableError,
+        InstantiationException,
+        ValueError,
+    )
 
     @hydra.main(config_path="pkg://schnetpack/configs", config_name="train", version_base="1.2")
     def generate(config: DictConfig) -> None:
@@ -54,7 +63,7 @@ def _generate(dry_run: bool) -> None:
             data.prepare_data()
         except KeyboardInterrupt:
             sys.exit(130)
-        except (DatabaseError, LabellingError, InstantiationException, ValueError) as error:
+        except errors as error:
             sys.exit(f"spkphonon generate: {error}")
         log.info("database: %s", Path(data.datapath).resolve())
 

@@ -23,7 +23,12 @@ from ase.calculators.calculator import CalculationFailed, Calculator
 from ase.units import Bohr, GPa, Hartree
 
 from schnetpack_phonon import properties
-from schnetpack_phonon.calculators import Labels, as_ase_calculator, labels_from_results
+from schnetpack_phonon.calculators import (
+    Labels,
+    UnavailableError,
+    as_ase_calculator,
+    labels_from_results,
+)
 
 log = logging.getLogger(__name__)
 
@@ -52,6 +57,8 @@ class CP2K:
         mixing: Broyden mixing parameters, tried in turn until the density converges.
         command: the executable; files of one calculation live in a folder of its own.
         time_limit: of one calculation, in seconds.
+        version: that the labels must come from, such as ``2023.1``; the installed one by default.
+            Given, labels that are in a store are found on machines without CP2K.
     """
 
     properties = (
@@ -82,6 +89,7 @@ class CP2K:
         mixing: Sequence[float] = (0.4, 0.2, 0.1),
         command: str = "cp2k.psmp",
         time_limit: float = 3600.0,
+        version: str | None = None,
     ):
         if functional not in FUNCTIONALS:
             raise ValueError(
@@ -110,6 +118,7 @@ class CP2K:
         self.mixing = tuple(float(x) for x in mixing)
         self.command = command
         self.time_limit = float(time_limit)
+        self.version = version
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -127,19 +136,25 @@ class CP2K:
             "added_mos": self.added_mos,
         }
 
-    @cached_property
+    @property
     def code_version(self) -> str:
+        return f"CP2K {self.version or self._installed_version}"
+
+    @cached_property
+    def _installed_version(self) -> str:
         try:
             text = subprocess.check_output([self.command, "--version"], text=True, timeout=60)
         except (OSError, subprocess.SubprocessError) as error:
-            raise ValueError(
+            raise UnavailableError(
                 f"cannot run {self.command!r} ({error}): install CP2K (Debian, Ubuntu: apt-get "
                 "install cp2k) or set data.calculator.command"
             ) from error
         match = re.search(r"CP2K version (\S+)", text)
         if match is None:
-            raise ValueError(f"{self.command!r} does not answer --version as CP2K does: {text!r}")
-        return f"CP2K {match[1]}"
+            raise UnavailableError(
+                f"{self.command!r} does not answer --version as CP2K does: {text!r}"
+            )
+        return match[1]
 
     def check(self, atoms: Atoms) -> None:
         _ = self.code_version
@@ -180,6 +195,12 @@ class CP2K:
         )
 
     def _results(self, atoms: Atoms) -> dict[str, Any]:
+        if self.version is not None and self.version != self._installed_version:
+            raise UnavailableError(
+                f"labels of CP2K {self.version} are asked for and {self.command!r} is "
+                f"{self._installed_version}: set data.calculator.version=null to use it, which "
+                "computes all labels anew"
+            )
         for attempt, mixing in enumerate(self.mixing):
             with tempfile.TemporaryDirectory(prefix="cp2k-") as folder:
                 (Path(folder) / "label.inp").write_text(self.input_text(atoms, mixing))
@@ -209,7 +230,7 @@ class CP2K:
                 f"CP2K took longer than {self.time_limit:g} s: raise data.calculator.time_limit"
             ) from error
         except OSError as error:
-            raise CalculationFailed(f"cannot run {self.command!r}: {error}") from error
+            raise UnavailableError(f"cannot run {self.command!r}: {error}") from error
 
 
 class NotConverged(CalculationFailed):

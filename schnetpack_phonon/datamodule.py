@@ -19,6 +19,8 @@ from schnetpack_phonon.generation import Recipe, ensure_database, preview_ensemb
 from schnetpack_phonon.snapshots import Ensemble
 from schnetpack_phonon.structures import StructureSource
 
+_DATASETS = Path(__file__).parent / "datasets"
+
 
 class EnsembleData(AtomsDataModule):
     """Displaced crystals with labels: structure -> phonons -> ensemble -> labels -> database.
@@ -38,6 +40,8 @@ class EnsembleData(AtomsDataModule):
         label_store: file of finished labels.
         max_failed_share: largest share of calculations that may fail; each one that does is
             replaced by the next snapshot of its group.
+        shipped_labels: file of labels that comes with this package, looked at before any is
+            computed.
         batch_size: (train) batch size.
         kwargs: of the host's data module.
     """
@@ -53,24 +57,36 @@ class EnsembleData(AtomsDataModule):
         label_store: str,
         batch_size: int,
         max_failed_share: float = 0.1,
+        shipped_labels: str | None = None,
         **kwargs: Any,
     ):
         super().__init__(datapath=datapath, batch_size=batch_size, **kwargs)
         self.recipe = Recipe(structure, phonons, ensemble, calculator)
-        self.executor = executor
         self.label_store = label_store
+        self.executor = executor
         self.max_failed_share = max_failed_share
+        self.shipped_labels = shipped_labels and _DATASETS / shipped_labels
 
     def prepare_data(self) -> None:
         """Makes the database or checks it: :func:`schnetpack_phonon.generation.ensure_database`."""
         ensure_database(
-            self.recipe, self.datapath, self.executor, self.label_store, self.max_failed_share
+            self.recipe,
+            self.datapath,
+            self.executor,
+            self.label_store,
+            self.max_failed_share,
+            self.shipped_labels,
         )
 
     def preview(self) -> str:
         """:func:`schnetpack_phonon.generation.preview_ensemble` of the data to be made."""
         return preview_ensemble(
-            self.recipe, self.datapath, self.executor, self.label_store, self.max_failed_share
+            self.recipe,
+            self.datapath,
+            self.executor,
+            self.label_store,
+            self.max_failed_share,
+            self.shipped_labels,
         )
 
     def _load_partitions(self) -> None:

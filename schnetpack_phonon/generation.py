@@ -65,6 +65,7 @@ def ensure_database(
     executor: Callable[[], Executor],
     label_store: str | Path,
     max_failed_share: float,
+    shipped_labels: str | Path | None = None,
 ) -> None:
     """Makes the database if it is not there; checks its settings if it is.
 
@@ -77,6 +78,7 @@ def ensure_database(
         label_store: file of finished labels.
         max_failed_share: largest share of calculations that may fail; each one that does is
             replaced by the next snapshot of its group.
+        shipped_labels: a second store, read and never written.
 
     Raises:
         DatabaseError: if what is there is damaged, foreign or made with other settings.
@@ -98,7 +100,7 @@ def ensure_database(
         if datapath.exists():
             check_settings(datapath, recipe.settings)
         else:
-            store = LabelStore(label_store)
+            store = LabelStore(label_store, shipped_labels)
             _Generation(recipe, datapath, store, max_failed_share).run(executor)
     finally:
         lock.release()
@@ -110,6 +112,7 @@ def preview_ensemble(
     executor: Callable[[], Executor],
     label_store: str | Path,
     max_failed_share: float,
+    shipped_labels: str | Path | None = None,
 ) -> str:
     """Describes the ensemble in a folder beside the database, and labels none of its snapshots.
 
@@ -121,6 +124,7 @@ def preview_ensemble(
         executor: as for :func:`ensure_database`.
         label_store: file of finished labels.
         max_failed_share: as for :func:`ensure_database`.
+        shipped_labels: as for :func:`ensure_database`.
 
     Returns:
         The text of ``preview.md``.
@@ -128,9 +132,10 @@ def preview_ensemble(
     datapath = Path(datapath)
     for crystal in recipe.structure.crystals:
         recipe.calculator.check(crystal.supercell)
-    generation = _Generation(recipe, datapath, LabelStore(label_store), max_failed_share)
-    with _running(executor, generation.store) as pool:
-        labeller = Labeller(pool, generation.store, max_failed_share)
+    store = LabelStore(label_store, shipped_labels)
+    generation = _Generation(recipe, datapath, store, max_failed_share)
+    with _running(executor, store) as pool:
+        labeller = Labeller(pool, store, max_failed_share)
         crystals, models = generation.prepared(labeller)
     folder = datapath.with_name(f"{datapath.stem}_preview")
     text = write_preview(folder, recipe.ensemble, crystals, models)

@@ -23,7 +23,7 @@ from omegaconf import OmegaConf
 
 from schnetpack_phonon import properties
 from schnetpack_phonon._hydra import config_folder
-from schnetpack_phonon.calculators import band_edges
+from schnetpack_phonon.calculators import UnavailableError, band_edges
 from schnetpack_phonon.cp2k import CP2K, NotConverged, read_output
 
 STORED = Path(__file__).parent / "data" / "cp2k"
@@ -310,16 +310,27 @@ def test_time_limit(tmp_path):
 def test_executable_is_not_there():
     calculator = CP2K(command="no-such-cp2k")
     named = "cannot run 'no-such-cp2k' .*install CP2K .* or set data.calculator.command"
-    with pytest.raises(ValueError, match=named):
+    with pytest.raises(UnavailableError, match=named):
         calculator.check(aluminium_phosphide())
-    with pytest.raises(CalculationFailed, match="cannot run 'no-such-cp2k'"):
+    with pytest.raises(UnavailableError, match="cannot run 'no-such-cp2k'"):
         calculator.label(aluminium_phosphide())
 
 
+def test_stored_labels_need_no_executable(fake):
+    calculator = CP2K(command="no-such-cp2k", version="2023.1")
+    calculator.check(aluminium_phosphide())
+    assert calculator.code_version == CP2K(command=fake()).code_version
+
+
+def test_labels_of_another_version_are_not_computed(fake):
+    with pytest.raises(UnavailableError, match=r"CP2K 2030\.1 .* is 2023\.1: set .*version=null"):
+        CP2K(command=fake(), version="2030.1").label(aluminium_phosphide())
+
+
 def test_executable_is_not_cp2k():
-    with pytest.raises(ValueError, match=r"'echo' does not answer --version as CP2K does"):
+    with pytest.raises(UnavailableError, match=r"'echo' does not answer --version as CP2K does"):
         _ = CP2K(command="echo").code_version
-    with pytest.raises(ValueError, match=r"cannot run 'false' .*data.calculator.command"):
+    with pytest.raises(UnavailableError, match=r"cannot run 'false' .*data.calculator.command"):
         _ = CP2K(command="false").code_version
 
 

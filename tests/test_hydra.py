@@ -85,7 +85,8 @@ def test_every_choice_instantiates_or_says_what_it_needs(file, tmp_path, monkeyp
     monkeypatch.setenv("PWD", str(tmp_path))
     group = file.parent.name
     with initialize_config_module("schnetpack.configs", version_base="1.2"):
-        config = compose("train", [EXPERIMENT, f"data/{group}={file.stem}"]).data[group]
+        config = compose("train", [EXPERIMENT, f"data/{group}={file.stem}", "run.work_dir=."])
+        config = config.data[group]
     if OmegaConf.missing_keys(config):
         with pytest.raises((MissingMandatoryValue, InstantiationException)):
             instantiate(config)
