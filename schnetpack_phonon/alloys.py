@@ -60,12 +60,11 @@ class MixedAntiperovskites:
         self.crystals: list[Crystal] = []
         matrix = supercell_matrix(supercell)
         for name in names:
-            formulas, elements = end_member_formulas(name)
             members = [
                 Crystal(f, antiperovskite(f, dict(lattice_constants or {}).get(f)), matrix)
-                for f in formulas
+                for f in end_member_formulas(name)
             ]
-            sublattice = _Sublattice(name, members, elements)
+            sublattice = _Sublattice(name, members)
             for k in range(n_arrangements):
                 stream = np.random.default_rng(
                     np.random.SeedSequence(seed, spawn_key=(*name.encode(), k))
@@ -76,8 +75,8 @@ class MixedAntiperovskites:
                 self.crystals.append(crystal)
 
 
-def end_member_formulas(name: str) -> tuple[list[str], tuple[str, str]]:
-    """``Ag3S(Br,I)`` -> (``[Ag3SBr, Ag3SI]``, ``(Br, I)``).
+def end_member_formulas(name: str) -> list[str]:
+    """``Ag3S(Br,I)`` -> ``[Ag3SBr, Ag3SI]``.
 
     Raises:
         ValueError: for a formula of another form.
@@ -92,18 +91,18 @@ def end_member_formulas(name: str) -> tuple[list[str], tuple[str, str]]:
     first, second = mixed[0][1:-1].split(",")
     if first == second:
         raise ValueError(f"{name!r} mixes {first} with itself")
-    return [name.replace(mixed[0], element) for element in (first, second)], (first, second)
+    return [name.replace(mixed[0], element) for element in (first, second)]
 
 
 class _Sublattice:
     """The sites that two elements share in a supercell."""
 
-    def __init__(self, name: str, members: Sequence[Crystal], elements: tuple[str, str]):
+    def __init__(self, name: str, members: Sequence[Crystal]):
         self.name = name
         self.members = members
-        self.elements = elements
         self.cells = [member.supercell for member in members]
-        self.sites = np.flatnonzero(self.cells[0].symbols == elements[0])
+        # Not all atoms of the first element: another sublattice may hold it too.
+        self.sites = np.flatnonzero(self.cells[0].numbers != self.cells[1].numbers)
         permutations = members[0].phonopy().symmetry.atomic_permutations
         place = np.full(len(self.cells[0]), -1)
         place[self.sites] = np.arange(len(self.sites))
@@ -125,9 +124,12 @@ class _Sublattice:
     def arranged(self, pattern: np.ndarray, number: int) -> Crystal:
         fraction = float(pattern.mean())
         atoms = self.cells[0].copy()
-        symbols = np.array(atoms.get_chemical_symbols(), dtype=object)
-        symbols[self.sites[pattern]] = self.elements[1]
-        atoms.set_chemical_symbols(symbols.tolist())  # masses follow
+        second = self.sites[pattern]
+        atoms.numbers[second] = self.cells[1].numbers[second]
+        # A supercell has explicit masses, which do not follow the species.
+        masses = atoms.get_masses()
+        masses[second] = self.cells[1].get_masses()[second]
+        atoms.set_masses(masses)
         # The same for all arrangements that symmetry maps onto each other.
         canonical = min(row.tobytes() for row in pattern[self.permutations].astype(np.uint8))
         code = "".join(map(str, canonical))

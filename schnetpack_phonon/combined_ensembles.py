@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from glob import glob
+from glob import escape, glob
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +43,14 @@ class StrainedEnsemble:
         self.parameter_name = base.parameter_name
         self.parameter_unit = base.parameter_unit
         self.parameters = base.parameters
-        self.n_snapshots = base.n_snapshots
+
+    @property
+    def n_snapshots(self) -> int:
+        return self.base.n_snapshots
+
+    @n_snapshots.setter
+    def n_snapshots(self, value: int) -> None:  # by a mixture; it belongs to the base's settings
+        self.base.n_snapshots = value
 
     @property
     def members(self) -> list[Ensemble]:
@@ -206,7 +213,7 @@ class FileEnsemble:
 
     def snapshots(self, crystal: Crystal, source: Atoms, parameter: float) -> Iterator[Snapshot]:
         """The frames of the file."""
-        path = Path(self.path.format(name=crystal.name))
+        path = Path(self.path.replace("{name}", crystal.name))
         if not path.is_file():
             raise ValueError(f"no trajectory at {path.absolute()}: set data.ensemble.path")
         for index, frame in enumerate(iread(path, index=f"{self.skip}::{self.every}")):
@@ -229,7 +236,7 @@ class FileEnsemble:
 def _digest(pattern: str) -> str:
     """Hash of the contents of all files that may be read."""
     digest = hashlib.sha256()
-    for name in sorted(glob(pattern.replace("{name}", "*"))):
+    for name in sorted(glob(escape(pattern).replace("{name}", "*"))):
         digest.update(Path(name).read_bytes())
     return digest.hexdigest()[:16]
 

@@ -107,6 +107,12 @@ class Renormalised:
             raise ValueError(f"data.phonons.n_samples is {n_samples}; expected >= 2")
         if not tolerance > 0:
             raise ValueError(f"data.phonons.tolerance is {tolerance} THz; expected > 0")
+        if max_steps < 1:
+            raise ValueError(f"data.phonons.max_steps is {max_steps}; expected >= 1")
+        if statistics not in ("quantum", "classical"):
+            raise ValueError(
+                f"data.phonons.statistics is {statistics!r}; there are quantum, classical"
+            )
         self.source = source
         self.n_samples = n_samples
         self.tolerance = float(tolerance)
@@ -131,6 +137,11 @@ class Renormalised:
     def models(
         self, crystals: Sequence[Crystal], temperatures: Sequence[float], label: LabelFunction
     ) -> Models:
+        if self.statistics == "classical" and min(temperatures) == 0:
+            raise ValueError(
+                "a classical crystal does not move at 0 K, so there is nothing to fit: set "
+                "data.phonons.statistics=quantum"
+            )
         pure = unmixed(crystals)
         harmonic = self.source.models(pure, temperatures, label)
         found: Models = {}
@@ -145,11 +156,9 @@ class Renormalised:
             for temperature in temperatures:
                 known = {c.name: found[c.name, temperature].force_constants for c in pure}
                 model = found.get((crystal.name, temperature)) or harmonic_model(
-                    crystal.supercell,
-                    mixed_force_constants(crystal, known),
-                    Instabilities("error", 0.01),
+                    crystal.supercell, mixed_force_constants(crystal, known), _POSITIVE
                 )
-                models[crystal.name, temperature] = model
+                models[crystal.name, temperature] = replace(model, policy=_policy(temperature))
         return models
 
     def _converge(
@@ -166,14 +175,16 @@ class Renormalised:
             drawn = self._draw(crystal.name, model, temperature, number)
             jobs = [(f"{what}, step {number}, sample {k}", a) for k, a in enumerate(drawn)]
             labels = label(f"renormalisation of {what}, step {number + 1}", jobs)
-            pool.add(
-                model,
-                [
-                    (atoms, found[properties.forces], found[properties.energy].item())
-                    for atoms, found in zip(drawn, labels, strict=True)
-                    if found is not None
-                ],
-            )
+            found = [
+                (atoms, known[properties.forces], known[properties.energy].item())
+                for atoms, known in zip(drawn, labels, strict=True)
+                if known is not None
+            ]
+            if not found:
+                raise NotConvergedError(
+                    f"{what}, step {number + 1}: all {len(drawn)} calculations failed"
+                )
+            pool.add(model, found)
             weights = pool.weights(model)
             fitted = _fit(crystal, pool, weights)
             steps.append(_step(model, fitted, pool, weights, ideal[properties.energy].item()))
@@ -181,11 +192,16 @@ class Renormalised:
             if steps[-1].deviation < self.tolerance and steps[-1].lowest > 0:
                 return _renormalised(model, harmonic, temperature, steps, pool)
             model = _update(model, fitted, number)
+        last = steps[-1]
+        reason = (
+            f"rms(fitted - sampled) is {last.deviation:.3f} THz, more than the tolerance of "
+            f"{self.tolerance:g} THz"
+            if last.lowest > 0
+            else f"the fit still has an imaginary mode ({last.lowest:.2f} THz)"
+        )
         raise NotConvergedError(
-            f"{what}: rms(fitted - sampled) is {steps[-1].deviation:.3f} THz after "
-            f"{self.max_steps} steps, more than the tolerance of {self.tolerance:g} THz: raise "
-            "data.phonons.max_steps (finished forces are not calculated again), n_samples or "
-            "tolerance"
+            f"{what}: after {self.max_steps} steps {reason}: raise data.phonons.max_steps "
+            "(finished forces are not calculated again), n_samples or tolerance"
         )
 
     def _draw(
@@ -217,8 +233,6 @@ class _Pool:
         self._drawn_with: list[tuple[HarmonicModel, int]] = []
 
     def add(self, model: HarmonicModel, found: Sequence[tuple[Atoms, np.ndarray, float]]) -> None:
-        if not found:
-            raise NotConvergedError("all calculations of a step failed")
         u = np.array([atoms.positions - model.ideal.positions for atoms, _, _ in found])
         forces = np.array([f for _, f, _ in found])
         energies = np.array([e for _, _, e in found])
@@ -305,13 +319,18 @@ def _renormalised(
     steps: Sequence[Step],
     pool: _Pool,
 ) -> HarmonicModel:
+    if model.n_changed:  # the start, whose force constants are not what was drawn with
+        model = harmonic_model(model.ideal, model.sampled_force_constants, _POSITIVE)
     record = Renormalization(
         harmonic.force_constants,
         tuple(asdict(step) for step in steps),
         model.ideal.positions + pool.displacements,
     )
-    policy = f"renormalised at {temperature:g} K"
-    return replace(model, policy=policy, renormalization=record)
+    return replace(model, policy=_policy(temperature), renormalization=record)
+
+
+def _policy(temperature: float) -> str:
+    return f"renormalised at {temperature:g} K"
 
 
 def _in_words(step: Step) -> str:

@@ -1,189 +1,755 @@
-"""Statistics, reproducibility and independence of the snapshots."""
+"""Statistics of the displacements against phonopy, hiphive and closed forms.
 
-from itertools import islice
+Statistical tests have fixed seeds and a false-alarm rate of one in a million each.
+"""
+
+import zlib
+from dataclasses import replace
+from itertools import islice, pairwise
 
 import numpy as np
 import pytest
-from ase.calculators.calculator import compare_atoms
+from ase import Atoms, units
+from ase.build import bulk
+from phonopy.phonon.random_displacements import RandomDisplacements
+from scipy import stats
+from scipy.spatial.transform import Rotation
 
-from schnetpack_phonon.ensembles import PhononEnsemble, RandomEnsemble
+from schnetpack_phonon.ensembles import (
+    MatchedEnsemble,
+    ModeEnsemble,
+    PhononEnsemble,
+    RandomEnsemble,
+    SpecialEnsemble,
+)
+from schnetpack_phonon.phonons import HarmonicModel, Instabilities, harmonic_model
+from schnetpack_phonon.structures import Crystal, antiperovskite, supercell_matrix
 
-N_DRAWS = 3000
-
-
-def phonon(temperatures=(300.0,), seed=1, **kwargs):
-    return PhononEnsemble(temperatures, n_snapshots=5, seed=seed, min_distance=0.0, **kwargs)
-
-
-def random(amplitudes=(0.2,), seed=1, distribution="uniform", min_distance=0.0):
-    return RandomEnsemble(amplitudes, 5, seed, distribution, min_distance)
-
-
-def displacements(ensemble, crystal, n, name="NaCl", parameter=None) -> np.ndarray:
-    """First n snapshots of a group, shape=(n, n_atoms, 3)."""
-    parameter = ensemble.parameters[0] if parameter is None else parameter
-    stream = ensemble.snapshots(name, crystal, parameter)
-    return np.array([s.atoms.positions - s.ideal.positions for s in islice(stream, n)])
-
-
-@pytest.fixture(scope="module", params=[(0.0, "quantum"), (300.0, "quantum"), (900.0, "classical")])
-def draws(request, model):
-    temperature, statistics = request.param
-    ensemble = phonon([temperature], statistics=statistics)
-    # Snapshots are centred geometrically, the model's modes by mass.
-    centre = np.eye(48) - np.kron(np.full((16, 16), 1 / 16), np.eye(3))
-    covariance = centre @ model.covariance(temperature, statistics) @ centre
-    return displacements(ensemble, model, N_DRAWS).reshape(-1, 48), covariance
+FALSE_ALARM = 1e-6
+N_DRAWS = 20_000
+ROUNDING = 0.51e-6  # positions end at 1e-6 Ang
+STABLE = Instabilities("error", floor=0.1)
+OPTIONS = {"n_snapshots": 1, "seed": 5, "min_distance": 0.0}
+THERMAL = [("quantum", 0.0), ("quantum", 300.0), ("quantum", 2000.0), ("classical", 300.0)]
 
 
-def test_sample_covariance(draws):
-    """z-scores of 1176 entries: unit spread, and none beyond 6 (false alarm: 2 in a million)."""
-    u, covariance = draws
+@pytest.fixture(scope="module")
+def ag3sbr(central_springs):
+    """(crystal, model): 40 atoms of three masses; silver's displacements are anisotropic."""
+    crystal = Crystal("Ag3SBr", antiperovskite("Ag3SBr", 4.8), supercell_matrix([2, 2, 2]))
+    springs = central_springs(crystal.supercell, {2.4: 4.0, 2.4 * 2**0.5: 1.0})
+    return crystal, harmonic_model(crystal.supercell, springs, STABLE)
+
+
+@pytest.fixture(scope="module")
+def aluminium(central_springs):
+    """(crystal, model): 27 atoms of one mass, so that both centres are one."""
+    crystal = Crystal("Al", bulk("Al", "fcc", a=4.05), supercell_matrix([3, 3, 3]))
+    springs = central_springs(crystal.supercell, {4.05 / 2**0.5: 1.5})
+    return crystal, harmonic_model(crystal.supercell, springs, STABLE)
+
+
+@pytest.fixture(scope="module")
+def nacl(rock_salt, model):
+    return rock_salt, model
+
+
+def draws(ensemble, crystal: Crystal, source, n: int) -> np.ndarray:
+    """First n displacements of a group in Ang, rejected or not, shape=(n, 3 n_atoms)."""
+    ideal = getattr(source, "ideal", source)
+    batches = ensemble.batches(crystal.name, source, ensemble.parameters[0])
+    needed = [b.positions - ideal.positions for b in islice(batches, -(-n // 64))]
+    return np.concatenate(needed)[:n].reshape(n, -1)
+
+
+def hessian(model: HarmonicModel) -> np.ndarray:
+    n = len(model.ideal)
+    return model.force_constants.transpose(0, 2, 1, 3).reshape(3 * n, 3 * n)
+
+
+def centring(n_atoms: int) -> np.ndarray:
+    return np.eye(3 * n_atoms) - np.kron(np.full((n_atoms, n_atoms), 1 / n_atoms), np.eye(3))
+
+
+def phonopy_sampler(crystal: Crystal, model: HarmonicModel, statistics: str):
+    phonon = crystal.phonopy()
+    phonon.force_constants = model.force_constants
+    return RandomDisplacements(
+        phonon.supercell, phonon.primitive, model.force_constants, dist_func=statistics
+    )
+
+
+def phonopy_covariance(crystal, model, temperature, statistics="quantum") -> np.ndarray:
+    """<u u^T> about the centre of mass, from commensurate wave vectors; shape=(3N, 3N)."""
+    sampler = phonopy_sampler(crystal, model, statistics)
+    sampler.run_correlation_matrix(temperature)
+    n = len(model.ideal)
+    return sampler.uu.transpose(0, 2, 1, 3).reshape(3 * n, 3 * n)
+
+
+def phonopy_blocks(crystal, model, temperature) -> np.ndarray:
+    """Thermal displacement matrix of each atom of the supercell, shape=(n_atoms, 3, 3)."""
+    phonon = crystal.phonopy()
+    phonon.force_constants = model.force_constants
+    mesh = np.diag(crystal.supercell_matrix)
+    phonon.run_mesh(mesh, is_gamma_center=True, is_mesh_symmetry=False, with_eigenvectors=True)
+    found = phonon.run_thermal_displacement_matrices(temperatures=[temperature], freq_min=0.01)
+    primitive = phonon.primitive
+    index = [primitive.p2p_map[i] for i in primitive.s2p_map]
+    return found.thermal_displacement_matrices[0][index].real
+
+
+def block_diagonal(blocks: np.ndarray) -> np.ndarray:
+    n = len(blocks)
+    matrix = np.zeros((n, 3, n, 3))
+    matrix[range(n), :, range(n), :] = blocks
+    return matrix.reshape(3 * n, 3 * n)
+
+
+def normal_modes(model: HarmonicModel) -> tuple[np.ndarray, np.ndarray]:
+    """Quanta in eV and mass-weighted eigenvectors, by ASE's units, without translations."""
+    root = np.sqrt(np.repeat(model.ideal.get_masses(), 3))
+    squares, vectors = np.linalg.eigh(hessian(model) / np.outer(root, root))
+    hbar = units._hbar * units.J * units.s
+    return hbar * np.sqrt(squares[3:]), vectors[:, 3:]
+
+
+def mode_energy(quanta, statistics: str, temperature: float) -> np.ndarray:
+    """Mean potential energy of each oscillator in eV."""
+    thermal = units.kB * temperature
+    if statistics == "classical":
+        return np.full(len(quanta), thermal / 2)
+    return quanta / 4 * (1 / np.tanh(quanta / (2 * thermal)) if temperature else 1.0)
+
+
+def both_tails(statistic, distribution) -> float:
+    return 2 * np.minimum(distribution.sf(statistic), distribution.cdf(statistic))
+
+
+def z_scores(u, covariance) -> np.ndarray:
+    """Of the entries of the sample covariance of normal numbers of mean zero."""
     variance = np.diag(covariance)
-    error = np.sqrt((np.outer(variance, variance) + covariance**2) / N_DRAWS)
-    z = ((u.T @ u / N_DRAWS - covariance) / error)[np.triu_indices(48)]
-    assert np.abs(z).max() < 6
-    assert z.std() == pytest.approx(1, abs=0.15)
+    error = np.sqrt((np.outer(variance, variance) + covariance**2) / len(u))
+    free = np.triu(error > 1e-9 * error.max())
+    return ((u.T @ u / len(u) - covariance)[free]) / error[free]
 
 
-def test_sample_mean(draws):
-    """z-scores of 48 means, none beyond 5 (false alarm: 3 in 100,000)."""
-    u, covariance = draws
-    assert np.abs(u.mean(axis=0) / np.sqrt(np.diag(covariance) / N_DRAWS)).max() < 5
+def assert_normal(u, covariance) -> None:
+    """Draws are normal with mean zero and this covariance: five tests.
+
+    Mean, total, all entries together (Nagao, Ann. Stat. 1, 700 (1973)), each entry (Bonferroni),
+    and the distribution of each draw's length; the subspace that is held is left.
+    """
+    values, vectors = np.linalg.eigh(covariance)
+    free = values > 1e-9 * values.max()
+    np.testing.assert_allclose(u @ vectors[:, ~free], 0, atol=1e-5)
+    w = u @ vectors[:, free] / np.sqrt(values[free])
+    n, p = w.shape
+    p_values = {
+        "mean": both_tails(n * (w.mean(axis=0) ** 2).sum(), stats.chi2(p)),
+        "total": both_tails((w**2).sum(), stats.chi2(n * p)),
+        "entries": both_tails(
+            n / 2 * ((w.T @ w / n - np.eye(p)) ** 2).sum(), stats.chi2(p * (p + 1) / 2)
+        ),
+        "length": stats.kstest((w**2).sum(axis=1), stats.chi2(p).cdf).pvalue,
+    }
+    z = z_scores(u, covariance)
+    p_values["largest"] = 2 * stats.norm.sf(np.abs(z).max()) * z.size
+    assert min(p_values.values()) > FALSE_ALARM / 5, p_values
 
 
-def test_sample_energy(draws, stable):
-    """<u K u> = Tr(K C), with variance 2 Tr(K C K C); 5 sigma are 2 % here."""
-    u, covariance = draws
-    hessian = stable.transpose(0, 2, 1, 3).reshape(48, 48)
-    product = hessian @ covariance
-    error = np.sqrt(2 * np.trace(product @ product) / N_DRAWS)
-    assert np.sum(u @ hessian * u) / N_DRAWS == pytest.approx(np.trace(product), abs=5 * error)
+def assert_same_distribution(u, v, stiffness) -> None:
+    """Two samples of normal numbers: covariances entry by entry, and harmonic energies."""
+    n, m = len(u), len(v)
+    pooled = (u.T @ u + v.T @ v) / (n + m)
+    variance = np.diag(pooled)
+    error = np.sqrt((np.outer(variance, variance) + pooled**2) * (1 / n + 1 / m))
+    z = ((u.T @ u / n - v.T @ v / m) / error)[np.triu_indices(len(pooled))]
+    assert 2 * stats.norm.sf(np.abs(z).max()) * z.size > FALSE_ALARM / 2
+    energies = [((x @ stiffness) * x).sum(axis=1) for x in (u, v)]
+    assert stats.ks_2samp(*energies).pvalue > FALSE_ALARM / 2
 
 
-@pytest.mark.parametrize("make", [phonon, random])
-def test_centre_stays(make, model):
-    u = displacements(make(), model if make is phonon else model.ideal, 20)
-    assert np.abs(u).max() > 0.05
-    np.testing.assert_allclose(u.mean(axis=1), 0, atol=5.1e-7)  # positions end at 1e-6 Ang
+class TestPhonon:
+    @pytest.mark.parametrize(("statistics", "temperature"), THERMAL)
+    def test_covariance(self, ag3sbr, statistics, temperature):
+        """The correlation matrix of phonopy about the geometric centre; 20,000 draws."""
+        ensemble = PhononEnsemble([temperature], statistics, **OPTIONS)
+        u = draws(ensemble, *ag3sbr, N_DRAWS)
+        centre = centring(40)
+        expected = phonopy_covariance(*ag3sbr, temperature, statistics)
+        assert_normal(u, centre @ expected @ centre)
 
+    @pytest.mark.parametrize("temperature", [0.0, 300.0, 2000.0])
+    def test_thermal_displacements(self, aluminium, temperature):
+        """The 3x3 matrix of each atom that phonopy gives; 27 times 6 z-scores, Bonferroni."""
+        u = draws(PhononEnsemble([temperature], **OPTIONS), *aluminium, N_DRAWS)
+        blocks = phonopy_blocks(*aluminium, temperature)
+        z = [z_scores(u[:, 3 * i : 3 * i + 3], block) for i, block in enumerate(blocks)]
+        assert np.size(z) == 27 * 6
+        assert 2 * stats.norm.sf(np.abs(z).max()) * np.size(z) > FALSE_ALARM
 
-@pytest.mark.parametrize(
-    ("distribution", "sigma", "width"), [("uniform", 3**-0.5, 2.0), ("one_sided", 12**-0.5, 1.0)]
-)
-def test_random_amplitude(model, distribution, sigma, width):
-    """Variance sigma^2 (1 - 1/N) once the centre is removed; 5 standard errors are 1.2 %."""
-    u = displacements(random([0.3], distribution=distribution), model.ideal, N_DRAWS)
-    assert u.std() == pytest.approx(0.3 * sigma * np.sqrt(1 - 1 / 16), rel=0.006)
-    assert np.ptp(u, axis=1).max() == pytest.approx(0.3 * width, rel=0.02)
-    assert np.ptp(u, axis=1).max() <= 0.3 * width
+    @pytest.mark.parametrize(("statistics", "temperature"), [("quantum", 100.0), *THERMAL[3:]])
+    def test_sampler_of_phonopy(self, aluminium, statistics, temperature):
+        """Their 20,000 displacements and ours are of one distribution."""
+        ensemble = PhononEnsemble([temperature], statistics, **OPTIONS)
+        theirs = phonopy_sampler(*aluminium, statistics)
+        theirs.run(temperature, N_DRAWS, random_seed=1)
+        ours = draws(ensemble, *aluminium, N_DRAWS)
+        assert_same_distribution(ours, theirs.u.reshape(N_DRAWS, -1), hessian(aluminium[1]))
 
-
-@pytest.mark.parametrize("make", [phonon, random])
-def test_snapshot_depends_on_its_index_alone(make, model, pool):
-    """Not on how many are drawn, nor on the process (with its own hash seed and BLAS)."""
-    ensemble, crystal = make(), model if make is phonon else model.ideal
-    many = displacements(ensemble, crystal, 20)
-    np.testing.assert_array_equal(displacements(ensemble, crystal, 3), many[:3])
-    elsewhere = pool.submit(displacements, ensemble, crystal, 3).result()
-    np.testing.assert_array_equal(elsewhere, many[:3])
-    assert len(np.unique(many[:, 0, 0])) == 20
-
-
-@pytest.mark.parametrize("temperature", [300, np.float64(300.0)])
-def test_snapshot_does_not_depend_on_the_type_of_a_number(model, temperature):
-    np.testing.assert_array_equal(
-        displacements(phonon(), model, 2, parameter=temperature),
-        displacements(phonon(), model, 2, parameter=300.0),
-    )
-
-
-@pytest.mark.parametrize(
-    ("first", "second"),
-    [
-        ({"name": "NaCl"}, {"name": "NaBr"}),
-        ({"parameter": 0.1}, {"parameter": 0.2}),
-        ({"seed": 1}, {"seed": 2}),
-    ],
-)
-def test_groups_share_no_random_numbers(model, first, second):
-    """Correlation of 9600 pairs within 5/sqrt(9600), between groups and of shifted snapshots."""
-    u, v = (
-        displacements(
-            random(seed=d.get("seed", 1)),
-            model.ideal,
-            201,
-            d.get("name", "NaCl"),
-            d.get("parameter"),
+    @pytest.mark.parametrize(("statistics", "temperature"), [("quantum", 100.0), *THERMAL[3:]])
+    def test_phonon_rattle_of_hiphive(self, nacl, statistics, temperature):
+        """Their phonon rattle holds the centre of mass, and draws from NumPy's global stream."""
+        generation = pytest.importorskip("hiphive.structure_generation")
+        crystal, model = nacl
+        np.random.seed(1)  # noqa: NPY002  # hiphive takes no generator
+        found = generation.generate_phonon_rattled_structures(
+            model.ideal, model.force_constants, 5000, temperature, statistics == "quantum"
         )
-        for d in (first, second)
+        theirs = np.array([atoms.positions - model.ideal.positions for atoms in found])
+        theirs = (theirs - theirs.mean(axis=1, keepdims=True)).reshape(5000, -1)
+        ours = draws(PhononEnsemble([temperature], statistics, **OPTIONS), crystal, model, N_DRAWS)
+        assert_same_distribution(ours, theirs, hessian(model))
+
+    @pytest.mark.parametrize(("statistics", "temperature"), THERMAL)
+    def test_energy_of_each_mode(self, ag3sbr, statistics, temperature):
+        """kT/2 classically, hbar omega/4 coth(hbar omega/2kT) in quantum theory, hbar omega/4 at 0.
+
+        The sum of n squares over their mean is chi-square with n degrees of freedom.
+        """
+        crystal, model = ag3sbr
+        u = draws(PhononEnsemble([temperature], statistics, **OPTIONS), crystal, model, N_DRAWS)
+        quanta, vectors = normal_modes(model)
+        root = np.sqrt(np.repeat(model.ideal.get_masses(), 3))
+        hbar = units._hbar * units.J * units.s
+        energies = ((u * root) @ vectors * quanta / hbar) ** 2 / 2
+        expected = mode_energy(quanta, statistics, temperature)
+        p = both_tails(energies.sum(axis=0) / expected, stats.chi2(N_DRAWS))
+        assert p.shape == (117,)
+        assert p.min() * 117 > FALSE_ALARM
+
+    def test_equipartition(self, ag3sbr):
+        """Classically the energy of each snapshot in kT/2 is chi-square of 3N - 3."""
+        crystal, model = ag3sbr
+        u = draws(PhononEnsemble([500.0], "classical", **OPTIONS), crystal, model, N_DRAWS)
+        energy = ((u @ hessian(model)) * u).sum(axis=1) / 2
+        reduced = energy / (units.kB * 500 / 2)
+        assert stats.kstest(reduced, stats.chi2(117).cdf).pvalue > FALSE_ALARM
+
+    @pytest.mark.parametrize(("statistics", "temperature"), THERMAL[1:])
+    def test_recipe(self, ag3sbr, statistics, temperature):
+        """Paid labels hang on u = A z, z the standard normal numbers of the snapshot's own stream.
+
+        A is the symmetric square root, M^-1/2 (sum over modes of e sigma e^T).
+        """
+        crystal, model = ag3sbr
+        ensemble = PhononEnsemble([temperature], statistics, n_snapshots=1, seed=2511)
+        quanta, vectors = normal_modes(model)
+        hbar = units._hbar * units.J * units.s
+        sigma = np.sqrt(2 * mode_energy(quanta, statistics, temperature)) * hbar / quanta
+        root = np.sqrt(np.repeat(model.ideal.get_masses(), 3))
+        matrix = (vectors * sigma) @ vectors.T / root[:, None]
+        group = f"Ag3SBr/phonon/{temperature}"
+        ours = draws(ensemble, crystal, model, 150).reshape(150, 40, 3)
+        for k in (0, 1, 63, 64, 149):
+            key = (zlib.crc32(group.encode()), k)
+            rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence(2511, spawn_key=key)))
+            u = (matrix @ rng.standard_normal(120)).reshape(40, 3)
+            np.testing.assert_allclose(ours[k], u - u.mean(axis=0), atol=2e-6)
+
+    def test_statistics_and_rejection_draw_the_same_numbers(self, ag3sbr):
+        """Options that only judge a snapshot do not change it."""
+        plain = draws(PhononEnsemble([300.0], **OPTIONS), *ag3sbr, 64)
+        strict = PhononEnsemble([300.0], **OPTIONS | {"min_distance": 0.9, "n_snapshots": 9})
+        np.testing.assert_array_equal(draws(strict, *ag3sbr, 64), plain)
+
+    def test_permuted_atoms(self, nacl):
+        """Another order of the atoms: the same distribution, in that order."""
+        crystal, model = nacl
+        order = np.random.default_rng(0).permutation(16)
+        permuted = harmonic_model(
+            model.ideal[order], model.force_constants[np.ix_(order, order)], STABLE
+        )
+        u = draws(PhononEnsemble([300.0], **OPTIONS), crystal, permuted, N_DRAWS)
+        back = u.reshape(-1, 16, 3)[:, np.argsort(order)].reshape(-1, 48)
+        centre = centring(16)
+        assert_normal(back, centre @ phonopy_covariance(*nacl, 300.0) @ centre)
+
+    def test_rotated_crystal(self, ag3sbr):
+        """Displacements turn with it; silver's long axes tell."""
+        crystal, model = ag3sbr
+        turn = Rotation.from_euler("xyz", [0.3, 1.1, -0.7]).as_matrix()
+        ideal = model.ideal.copy()
+        ideal.set_cell(ideal.cell.array @ turn.T, scale_atoms=True)
+        rotated = harmonic_model(ideal, turn @ model.force_constants @ turn.T, STABLE)
+        u = draws(PhononEnsemble([300.0], **OPTIONS), crystal, rotated, N_DRAWS)
+        back = (u.reshape(-1, 40, 3) @ turn).reshape(-1, 120)
+        centre = centring(40)
+        assert_normal(back, centre @ phonopy_covariance(*ag3sbr, 300.0) @ centre)
+
+    @pytest.mark.filterwarnings("ignore:Warning. Point group symmetries")  # [2, 2, 4] has fewer
+    def test_larger_cell(self, nacl, central_springs):
+        """Modes of the small cell are modes of a large one: the mean over copies has C/n."""
+        small, model = nacl
+        large = replace(small, supercell_matrix=supercell_matrix([2, 2, 4]))
+        springs = central_springs(large.supercell, {2.8: 4.0, 2.8 * 2**0.5: 1.0})
+        larger = harmonic_model(large.supercell, springs, STABLE)
+        u = draws(PhononEnsemble([300.0], **OPTIONS), large, larger, N_DRAWS).reshape(-1, 32, 3)
+        mean = np.zeros((N_DRAWS, 16, 3))
+        for i, atom in enumerate(model.ideal):
+            steps = (larger.ideal.positions - atom.position) @ np.linalg.inv(model.ideal.cell)
+            copies = np.flatnonzero(np.abs(steps - steps.round()).max(axis=1) < 1e-6)
+            assert len(copies) == 2
+            mean[:, i] = u[:, copies].mean(axis=1)
+        centre = centring(16)
+        expected = centre @ phonopy_covariance(small, model, 300.0) @ centre / 2
+        assert_normal(mean.reshape(N_DRAWS, -1), expected)
+
+    def test_imaginary_modes_are_drawn_as_the_policy_says(self, rock_salt, unstable):
+        """Below the floor modes have its amplitude, above it their own."""
+        model = harmonic_model(rock_salt.supercell, unstable, Instabilities("floor", 2.0))
+        u = draws(PhononEnsemble([300.0], "classical", **OPTIONS), rock_salt, model, N_DRAWS)
+        root = np.sqrt(np.repeat(model.ideal.get_masses(), 3))
+        squares, vectors = np.linalg.eigh(hessian(model) / np.outer(root, root))
+        rigid = np.argsort(np.abs(squares))[:3]
+        squares, vectors = np.delete(squares, rigid), np.delete(vectors, rigid, axis=1)
+        floor = (2 * np.pi * 2.0 / (1e-12 * units.s)) ** 2  # in ASE's units of time
+        assert (squares < 0).any()
+        expected = units.kB * 300 / np.maximum(np.abs(squares), floor)
+        found = (((u * root) @ vectors) ** 2).sum(axis=0) / expected
+        assert both_tails(found, stats.chi2(N_DRAWS)).min() * 45 > FALSE_ALARM
+
+    @pytest.mark.parametrize("ensemble", [PhononEnsemble, MatchedEnsemble])
+    def test_refused_where_one_mode_moves_atoms_too_far(self, rock_salt, stable, ensemble):
+        soft = harmonic_model(rock_salt.supercell, stable / 3000, Instabilities("abs"))
+        with pytest.raises(ValueError, match=r"alone moves an atom by .* policy 'floor'"):
+            next(ensemble([600.0], **OPTIONS).snapshots(rock_salt, soft, 600.0))
+        next(ensemble([6.0], **OPTIONS).snapshots(rock_salt, soft, 6.0))
+
+    def test_statistics_error(self):
+        with pytest.raises(ValueError, match="'bose'; there are quantum, classical"):
+            PhononEnsemble([300.0], "bose", **OPTIONS)
+
+
+class TestSobol:
+    def test_variance(self, ag3sbr):
+        """Each entry is closer to phonopy's than independent draws would be, all told."""
+        u = draws(PhononEnsemble([300.0], draws="sobol", **OPTIONS), *ag3sbr, 4096)
+        centre = centring(40)
+        expected = centre @ phonopy_covariance(*ag3sbr, 300.0) @ centre
+        z = z_scores(u, expected)
+        assert 2 * stats.norm.sf(np.abs(z).max()) * z.size > FALSE_ALARM
+        np.testing.assert_allclose((u**2).mean(axis=0), np.diag(expected), rtol=0.02)
+        # Independent draws have a relative error of sqrt(2/4096) = 2.2 % each.
+        assert ((u**2).mean(axis=0) / np.diag(expected) - 1).std() < 0.011
+
+    def test_means_of_smooth_functions(self, aluminium):
+        """Harmonic energy and Debye-Waller factor: smaller errors than of independent draws.
+
+        Their means are 3N - 3 times kT/2, and exp(-q C q / 2) with phonopy's C. Ratios of mean
+        squared errors are 0.02 and 0.12 (100 seeds of 512 snapshots).
+        """
+        crystal, model = aluminium
+        q = 2 * np.pi / 4.05 * np.array([1.0, 1.0, 0.0])
+        covariance = phonopy_covariance(*aluminium, 300.0, "classical")
+        factor = np.exp(-(q @ covariance[:3, :3] @ q) / 2)
+        errors = {}
+        for kind in ("independent", "sobol"):
+            found = []
+            for seed in range(24):
+                options = OPTIONS | {"seed": seed, "draws": kind}
+                u = draws(PhononEnsemble([300.0], "classical", **options), crystal, model, 512)
+                energy = ((u @ hessian(model)) * u).sum(axis=1).mean() / (units.kB * 300)
+                found.append([energy - 78, np.cos(u.reshape(-1, 27, 3) @ q).mean() - factor])
+            errors[kind] = np.array(found)
+            mean, error = errors[kind].mean(axis=0), errors[kind].std(axis=0) / np.sqrt(24)
+            assert (np.abs(mean) < 5 * error).all()
+        squares = {kind: (e**2).mean(axis=0) for kind, e in errors.items()}
+        ratio = squares["sobol"] / squares["independent"]
+        assert ratio[0] < 0.1
+        assert ratio[1] < 0.4
+
+    @pytest.mark.parametrize("distribution", ["uniform", "one_sided", "gaussian"])
+    def test_random_displacements(self, nacl, distribution):
+        crystal, model = nacl
+        ensemble = RandomEnsemble([0.3], distribution, draws="sobol", **OPTIONS)
+        u = draws(ensemble, crystal, model.ideal, 4096)
+        sigma = {"uniform": 0.3 / 3**0.5, "one_sided": 0.3 / 12**0.5, "gaussian": 0.3}
+        expected = sigma[distribution] * (1 - 1 / 16) ** 0.5
+        np.testing.assert_allclose(u.std(axis=0), expected, rtol=0.012)
+        assert u.std() == pytest.approx(expected, rel=0.001)
+
+
+class TestAntithetic:
+    def test_odd_moments_vanish(self, ag3sbr):
+        """And the covariance is that of half as many draws."""
+        u = draws(PhononEnsemble([300.0], draws="antithetic", **OPTIONS), *ag3sbr, N_DRAWS)
+        np.testing.assert_allclose(u.mean(axis=0), 0, atol=2e-7)
+        np.testing.assert_allclose((u**3).mean(axis=0), 0, atol=1e-7)
+        centre = centring(40)
+        assert_normal(u[::2], centre @ phonopy_covariance(*ag3sbr, 300.0) @ centre)
+
+
+class TestMatched:
+    @pytest.mark.parametrize(("statistics", "temperature"), [THERMAL[0], THERMAL[1], THERMAL[3]])
+    def test_site(self, ag3sbr, statistics, temperature):
+        """The 3x3 blocks of phonopy and nothing between atoms, but for the centre that is held."""
+        covariance = phonopy_covariance(*ag3sbr, temperature, statistics)
+        blocks = covariance.reshape(40, 3, 40, 3)[range(40), :, range(40)]
+        if statistics == "quantum":
+            theirs = phonopy_blocks(*ag3sbr, temperature)
+            np.testing.assert_allclose(blocks, theirs, rtol=1e-5, atol=1e-9)
+        silver = np.linalg.eigvalsh(blocks[0])
+        assert silver.max() > 1.2 * silver.min()
+        ensemble = MatchedEnsemble([temperature], "site", statistics, **OPTIONS)
+        u = draws(ensemble, *ag3sbr, N_DRAWS)
+        centre = centring(40)
+        assert_normal(u, centre @ block_diagonal(blocks) @ centre)
+
+    def test_site_has_the_thermal_displacements(self, ag3sbr):
+        """Of each atom, but for one part in 40 that holding the centre takes from one of them."""
+        thermal = (draws(PhononEnsemble([300.0], **OPTIONS), *ag3sbr, N_DRAWS) ** 2).mean(axis=0)
+        site = (draws(MatchedEnsemble([300.0], **OPTIONS), *ag3sbr, N_DRAWS) ** 2).mean(axis=0)
+        for species in (slice(0, 72), slice(72, 96), slice(96, 120)):
+            assert site[species].mean() == pytest.approx(thermal[species].mean(), rel=1.5 / 40)
+
+    def test_global(self, ag3sbr):
+        """One variance; 3N - 3 of them make the thermal trace."""
+        trace = np.trace(phonopy_covariance(*ag3sbr, 300.0))
+        u = draws(MatchedEnsemble([300.0], "global", **OPTIONS), *ag3sbr, N_DRAWS)
+        assert_normal(u, trace / 117 * centring(40))
+
+    @pytest.mark.parametrize(("statistics", "temperature"), [THERMAL[0], THERMAL[1], THERMAL[3]])
+    def test_energy(self, ag3sbr, statistics, temperature):
+        """The harmonic energy is the thermal one; else it is "site"."""
+        crystal, model = ag3sbr
+        quanta, _ = normal_modes(model)
+        energy = mode_energy(quanta, statistics, temperature).sum()
+        covariance = phonopy_covariance(*ag3sbr, temperature, statistics)
+        site = block_diagonal(covariance.reshape(40, 3, 40, 3)[range(40), :, range(40)])
+        centre = centring(40)
+        expected = centre @ site @ centre
+        expected *= energy / (np.sum(hessian(model) * expected) / 2)
+        ensemble = MatchedEnsemble([temperature], "energy", statistics, **OPTIONS)
+        u = draws(ensemble, crystal, model, N_DRAWS)
+        assert_normal(u, expected)
+        found = ((u @ hessian(model)) * u).sum(axis=1) / 2
+        assert abs(found.mean() - energy) < 5 * found.std() / np.sqrt(N_DRAWS)
+
+    def test_uncorrelated_atoms_are_hotter(self, ag3sbr):
+        """Which is why equal displacements are not equal energies."""
+        crystal, model = ag3sbr
+        energies = {}
+        for match in ("site", "global", "energy"):
+            u = draws(MatchedEnsemble([300.0], match, "classical", **OPTIONS), crystal, model, 2000)
+            energies[match] = ((u @ hessian(model)) * u).sum(axis=1).mean() / 2
+        assert energies["energy"] == pytest.approx(117 * units.kB * 300 / 2, rel=0.02)
+        assert energies["global"] > 1.05 * energies["site"] > 1.1 * energies["energy"]
+
+    def test_own_random_numbers(self, ag3sbr):
+        """Not those of the thermal ensemble that it is compared with."""
+        thermal = draws(PhononEnsemble([300.0], **OPTIONS), *ag3sbr, 64)
+        site = draws(MatchedEnsemble([300.0], **OPTIONS), *ag3sbr, 64)
+        assert abs(np.corrcoef(thermal.ravel(), site.ravel())[0, 1]) < 5 / np.sqrt(64 * 117)
+
+    def test_error(self):
+        with pytest.raises(ValueError, match="'atom'; there are site, global, energy"):
+            MatchedEnsemble([300.0], "atom", **OPTIONS)
+
+
+class TestRandom:
+    @pytest.mark.parametrize(
+        ("distribution", "width", "fourth"),
+        [("uniform", 0.6, -1.2), ("one_sided", 0.3, -1.2), ("gaussian", 0.3 * 12**0.5, 0.0)],
     )
-    for a, b in ((u[1:], v[1:]), (u[1:], u[:-1])):
-        assert abs(np.corrcoef(a.ravel(), b.ravel())[0, 1]) < 5 / np.sqrt(9600)
+    def test_moments(self, nacl, distribution, width, fourth):
+        """Of x_i - <x> over N atoms: sigma^2 (1 - 1/N), odd ones 0, and the fourth cumulant.
 
+        Cumulants add, so the excess is k4 ((1 - 1/N)^4 + (N - 1) / N^4) over the square of
+        (1 - 1/N); errors from the scatter of 48 components.
+        """
+        crystal, model = nacl
+        u = draws(RandomEnsemble([0.3], distribution, **OPTIONS), crystal, model.ideal, N_DRAWS)
+        rest = 1 - 1 / 16
+        variance = width**2 / 12 * rest
+        excess = fourth * (rest**4 + 15 / 16**4) / rest**2
+        reduced = u / np.sqrt(variance)
+        expected = {1: 0, 2: 1, 3: 0, 4: 3 + excess}
+        for power, value in expected.items():
+            moments = (reduced**power).mean(axis=1)
+            error = moments.std() / np.sqrt(N_DRAWS)
+            if power % 2:  # atoms' displacements add up to zero
+                moments, error = (reduced[:, 0] ** power), (reduced[:, 0] ** power).std() / 141
+            assert abs(moments.mean() - value) < 5 * error
 
-def test_temperatures_share_no_random_numbers(model):
-    """Two classical temperatures on the same numbers would differ by a factor alone."""
-    ensemble = phonon([100.0, 400.0], statistics="classical")
-    u, v = (
-        displacements(ensemble, model, 200, parameter=t).reshape(200, -1) for t in (100.0, 400.0)
+    @pytest.mark.parametrize("distribution", ["uniform", "one_sided", "gaussian"])
+    def test_covariance(self, nacl, distribution):
+        """sigma^2 (delta_ij - 1/N): independent atoms and directions about their centre."""
+        crystal, model = nacl
+        u = draws(RandomEnsemble([0.3], distribution, **OPTIONS), crystal, model.ideal, N_DRAWS)
+        sigma = {"uniform": 0.3 / 3**0.5, "one_sided": 0.3 / 12**0.5, "gaussian": 0.3}
+        z = z_scores(u, sigma[distribution] ** 2 * centring(16))
+        # z of variances is narrower for uniform numbers, whose fourth moment is smaller.
+        assert 2 * stats.norm.sf(np.abs(z).max()) * z.size > FALSE_ALARM
+
+    def test_bounds(self, nacl):
+        """Two atoms differ by at most the width; 320,000 pairs come close to it."""
+        crystal, model = nacl
+        for distribution, width in (("uniform", 0.6), ("one_sided", 0.3)):
+            ensemble = RandomEnsemble([0.3], distribution, **OPTIONS)
+            u = draws(ensemble, crystal, model.ideal, N_DRAWS).reshape(-1, 16, 3)
+            assert 0.98 * width < np.ptp(u, axis=1).max() <= width + 2e-6
+
+    @pytest.mark.parametrize("distribution", ["uniform", "one_sided", "gaussian"])
+    def test_recipe(self, nacl, distribution):
+        """rng.uniform(low, a, 3N), or a standard_normal(3N), of the snapshot's own stream."""
+        crystal, model = nacl
+        ensemble = RandomEnsemble([0.4], distribution, n_snapshots=1, seed=2511)
+        ours = draws(ensemble, crystal, model.ideal, 150).reshape(150, 16, 3)
+        for k in (0, 1, 63, 64, 149):
+            key = (zlib.crc32(b"NaCl/random/0.4"), k)
+            rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence(2511, spawn_key=key)))
+            u = {
+                "uniform": lambda rng=rng: rng.uniform(-0.4, 0.4, 48),
+                "one_sided": lambda rng=rng: rng.uniform(0.0, 0.4, 48),
+                "gaussian": lambda rng=rng: 0.4 * rng.standard_normal(48),
+            }[distribution]().reshape(16, 3)
+            np.testing.assert_allclose(ours[k], u - u.mean(axis=0), rtol=0, atol=ROUNDING)
+
+    def test_published_distribution_is_the_default(self):
+        assert RandomEnsemble([0.2], **OPTIONS).distribution == "one_sided"
+
+    @pytest.mark.parametrize(
+        ("distribution", "largest"), [("uniform", 1.4), ("gaussian", 1.4), ("one_sided", 2.8)]
     )
-    u, v = (x @ np.diag(np.sqrt(np.repeat(model.ideal.get_masses(), 3))) for x in (u, v))
-    modes = [(x @ model.eigenvectors).ravel() * np.tile(model.frequencies, 200) for x in (u, v)]
-    assert abs(np.corrcoef(*modes)[0, 1]) < 5 / np.sqrt(9000)
+    def test_too_large(self, rock_salt, distribution, largest):
+        """More than half the shortest distance, 2.8 Ang: atoms could change places."""
+        below = RandomEnsemble([largest - 0.01], distribution, **OPTIONS)
+        next(below.batches("NaCl", rock_salt.supercell, largest - 0.01))
+        above = RandomEnsemble([largest + 0.01], distribution, **OPTIONS)
+        with pytest.raises(ValueError, match=r"half the shortest distance \(1.40 Ang\)"):
+            next(above.snapshots(rock_salt, rock_salt.supercell, largest + 0.01))
 
-
-def test_rejected_snapshots_keep_their_index(model):
-    """Exactly those with two atoms closer than the limit are rejected."""
-    streams = (random([0.5], min_distance=d).snapshots("NaCl", model.ideal, 0.5) for d in (0, 0.7))
-    everything, kept = (list(islice(stream, 60)) for stream in streams)
-    assert 5 < kept.count(None) < 55
-    for index, (before, snapshot) in enumerate(zip(everything, kept, strict=True)):
-        shortest = before.atoms.get_all_distances(mic=True)[np.triu_indices(16, 1)].min()
-        assert (snapshot is None) == (shortest < 0.7 * 2.8)
-        if snapshot:
-            np.testing.assert_array_equal(snapshot.atoms.positions, before.atoms.positions)
-            assert (snapshot.index, snapshot.seed, snapshot.parameter) == (index, 1, 0.5)
-    assert len({s.parent for s in everything}) == 60
-
-
-def test_ideal_crystal_travels_along(model):
-    """A displaced snapshot differs from its ideal crystal by the positions alone."""
-    snapshot = next(phonon().snapshots("NaCl", model, 300.0))
-    assert snapshot.ideal == model.ideal
-    assert compare_atoms(snapshot.atoms, model.ideal) == ["positions"]
-
-
-@pytest.mark.parametrize("make", [phonon, random])
-@pytest.mark.parametrize(
-    ("parameters", "named"),
-    [
-        ([], "s is empty"),
-        ([300.0, 300], "repeat a value"),
-        ([100.0, -1.0], "-1.0 .*; expected >"),
-        ([100.0, float("nan")], "nan .*; expected >"),
-    ],
-)
-def test_parameter_errors(make, parameters, named):
-    with pytest.raises(ValueError, match=named):
-        make(parameters)
+    def test_errors(self):
+        with pytest.raises(ValueError, match=r"0.0 Ang; expected > 0"):
+            RandomEnsemble([0.0], **OPTIONS)
+        with pytest.raises(ValueError, match="'normal'; there are uniform, one_sided, gaussian"):
+            RandomEnsemble([0.1], "normal", **OPTIONS)
 
 
 @pytest.mark.parametrize(
-    ("make", "wrong", "named"),
+    "ensemble",
     [
-        (phonon, {"statistics": "bose"}, "there are quantum, classical"),
-        (random, {"distribution": "normal"}, "there are uniform, one_sided"),
-        (random, {"amplitudes": [0.0]}, "0.0 Ang; expected > 0"),
-        (phonon, {"seed": -1}, "seed is -1"),
-        (random, {"seed": 1.5}, "seed is 1.5"),
+        PhononEnsemble([300.0], **OPTIONS),
+        PhononEnsemble([0.0], **OPTIONS),
+        PhononEnsemble([300.0], "classical", draws="sobol", **OPTIONS),
+        MatchedEnsemble([300.0], **OPTIONS),
+        MatchedEnsemble([300.0], "global", **OPTIONS),
+        MatchedEnsemble([300.0], "energy", **OPTIONS),
+        RandomEnsemble([0.3], "uniform", **OPTIONS),
+        RandomEnsemble([0.3], "one_sided", **OPTIONS),
+        RandomEnsemble([0.3], "gaussian", draws="antithetic", **OPTIONS),
     ],
+    ids=lambda ensemble: f"{ensemble.kind}-{ensemble.settings.get('match', ensemble.draws)}",
 )
-def test_setting_errors(make, wrong, named):
-    with pytest.raises(ValueError, match=named):
-        make(**wrong)
+def test_expected_displacements(ag3sbr, ensemble):
+    """What tables print beside the sampled ones: within 5 errors of them for each atom."""
+    crystal, model = ag3sbr
+    source = model if ensemble.temperatures else model.ideal
+    u = draws(ensemble, crystal, source, N_DRAWS).reshape(-1, 40, 3)
+    expected = ensemble.mean_square_displacements(source, ensemble.parameters[0])
+    found = (u**2).mean(axis=2)[::2]  # one of each mirror pair
+    error = found.std(axis=0) / np.sqrt(len(found))
+    assert expected.shape == (40,)
+    assert (np.abs(found.mean(axis=0) - expected) < 5.5 * error).all()
 
 
-def test_at_least_one_snapshot():
-    with pytest.raises(ValueError, match="n_snapshots is 0"):
-        RandomEnsemble([0.1], n_snapshots=0, seed=1)
+def test_expected_thermal_displacements(ag3sbr):
+    """Those of phonopy about the geometric centre."""
+    model = ag3sbr[1]
+    centre = centring(40)
+    covariance = centre @ phonopy_covariance(*ag3sbr, 300.0) @ centre
+    ensemble = PhononEnsemble([300.0], **OPTIONS)
+    found = ensemble.mean_square_displacements(model, 300.0)
+    expected = np.diag(covariance).reshape(40, 3).mean(axis=1)
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+class TestMode:
+    MODES = (0, 1, 7, 58, 116)
+
+    @pytest.mark.parametrize("statistics", ["classical", "quantum"])
+    @pytest.mark.parametrize("amplitude", [-2.0, 0.5, 1.0])
+    def test_energy_and_direction(self, ag3sbr, statistics, amplitude):
+        """Q^2 of the mean energy, and K u = omega^2 M u about the centre of mass."""
+        crystal, model = ag3sbr
+        ensemble = ModeEnsemble([amplitude], 300, self.MODES, statistics)
+        assert (ensemble.temperatures, ensemble.n_snapshots) == ([300.0], 5)
+        quanta, _ = normal_modes(model)
+        hbar = units._hbar * units.J * units.s
+        masses = np.repeat(model.ideal.get_masses(), 3)
+        snapshots = list(ensemble.snapshots(crystal, model, amplitude))
+        assert [s.index for s in snapshots] == list(self.MODES)
+        for mode, snapshot in zip(self.MODES, snapshots, strict=True):
+            u = (snapshot.atoms.positions - snapshot.ideal.positions).ravel()
+            energy = u @ hessian(model) @ u / 2
+            mean = mode_energy(quanta, statistics, 300.0)[mode]
+            assert energy == pytest.approx(amplitude**2 * mean, rel=1e-4)
+            by_atom = u.reshape(40, 3)
+            about_mass = (by_atom - np.average(by_atom, axis=0, weights=masses[::3])).ravel()
+            force = hessian(model) @ about_mass
+            inertia = (quanta[mode] / hbar) ** 2 * masses * about_mass
+            rounding = 2 * ROUNDING * np.abs(hessian(model)).sum(axis=1).max()
+            np.testing.assert_allclose(force, inertia, rtol=0, atol=rounding)
+            assert np.abs(force).max() > 100 * rounding
+
+    def test_modes_differ(self, ag3sbr):
+        """Mass-weighted displacements are orthogonal, also among modes of one frequency."""
+        model = ag3sbr[1]
+        ensemble = ModeEnsemble([1.0], 300, range(117))
+        found = [s.atoms.positions - s.ideal.positions for s in ensemble.snapshots(*ag3sbr, 1.0)]
+        u = np.reshape(found, (117, 120))
+        overlap = u @ hessian(model) @ u.T  # the same as mass-weighted, and blind to shifts
+        root = np.sqrt(np.diag(overlap))
+        np.testing.assert_allclose(overlap / np.outer(root, root), np.eye(117), atol=1e-4)
+
+    def test_sign(self, ag3sbr):
+        crystal, model = ag3sbr
+        up, down = (
+            next(ModeEnsemble([q], 300, [4]).snapshots(crystal, model, q)) for q in (1.5, -1.5)
+        )
+        np.testing.assert_allclose(
+            up.atoms.positions + down.atoms.positions, 2 * model.ideal.positions, atol=2 * ROUNDING
+        )
+        assert up.parent == down.parent  # a mode seen in training is not tested
+
+    @pytest.mark.parametrize(
+        ("wrong", "named"),
+        [
+            ({"amplitudes": []}, "amplitudes are"),
+            ({"amplitudes": [1, 0]}, "not 0"),
+            ({"amplitudes": [1, 1]}, "different"),
+            ({"modes": []}, "modes are"),
+            ({"modes": [-1]}, "different indices from 0"),
+            ({"modes": [2, 2]}, "different"),
+            ({"temperature": -1}, "-1 K; expected >= 0"),
+            ({"statistics": "bose"}, "there are quantum, classical"),
+        ],
+    )
+    def test_errors(self, wrong, named):
+        with pytest.raises(ValueError, match=named):
+            ModeEnsemble(**({"amplitudes": [1], "temperature": 300, "modes": [0]} | wrong))
+
+    def test_no_such_mode(self, nacl):
+        with pytest.raises(ValueError, match="has 45; NaCl has 45 modes, from 0 to 44"):
+            list(ModeEnsemble([1], 300, [45]).snapshots(*nacl, 1.0))
+
+
+def rebased(model: HarmonicModel) -> HarmonicModel:
+    """Other eigenvectors in each set of equal frequencies, as another library would give."""
+    rng = np.random.default_rng(3)
+    vectors = model.eigenvectors.copy()
+    edges = np.flatnonzero(np.diff(model.frequencies, prepend=-1e9, append=1e9) > 1e-4)
+    for start, stop in pairwise(edges):
+        turn = np.linalg.qr(rng.normal(size=(stop - start, stop - start))).Q
+        vectors[:, start:stop] = vectors[:, start:stop] @ turn
+    assert np.diff(edges).max() > 5
+    return replace(model, eigenvectors=vectors)
+
+
+class TestSpecial:
+    @pytest.mark.parametrize(("statistics", "temperature"), THERMAL)
+    def test_energy(self, ag3sbr, statistics, temperature):
+        """That of the whole ensemble, in one displacement."""
+        crystal, model = ag3sbr
+        quanta, _ = normal_modes(model)
+        expected = mode_energy(quanta, statistics, temperature).sum()
+        ensemble = SpecialEnsemble([temperature], statistics)
+        for snapshot in ensemble.snapshots(crystal, model, temperature):
+            u = (snapshot.atoms.positions - snapshot.ideal.positions).ravel()
+            assert u @ hessian(model) @ u / 2 == pytest.approx(expected, rel=1e-5)
+
+    def test_each_mode_has_its_standard_deviation(self, ag3sbr):
+        """In each set of g equal frequencies the squared amplitudes add up to g variances."""
+        crystal, model = ag3sbr
+        quanta, vectors = normal_modes(model)
+        snapshot = next(SpecialEnsemble([300.0]).snapshots(crystal, model, 300.0))
+        u = (snapshot.atoms.positions - snapshot.ideal.positions).ravel()
+        root = np.sqrt(np.repeat(model.ideal.get_masses(), 3))
+        hbar = units._hbar * units.J * units.s
+        energies = ((root * u) @ vectors * quanta / hbar) ** 2 / 2
+        edges = np.flatnonzero(np.diff(quanta, prepend=-1, append=1e9) > 1e-6)
+        assert len(edges) > 10
+        expected = mode_energy(quanta, "quantum", 300.0)
+        for start, stop in pairwise(edges):
+            found = energies[start:stop].sum()
+            assert found == pytest.approx(expected[start:stop].sum(), rel=1e-3)
+
+    def test_signs_alternate(self, central_springs):
+        """Along modes of different frequencies, from the lowest: a chain of unlike springs."""
+        ideal = Atoms("Cu4", [(x, 0, 0) for x in (0, 2.0, 4.1, 6.3)], cell=[9, 9, 9], pbc=True)
+        force_constants = np.zeros((4, 4, 3, 3))
+        stiff = np.diag([5.0, 3.0, 1.0])
+        for (i, j), k in {(0, 1): 1.0, (1, 2): 1.31, (2, 3): 1.73, (0, 3): 0.77}.items():
+            force_constants[[i, j], [j, i]] -= k * stiff
+            force_constants[[i, j], [i, j]] += k * stiff
+        model = harmonic_model(ideal, force_constants, STABLE)
+        crystal = Crystal("Cu4", ideal, supercell_matrix([1, 1, 1]))
+        snapshot = next(SpecialEnsemble([300.0]).snapshots(crystal, model, 300.0))
+        u = (snapshot.atoms.positions - ideal.positions).ravel()
+        canonical = model.canonical_eigenvectors()
+        amplitudes = canonical.T @ (u * np.sqrt(np.repeat(ideal.get_masses(), 3)))
+        assert np.diff(model.frequencies).min() > 1e-3
+        np.testing.assert_array_equal(np.sign(amplitudes), [1, -1, 1, -1, 1, -1, 1, -1, 1])
+
+    def test_mirror_image(self, ag3sbr):
+        crystal, model = ag3sbr
+        ensemble = SpecialEnsemble([300.0])
+        one, other = ensemble.snapshots(crystal, model, 300.0)
+        np.testing.assert_allclose(
+            one.atoms.positions + other.atoms.positions,
+            2 * model.ideal.positions,
+            atol=2 * ROUNDING,
+        )
+        assert one.parent == other.parent
+        assert (one.index, other.index, ensemble.n_snapshots) == (0, 1, 2)
+        np.testing.assert_allclose(
+            one.atoms.positions.mean(axis=0), model.ideal.positions.mean(axis=0), atol=ROUNDING
+        )
+
+    def test_too_hot(self, rock_salt, stable):
+        soft = harmonic_model(rock_salt.supercell, stable / 3000, Instabilities("abs"))
+        with pytest.raises(ValueError, match="alone moves an atom"):
+            next(SpecialEnsemble([600.0]).snapshots(rock_salt, soft, 600.0))
+
+    def test_errors(self):
+        with pytest.raises(ValueError, match="temperatures is empty"):
+            SpecialEnsemble([])
+        with pytest.raises(ValueError, match="there are quantum, classical"):
+            SpecialEnsemble([300.0], "bose")
+
+
+@pytest.mark.parametrize(
+    "ensemble",
+    [
+        PhononEnsemble([300.0], **OPTIONS),
+        MatchedEnsemble([300.0], **OPTIONS),
+        SpecialEnsemble([300.0]),
+        ModeEnsemble([1.0], 300, [0, 5, 40, 116]),
+    ],
+    ids=lambda ensemble: ensemble.kind,
+)
+def test_basis_of_equal_modes_changes_nothing(ag3sbr, ensemble):
+    """Linear algebra libraries choose it at will; a snapshot must not depend on it."""
+    crystal, model = ag3sbr
+    found = [
+        np.array(
+            [
+                s.atoms.positions
+                for s in islice(ensemble.snapshots(crystal, m, ensemble.parameters[0]), 4)
+            ]
+        )
+        for m in (model, rebased(model))
+    ]
+    np.testing.assert_allclose(*found, atol=1.1e-6)

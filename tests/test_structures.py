@@ -146,3 +146,43 @@ def test_relative_paths_start_where_the_command_was_typed(tmp_path, monkeypatch)
     monkeypatch.chdir(tmp_path)  # the host changes into the run folder
     crystal = StructureFile("POSCAR", [1, 1, 1], work_dir=str(tmp_path / "there")).crystals[0]
     assert crystal.name == "Cu"
+
+
+def hcp() -> Atoms:
+    return bulk("Mg", "hcp", a=3.21, c=5.21)
+
+
+@pytest.mark.parametrize(
+    ("atoms", "expected"),
+    [
+        (antiperovskite("Ag3SBr"), "Pm-3m (221)"),
+        (bulk("NaCl", "rocksalt", a=5.6), "Fm-3m (225)"),
+        (bulk("NaCl", "rocksalt", a=5.6, cubic=True), "Fm-3m (225)"),
+        (bulk("Cu"), "Fm-3m (225)"),
+        (bulk("Fe"), "Im-3m (229)"),
+        (bulk("Si"), "Fd-3m (227)"),
+        (bulk("GaAs", "zincblende", a=5.65), "F-43m (216)"),
+        (bulk("ZnO", "wurtzite", a=3.25, c=5.2), "P6_3mc (186)"),
+        (hcp(), "P6_3/mmc (194)"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else None,
+)
+def test_space_group(atoms, expected):
+    """As in the textbooks, in the primitive and in the conventional cell."""
+    assert Crystal("crystal", atoms, supercell_matrix([2, 2, 2])).space_group == expected
+
+
+@pytest.mark.filterwarnings("ignore:Warning. Point group symmetries")
+def test_space_group_is_that_of_the_crystal():
+    """Not of the supercell, which may have less; and it knows of species and strain."""
+    atoms = antiperovskite("Ag3SBr", 4.8)
+    assert Crystal("long", atoms, supercell_matrix([1, 1, 3])).space_group == "Pm-3m (221)"
+    longer = atoms.copy()
+    longer.set_cell([4.8, 4.8, 4.9], scale_atoms=True)
+    assert Crystal("longer", longer, supercell_matrix([1, 1, 1])).space_group == "P4/mmm (123)"
+    displaced = atoms.copy()
+    displaced.positions[3, 2] += 0.1  # sulfur towards one silver
+    assert Crystal("polar", displaced, supercell_matrix([1, 1, 1])).space_group == "P4mm (99)"
+    other = atoms.copy()
+    other.symbols[0] = "Cu"
+    assert Crystal("mixed", other, supercell_matrix([1, 1, 1])).space_group == "P4/mmm (123)"
