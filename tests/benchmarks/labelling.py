@@ -11,11 +11,11 @@ from pathlib import Path
 
 import loky
 
-from schnetpack_phonon.tight_binding import TightBinding
 from schnetpack_phonon.ensembles import RandomEnsemble
 from schnetpack_phonon.label_store import LabelStore
 from schnetpack_phonon.labelling import Labeller, label_job, process_pool
 from schnetpack_phonon.structures import Antiperovskites
+from schnetpack_phonon.tight_binding import TightBinding
 
 LABELS_PER_WORKER = 12
 
