@@ -215,15 +215,15 @@ class _Generation:
 
     def _report(self, crystals: Sequence[Crystal], models: Models) -> None:
         """Logs what the modes are like and keeps the force constants for phonopy."""
-        known: set[int] = set()
         for crystal in crystals:
-            for (name, temperature), model in models.items():
-                if name != crystal.name or id(model) in known:
-                    continue
-                known.add(id(model))  # one model may serve all temperatures
+            # One model may serve all temperatures.
+            own = {
+                id(model): (t, model) for (name, t), model in models.items() if name == crystal.name
+            }
+            for temperature, model in own.values():
                 log.info(
                     "%s: %d of %d modes imaginary, the lowest at %.2f THz; %s, %d changed",
-                    name,
+                    crystal.name,
                     model.n_imaginary,
                     model.frequencies.size,
                     model.frequencies.min(),
@@ -231,8 +231,8 @@ class _Generation:
                     model.n_changed,
                 )
                 key = settings_hash([_plain(crystal), *self._phonon_settings()])[:9]
-                suffix = f"-{temperature:g}K" if model.renormalization else ""
-                folder = self.datapath.parent / "phonons" / f"{name}-{key}{suffix}"
+                suffix = f"-{temperature:g}K" if len(own) > 1 or model.renormalization else ""
+                folder = self.datapath.parent / "phonons" / f"{crystal.name}-{key}{suffix}"
                 save_phonopy(crystal, model.force_constants, folder / "phonopy_params.yaml")
 
     def _phonon_settings(self) -> list[dict[str, Any]]:

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import count
-from types import MappingProxyType
 from typing import Any, Protocol, TypeAlias
 
 import numpy as np
@@ -62,7 +61,7 @@ class Snapshot:
     seed: int
     index: int
     parent: str
-    phonons: Mapping[str, str | int | float] = MappingProxyType({})
+    phonons: Mapping[str, str | int | float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

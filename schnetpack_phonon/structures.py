@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,11 +67,14 @@ class Crystal:
 
         phonopy's default ("auto") would fold an ordered alloy to a smaller cell.
         """
-        return Phonopy(
-            to_phonopy(self.unitcell),
-            supercell_matrix=np.array(self.supercell_matrix),
-            primitive_matrix="P",
-        )
+        with warnings.catch_warnings():
+            # True of every supercell that is longer in one direction, and of no consequence here.
+            warnings.filterwarnings("ignore", ".*Point group symmetries of supercell and primitive")
+            return Phonopy(
+                to_phonopy(self.unitcell),
+                supercell_matrix=np.array(self.supercell_matrix),
+                primitive_matrix="P",
+            )
 
     @property
     def space_group(self) -> str:

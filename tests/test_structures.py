@@ -186,3 +186,8 @@ def test_space_group_is_that_of_the_crystal():
     other = atoms.copy()
     other.symbols[0] = "Cu"
     assert Crystal("mixed", other, supercell_matrix([1, 1, 1])).space_group == "P4/mmm (123)"
+
+
+def test_longer_supercell_is_made_without_a_warning():
+    crystal = Crystal("Ag3SBr", antiperovskite("Ag3SBr"), supercell_matrix([1, 1, 2]))
+    assert len(crystal.supercell) == 10

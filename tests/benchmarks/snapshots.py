@@ -8,7 +8,7 @@ rates), and to phonopy's sampler. Memory is what Python and NumPy allocate from 
 stream on, while so many snapshots are drawn.
 
     OMP_NUM_THREADS=1 python -m tests.benchmarks.snapshots            40, 320 and 1080 atoms
-    OMP_NUM_THREADS=1 python -m tests.benchmarks.snapshots --large    4000 too: minutes, 10 GB
+    OMP_NUM_THREADS=1 python -m tests.benchmarks.snapshots --large    4000 too: 10 minutes, 25 GB
 """
 
 import argparse
