@@ -252,7 +252,7 @@ def convergence(history: pd.DataFrame, title: str) -> Figure:
     left.plot(n, history["lowest"], color=COLORS[1], label="lowest fitted", **style)
     left.axhline(0, color="0.5", linewidth=0.6)
     left.set_ylabel("frequency (THz)")
-    left.legend(frameon=False, fontsize="small")
+    left.legend(frameon=False, fontsize="small", loc="upper right")
     middle.plot(n, 1e3 * history["free_energy"], color=COLORS[2], **style)
     middle.set_ylabel("free energy (meV/atom)")
     right.plot(n, history["effective_samples"], color=COLORS[3], **style)
