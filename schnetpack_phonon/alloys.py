@@ -111,7 +111,9 @@ class _Sublattice:
     def pattern(self, stream: np.random.Generator, fraction: float | None) -> np.ndarray:
         """True where the second element sits, shape=(n_sites,)."""
         n_sites = len(self.sites)
-        n_second = stream.integers(n_sites + 1) if fraction is None else fraction * n_sites
+        if fraction is None:
+            fraction = int(stream.integers(n_sites + 1)) / n_sites
+        n_second = fraction * n_sites
         if abs(n_second - round(n_second)) > 1e-6:
             raise ValueError(
                 f"a fraction of {fraction} is {n_second:g} of {n_sites} sites of {self.name}; "

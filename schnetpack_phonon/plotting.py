@@ -248,7 +248,7 @@ def convergence(history: pd.DataFrame, title: str) -> Figure:
     figure = Figure(figsize=(7.2, 2.6), layout="constrained")
     left, middle, right = figure.subplots(1, 3)
     n, style = history["n_forces"], {"marker": "o", "markersize": 3, "linewidth": 1}
-    left.plot(n, history["deviation"], color=COLORS[0], label="rms(fitted − sampled)", **style)
+    left.plot(n, history["deviation"], color=COLORS[0], label="rms deviation", **style)
     left.plot(n, history["lowest"], color=COLORS[1], label="lowest fitted", **style)
     left.axhline(0, color="0.5", linewidth=0.6)
     left.set_ylabel("frequency (THz)")

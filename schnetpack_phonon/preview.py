@@ -170,12 +170,9 @@ def _distances(snapshots: Sequence[Snapshot]) -> Iterator[pd.DataFrame]:
 
 def _page(found: Preview, pictures: Sequence[str]) -> str:
     groups = found.groups
-    wide = found.displacements.assign(
-        text=[
-            f"{row.rms:.3f}" + ("" if np.isnan(row.theory) else f" ({row.theory:.3f})")
-            for row in found.displacements.itertuples()
-        ]
-    )
+    wide = found.displacements
+    expected = wide["theory"].map(lambda x: "" if np.isnan(x) else f" ({x:.3f})")
+    wide = wide.assign(text=wide["rms"].map("{:.3f}".format) + expected)
     lines = [
         "# Ensemble before labelling",
         "",

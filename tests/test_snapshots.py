@@ -415,6 +415,25 @@ def test_acceptance_by_brute_force(crystal, min_distance, max_displacement):
     )
 
 
+def test_distant_atoms_that_meet():
+    """Half-way between sites 6 Ang apart, after snapshots that moved little."""
+    sites = [(0, 0, 0), (1, 0, 0), (0, 7, 0), (6, 7, 0)]
+    ideal = Atoms("Cu4", sites, cell=[15, 16, 17], pbc=True)
+    accept = Acceptance(ideal, 0.5, None)
+    np.testing.assert_array_equal(accept(ideal.positions[None]), [True])
+    meeting = ideal.positions + np.array([[[0, 0, 0], [0, 0, 0], [2.9, 0, 0], [-2.9, 0, 0]]])
+    passing = ideal.positions + np.array([[[0, 0, 0], [0, 0, 0], [2.9, 0.5, 0], [-2.9, 0, 0]]])
+    np.testing.assert_array_equal(accept(np.concatenate([meeting, passing])), [False, True])
+    across = ideal.positions + np.array([[[0, 0, 0], [0, 0, 0], [-4.4, 0, 0], [4.4, 0, 0]]])
+    np.testing.assert_array_equal(accept(across), [False])  # through the face of the cell
+
+
+def test_own_images_are_no_neighbours():
+    """They move along, however near."""
+    ideal = Atoms("Cu2", [(0, 0, 0), (0, 5, 0)], cell=[2, 20, 20], pbc=True)
+    np.testing.assert_array_equal(Acceptance(ideal, 0.9, None)(ideal.positions[None]), [True])
+
+
 def test_acceptance_of_one_atom():
     """It has no other to come close to; its own images move with it."""
     ideal = bulk("Cu")
