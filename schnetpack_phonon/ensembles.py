@@ -286,6 +286,12 @@ class ModeEnsemble(_Displaced):
             )
         vectors = source.canonical_eigenvectors()
         sigma = source.mode_amplitudes(self._temperature, self.statistics)
+        if still := [mode for mode in self.modes if sigma[mode] == 0]:
+            raise ValueError(
+                f"mode {still[0]} of {crystal.name} ({source.frequencies[still[0]]:.2f} THz) does "
+                f"not move at {self._temperature:g} K with policy {source.policy!r}: take other "
+                "modes, or policy 'floor' or 'abs'"
+            )
         root = np.sqrt(np.repeat(source.ideal.get_masses(), 3))
         for mode in self.modes:
             u = (parameter * sigma[mode] * vectors[:, mode] / root).reshape(-1, 3)

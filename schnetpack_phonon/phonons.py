@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from ase import Atoms
-from ase.geometry import get_distances
+from ase.neighborlist import neighbor_list
 from phonopy.physical_units import get_physical_units
 from scipy import constants
 
@@ -324,5 +324,12 @@ def to_blocks(matrix: np.ndarray) -> np.ndarray:
 
 def shortest_distance(atoms: Atoms) -> float:
     """Shortest distance between two different atoms of the cell, periodic images included."""
-    _, distances = get_distances(atoms.positions, cell=atoms.cell, pbc=atoms.pbc)
-    return float(distances[np.triu_indices(len(atoms), 1)].min(initial=np.inf))
+    if len(atoms) < 2:
+        return np.inf
+    cutoff = 2.0
+    while True:  # neighbours in reach, not all pairs: 1 GB at 1,080 atoms
+        i, j, distances = neighbor_list("ijd", atoms, cutoff)
+        distances = distances[i != j]
+        if distances.size:
+            return float(distances.min())
+        cutoff *= 1.5

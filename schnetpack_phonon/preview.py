@@ -15,7 +15,7 @@ from ase.neighborlist import neighbor_list
 from schnetpack_phonon import plotting
 from schnetpack_phonon.dispersion import dispersion
 from schnetpack_phonon.force_constants import Models
-from schnetpack_phonon.phonons import HarmonicModel, to_matrix
+from schnetpack_phonon.phonons import HarmonicModel, shortest_distance, to_matrix
 from schnetpack_phonon.snapshots import (
     Ensemble,
     Group,
@@ -116,8 +116,8 @@ def _draw_models(folder: Path, crystal: Crystal, models: Models) -> list[str]:
 def _summary(group: Group, snapshots: Sequence[Snapshot], u: np.ndarray) -> dict[str, float]:
     row = {
         "n_snapshots": len(snapshots),
-        "shortest_distance": min(_shortest(s.atoms) for s in snapshots),
-        "ideal_distance": _shortest(snapshots[0].ideal),
+        "shortest_distance": min(shortest_distance(s.atoms) for s in snapshots),
+        "ideal_distance": shortest_distance(snapshots[0].ideal),
         "largest_displacement": float(np.linalg.norm(u, axis=2).max()),
     }
     if isinstance(group.source, HarmonicModel):
@@ -126,15 +126,6 @@ def _summary(group: Group, snapshots: Sequence[Snapshot], u: np.ndarray) -> dict
         energy = 0.5 * ((flat @ stiffness) * flat).sum(axis=1).mean()
         row["harmonic_energy"] = 1e3 * energy / u.shape[1]
     return row
-
-
-def _shortest(atoms: Atoms) -> float:
-    cutoff = 2.0
-    while True:
-        distances = neighbor_list("d", atoms, cutoff)
-        if distances.size:
-            return float(distances.min())
-        cutoff *= 1.5
 
 
 def _displacements(group: Group, ideal: Atoms, u: np.ndarray) -> Iterator[dict[str, object]]:
@@ -154,7 +145,7 @@ def _distances(snapshots: Sequence[Snapshot]) -> Iterator[pd.DataFrame]:
     """Lengths of the bonds of the ideal crystal's first shells, a table for each pair."""
     ideal = snapshots[0].ideal
     symbols = np.array(ideal.get_chemical_symbols())
-    i, j, d, shift = neighbor_list("ijdS", ideal, _REACH * _shortest(ideal))
+    i, j, d, shift = neighbor_list("ijdS", ideal, _REACH * shortest_distance(ideal))
     once = i < j
     i, j, d, shift = i[once], j[once], d[once], shift[once]
     pairs = np.array(["–".join(sorted(pair)) for pair in zip(symbols[i], symbols[j], strict=True)])

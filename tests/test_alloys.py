@@ -65,7 +65,6 @@ def families(shape: tuple[int, int, int]) -> dict[tuple[bool, ...], frozenset]:
 @pytest.mark.parametrize(
     ("shape", "n_families"), [((2, 2, 2), 22), ((2, 2, 1), 6), ((2, 1, 1), 3), ((3, 2, 1), 13)]
 )
-@pytest.mark.filterwarnings("ignore:Warning. Point group symmetries")  # of cells that are no cubes
 def test_equivalent_arrangements_share_a_parent(monkeypatch, many, shape, n_families):
     """All of them: 2x2x2 has 22, as many as there are two-colourings of the corners of a cube."""
     expected = families(shape)

@@ -288,7 +288,6 @@ class TestPhonon:
         centre = centring(40)
         assert_normal(back, centre @ phonopy_covariance(*ag3sbr, 300.0) @ centre)
 
-    @pytest.mark.filterwarnings("ignore:Warning. Point group symmetries")  # [2, 2, 4] has fewer
     def test_larger_cell(self, nacl, central_springs):
         """Modes of the small cell are modes of a large one: the mean over copies has C/n."""
         small, model = nacl
@@ -644,6 +643,13 @@ class TestMode:
     def test_no_such_mode(self, nacl):
         with pytest.raises(ValueError, match="has 45; NaCl has 45 modes, from 0 to 44"):
             list(ModeEnsemble([1], 300, [45]).snapshots(*nacl, 1.0))
+
+    def test_frozen_mode(self, rock_salt, unstable):
+        """Its snapshot would be the ideal crystal."""
+        model = harmonic_model(rock_salt.supercell, unstable, Instabilities("freeze", 2.0))
+        with pytest.raises(ValueError, match=r"mode 0 of NaCl \(-.* THz\) does not move at 300 K"):
+            list(ModeEnsemble([1], 300, [44, 0]).snapshots(rock_salt, model, 1.0))
+        assert len(list(ModeEnsemble([1], 300, [44]).snapshots(rock_salt, model, 1.0))) == 1
 
 
 def rebased(model: HarmonicModel) -> HarmonicModel:
