@@ -35,6 +35,8 @@ class StrainedEnsemble:
     kind = "strained"
 
     def __init__(self, base: Ensemble, strain: float, seed: int):
+        if list(base.members) != [base]:
+            raise ValueError("data.ensemble.base is a mixture; strain its members one by one")
         if not 0 < strain < 0.2:
             raise ValueError(f"data.ensemble.strain is {strain}; expected 0 < strain < 0.2")
         self.base = base
@@ -122,6 +124,8 @@ class MixtureEnsemble:
             raise ValueError(
                 f"data.ensemble.fractions are {dict(fractions)}; expected positive ones of sum 1"
             )
+        if any(list(ensemble.members) != [ensemble] for ensemble in ensembles.values()):
+            raise ValueError("data.ensemble.ensembles has a mixture in a mixture; name its members")
         self.fractions = {name: float(f) for name, f in fractions.items()}
         self.n_snapshots = n_snapshots
         for name, ensemble in ensembles.items():

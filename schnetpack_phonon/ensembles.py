@@ -93,18 +93,23 @@ class MatchedEnsemble(_Thermal):
 
     def _matrix(self, source: HarmonicModel, parameter: float) -> np.ndarray:
         source.check_amplitudes(parameter, self.statistics)
-        thermal = source.covariance(parameter, self.statistics)
         n_atoms = len(source.ideal)
+        thermal = source.covariance(parameter, self.statistics)
+        # As snapshots have it: the geometric centre is held.
+        held = np.kron(np.eye(n_atoms) - 1 / n_atoms, np.eye(3))
+        target = held @ thermal @ held
         if self.match == "global":
-            # The centre of mass is held, which takes 3 of 3N degrees of freedom.
-            return np.sqrt(np.trace(thermal) / (3 * n_atoms - 3)) * np.eye(3 * n_atoms)
-        blocks = thermal.reshape(n_atoms, 3, n_atoms, 3)[
-            np.arange(n_atoms), :, np.arange(n_atoms), :
-        ]
+            return np.sqrt(np.trace(target) / (3 * n_atoms - 3)) * np.eye(3 * n_atoms)
+        atom = np.arange(n_atoms)
+        blocks = target.reshape(n_atoms, 3, n_atoms, 3)[atom, :, atom, :]
+        if n_atoms > 2:
+            # Holding the centre of independent atoms turns D_i into (1 - 2/N) D_i + sum D / N^2.
+            total = blocks.sum(axis=0) / (1 - 1 / n_atoms)
+            blocks = (blocks - total / n_atoms**2) / (1 - 2 / n_atoms)
         values, vectors = np.linalg.eigh(blocks)
         roots = np.einsum("nij,nj,nkj->nik", vectors, np.sqrt(values.clip(0)), vectors)
         diagonal = np.zeros((n_atoms, 3, n_atoms, 3))
-        diagonal[np.arange(n_atoms), :, np.arange(n_atoms), :] = roots
+        diagonal[atom, :, atom, :] = roots
         matrix = diagonal.reshape(3 * n_atoms, 3 * n_atoms)
         if self.match == "energy":
             stiffness = to_matrix(source.sampled_force_constants)
