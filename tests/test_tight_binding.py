@@ -8,6 +8,7 @@ from ase.calculators.calculator import CalculationFailed
 from tblite.ase import TBLite
 
 from schnetpack_phonon import properties
+from schnetpack_phonon.labelling import process_pool
 from schnetpack_phonon.structures import antiperovskite
 from schnetpack_phonon.tight_binding import TightBinding
 
@@ -68,11 +69,15 @@ def test_halogen_bonds_where_builtin_gfn1_is_refused():
     assert halogen_bond_energy(antiperovskite("Li3SI", 4.6).repeat((2, 1, 1))) < -10
 
 
-def test_tblite_beside_torch(pool, magnesia):
-    """In a worker of a process that loaded torch, whose libgomp can keep tblite from loading."""
+def test_tblite_beside_torch(magnesia):
+    """In a worker of a process that loaded torch, whose libgomp can keep tblite from loading.
+
+    A pool of its own: jobs of other tests load torch in the workers of the shared one.
+    """
     import torch  # noqa: F401
 
-    labels = pool.submit(TightBinding().label, magnesia).result()
+    with process_pool(max_workers=1) as pool:
+        labels = pool.submit(TightBinding().label, magnesia).result()
     np.testing.assert_allclose(
         labels[properties.energy], TightBinding().label(magnesia)[properties.energy]
     )
