@@ -24,6 +24,15 @@ from schnetpack_phonon import properties
 
 Labels = dict[str, np.ndarray]
 
+FORCE_LABELS = (
+    properties.energy,
+    properties.energy_per_atom,
+    properties.forces,
+    properties.stress,
+    properties.hydrostatic_stress,
+)
+EDGE_LABELS = (properties.band_gap, properties.vbm, properties.cbm)
+
 
 class UnavailableError(Exception):
     """A code is not installed on this machine, or not in the version that was asked for."""
@@ -142,13 +151,7 @@ class AseCalculator:
         min_atoms: smallest cell accepted.
     """
 
-    properties = (
-        properties.energy,
-        properties.energy_per_atom,
-        properties.forces,
-        properties.stress,
-        properties.hydrostatic_stress,
-    )
+    properties = FORCE_LABELS
 
     def __init__(self, factory: Callable[[], Calculator], min_atoms: int = 1):
         self.factory = factory

@@ -1,4 +1,4 @@
-"""DFT labels with CP2K: its input, its output, and the calculator around both.
+"""DFT labels with CP2K: its input and the calculator that writes it.
 
 Gaussian and plane waves with GTH pseudopotentials, serial, one process a structure. On Debian and
 Ubuntu ``apt-get install cp2k libopenblas0-openmp`` is all that is needed (the second halves the
@@ -7,35 +7,23 @@ time).
 
 from __future__ import annotations
 
-import logging
-import os
 import re
 import subprocess
-import tempfile
 from collections.abc import Sequence
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from ase import Atoms
-from ase.calculators.calculator import CalculationFailed, Calculator
-from ase.units import Bohr, GPa, Hartree
 
 from schnetpack_phonon import properties
-from schnetpack_phonon.calculators import (
-    Labels,
-    UnavailableError,
-    as_ase_calculator,
-    labels_from_results,
-)
-
-log = logging.getLogger(__name__)
+from schnetpack_phonon.cp2k_output import read_output, read_version
+from schnetpack_phonon.external_code import ExternalCode
 
 FUNCTIONALS = {"PBE": "ORIG", "PBEsol": "PBESOL", "revPBE": "REVPBE"}
 
 
-class CP2K:
+class CP2K(ExternalCode):
     """DFT with CP2K: energy, forces, analytical stress and the Kohn-Sham band edges.
 
     The gap is the lowest conduction level minus the highest valence level over the k-points of
@@ -61,17 +49,12 @@ class CP2K:
             Given, labels that are in a store are found on machines without CP2K.
     """
 
+    name = "CP2K"
+    install = "Debian, Ubuntu: apt-get install cp2k"
     properties = (
-        properties.energy,
-        properties.energy_per_atom,
-        properties.forces,
-        properties.stress,
-        properties.hydrostatic_stress,
-        properties.band_gap,
+        *ExternalCode.properties,
         properties.band_gap_gamma,
         properties.partial_occupation,
-        properties.vbm,
-        properties.cbm,
     )
 
     def __init__(
@@ -91,6 +74,7 @@ class CP2K:
         time_limit: float = 3600.0,
         version: str | None = None,
     ):
+        super().__init__(command, mixing, time_limit, version)
         if functional not in FUNCTIONALS:
             raise ValueError(
                 f"unknown functional {functional!r}; there are {', '.join(FUNCTIONALS)}"
@@ -99,7 +83,7 @@ class CP2K:
             raise ValueError(f"kpoints is {list(kpoints)}; expected three integers >= 1")
         if added_mos < 1:
             raise ValueError(f"added_mos is {added_mos}; a gap needs an empty band: >= 1")
-        if not mixing or min(mixing) < 0.1 or max(mixing) > 1:
+        if min(mixing) < 0.1:
             # CP2K judges convergence by the mixed density, whose change shrinks with the parameter.
             raise ValueError(
                 f"mixing is {list(mixing)}; expected parameters between 0.1 and 1: with a smaller "
@@ -115,10 +99,6 @@ class CP2K:
         self.eps_scf = float(eps_scf)
         self.electronic_temperature = float(electronic_temperature)
         self.added_mos = added_mos
-        self.mixing = tuple(float(x) for x in mixing)
-        self.command = command
-        self.time_limit = float(time_limit)
-        self.version = version
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -136,38 +116,26 @@ class CP2K:
             "added_mos": self.added_mos,
         }
 
-    @property
-    def code_version(self) -> str:
-        return f"CP2K {self.version or self._installed_version}"
-
-    @cached_property
-    def _installed_version(self) -> str:
-        try:
-            text = subprocess.check_output([self.command, "--version"], text=True, timeout=60)
-        except (OSError, subprocess.SubprocessError) as error:
-            raise UnavailableError(
-                f"cannot run {self.command!r} ({error}): install CP2K (Debian, Ubuntu: apt-get "
-                "install cp2k) or set data.calculator.command"
-            ) from error
+    def ask_version(self) -> str:
+        text = subprocess.check_output([*super().arguments(), "--version"], text=True, timeout=60)
         match = re.search(r"CP2K version (\S+)", text)
         if match is None:
-            raise UnavailableError(
-                f"{self.command!r} does not answer --version as CP2K does: {text!r}"
-            )
+            raise ValueError(f"it does not answer --version as CP2K does: {text!r}")
         return match[1]
 
-    def check(self, atoms: Atoms) -> None:
-        _ = self.code_version
-        if not atoms.pbc.all():
-            raise ValueError(f"{atoms.get_chemical_formula()} is not periodic in 3 directions")
+    def arguments(self) -> list[str]:
+        return [*super().arguments(), "-i", "label.inp", "-o", "label.out"]
 
-    def ase_calculator(self) -> Calculator:
-        return as_ase_calculator(self._results)
+    def write_input(self, folder: Path, atoms: Atoms, mixing: float) -> None:
+        (folder / "label.inp").write_text(self.input_text(atoms, mixing))
 
-    def label(self, atoms: Atoms) -> Labels:
-        return labels_from_results(atoms, self._results(atoms))
+    def read_output(self, folder: Path, atoms: Atoms) -> dict[str, Any]:
+        return read_output(folder, atoms)
 
-    def input_text(self, atoms: Atoms, mixing: float | None = None) -> str:
+    def read_version(self, folder: Path) -> str:
+        return read_version(folder)
+
+    def input_text(self, atoms: Atoms, mixing: float) -> str:
         """CP2K input for energy, forces, stress and band edges of one structure."""
         rows = zip("ABC", atoms.cell.array, strict=True)
         cell = "\n".join(f"      {name} {_numbers(row)}" for name, row in rows)
@@ -191,150 +159,8 @@ class CP2K:
             eps_scf=self.eps_scf,
             electronic_temperature=self.electronic_temperature,
             added_mos=self.added_mos,
-            mixing=self.mixing[0] if mixing is None else mixing,
+            mixing=mixing,
         )
-
-    def _results(self, atoms: Atoms) -> dict[str, Any]:
-        if self.version is not None and self.version != self._installed_version:
-            raise UnavailableError(
-                f"labels of CP2K {self.version} are asked for and {self.command!r} is "
-                f"{self._installed_version}: set data.calculator.version=null to use it, which "
-                "computes all labels anew"
-            )
-        for attempt, mixing in enumerate(self.mixing):
-            with tempfile.TemporaryDirectory(prefix="cp2k-") as folder:
-                (Path(folder) / "label.inp").write_text(self.input_text(atoms, mixing))
-                self._execute(Path(folder))
-                try:
-                    return read_output(Path(folder), atoms)
-                except NotConverged:
-                    if attempt + 1 == len(self.mixing):
-                        raise
-                    log.info("not converged with mixing %g; trying the next", mixing)
-        raise AssertionError("unreachable: mixing is never empty")
-
-    def _execute(self, folder: Path) -> None:
-        try:
-            subprocess.run(
-                [self.command, "-i", "label.inp", "-o", "label.out"],
-                cwd=folder,
-                env={**os.environ, "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")},
-                timeout=self.time_limit,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                check=False,  # the output file tells more than an exit status
-            )
-        except subprocess.TimeoutExpired as error:
-            raise CalculationFailed(
-                f"CP2K took longer than {self.time_limit:g} s: raise data.calculator.time_limit"
-            ) from error
-        except OSError as error:
-            raise UnavailableError(f"cannot run {self.command!r}: {error}") from error
-
-
-class NotConverged(CalculationFailed):
-    """The self-consistent cycle ended without convergence."""
-
-
-def read_output(folder: Path, atoms: Atoms) -> dict[str, Any]:
-    """ASE results of a finished calculation.
-
-    Args:
-        folder: holds ``label.out`` and, for a mesh of k-points, the levels at Gamma in ``bands``.
-        atoms: that were calculated; the output must list the same elements in the same order.
-
-    Returns:
-        energy (eV), forces (eV/Ang), stress (3x3, ASE's sign, eV/Ang^3), vbm, cbm and
-        band_gap_gamma (eV), partial_occupation (electrons).
-
-    Raises:
-        NotConverged: if the density did not converge.
-        CalculationFailed: if the output is missing, cut off, aborted or of other atoms.
-    """
-    path = folder / "label.out"
-    if not path.exists():
-        raise CalculationFailed("CP2K wrote no output")
-    text = path.read_text(errors="replace")
-    if "SCF run NOT converged" in text:
-        raise NotConverged("CP2K's density did not converge")
-    if "PROGRAM ENDED AT" not in text:
-        raise CalculationFailed(_abort_message(text))
-    energy = re.search(r"ENERGY\| Total FORCE_EVAL.*?(-?\d+\.\d+)\s*$", text, re.MULTILINE)
-    if energy is None:
-        raise CalculationFailed("CP2K's output has no energy")
-    mesh = _levels(text)
-    gamma = mesh
-    if (folder / "bands").exists():
-        gamma = [np.loadtxt(folder / "bands", usecols=(1, 2), ndmin=2).T]
-    elif "FOR K POINT" in text:
-        raise CalculationFailed("CP2K wrote no levels at Gamma beside those of the mesh")
-    n_full = _n_valence_bands(text)
-    # The highest valence and the lowest conduction level of each k-point.
-    edges = np.array([energies[n_full - 1 : n_full + 1] for energies, _ in [*mesh, *gamma]])
-    occupations = np.array([occupations for _, occupations in mesh])
-    vbm, cbm = edges[:, 0].max(), edges[:, 1].min()
-    return {
-        "energy": float(energy[1]) * Hartree,
-        "forces": _forces(text, atoms) * Hartree / Bohr,
-        "stress": -_stress(text) * GPa,
-        "vbm": float(vbm),
-        "cbm": float(cbm),
-        properties.band_gap_gamma: float(edges[-1, 1] - edges[-1, 0]),
-        properties.partial_occupation: float(np.minimum(occupations, 2 - occupations).max()),
-    }
-
-
-def _levels(text: str) -> list[np.ndarray]:
-    """Energies in eV and occupations of each k-point, each shape=(2, n_bands)."""
-    blocks = text.split("EIGENVALUES AND OCCUPATION NUMBERS")[1:]
-    row = re.compile(r"^ MO\|\s+\d+\s+\S+\s+(-?\d+\.\d+)\s+(\d+\.\d+)\s*$", re.MULTILINE)
-    levels = [np.array(row.findall(block), dtype=float).T for block in blocks]
-    if not levels or any(found.size == 0 for found in levels):
-        raise CalculationFailed("CP2K's output has no orbital energies")
-    return levels
-
-
-def _n_valence_bands(text: str) -> int:
-    """Half the number of electrons."""
-    found = re.search(r"Number of electrons:\s+(\d+)", text)
-    if found is None:
-        raise CalculationFailed("CP2K's output does not tell the number of electrons")
-    if int(found[1]) % 2:
-        raise CalculationFailed(f"{found[1]} electrons: a closed shell needs an even number")
-    return int(found[1]) // 2
-
-
-def _forces(text: str, atoms: Atoms) -> np.ndarray:
-    """Hartree/Bohr, shape=(n_atoms, 3)."""
-    _, _, block = text.rpartition("ATOMIC FORCES in [a.u.]")
-    row = re.compile(r"^\s+\d+\s+\d+\s+([A-Z][a-z]?)\s+(\S+)\s+(\S+)\s+(\S+)\s*$", re.MULTILINE)
-    found = row.findall(block.partition("SUM OF ATOMIC FORCES")[0])
-    symbols = [symbol for symbol, *_ in found]
-    if symbols != atoms.get_chemical_symbols():
-        raise CalculationFailed(
-            f"CP2K's output has forces on {len(symbols)} atoms ({''.join(symbols[:5])}...); "
-            f"expected {atoms.get_chemical_formula(mode='reduce')} in that order"
-        )
-    return np.array([values for _, *values in found], dtype=float)
-
-
-def _stress(text: str) -> np.ndarray:
-    """CP2K's stress (pressure positive) in GPa, shape=(3, 3)."""
-    row = re.compile(r"^ STRESS\|\s+[xyz]((?:\s+-?\d\.\d+E[+-]\d+){3})\s*$", re.MULTILINE)
-    found = row.findall(text)
-    if len(found) != 3:
-        raise CalculationFailed("CP2K's output has no stress tensor")
-    return np.array([line.split() for line in found], dtype=float)
-
-
-def _abort_message(text: str) -> str:
-    """What CP2K wrote into its box before it stopped."""
-    _, found, box = text.rpartition("[ABORT]")
-    if not found:
-        return "CP2K's output is cut off: the calculation was killed or the disk is full"
-    lines = [line.strip(" *|/\\_") for line in box.splitlines()[1:7]]
-    return "CP2K stopped: " + " ".join(line for line in lines if line and line != "O")
 
 
 def _numbers(row: np.ndarray) -> str:

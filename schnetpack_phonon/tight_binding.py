@@ -9,8 +9,9 @@ from ase import Atoms
 from ase.calculators.calculator import CalculationFailed, Calculator
 from ase.units import Bohr, Hartree, kB
 
-from schnetpack_phonon import properties
 from schnetpack_phonon.calculators import (
+    EDGE_LABELS,
+    FORCE_LABELS,
     Labels,
     as_ase_calculator,
     band_edges,
@@ -38,16 +39,7 @@ class TightBinding:
         Bannwarth, Ehlert, Grimme, J. Chem. Theory Comput. 15, 1652 (2019) (GFN2).
     """
 
-    properties = (
-        properties.energy,
-        properties.energy_per_atom,
-        properties.forces,
-        properties.stress,
-        properties.hydrostatic_stress,
-        properties.band_gap,
-        properties.vbm,
-        properties.cbm,
-    )
+    properties = (*FORCE_LABELS, *EDGE_LABELS)
     METHODS = ("GFN1-noX", "GFN1-xTB", "GFN2-xTB", "IPEA1-xTB")
     _halogens = frozenset({35, 53, 85})
     _acceptors = frozenset({7, 8, 15, 16})

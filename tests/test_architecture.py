@@ -19,7 +19,7 @@ CHAINS = (
     "properties structures calculators label_store labelling generation datamodule callbacks",
     "properties structures calculators tight_binding labelling",
     "properties calculators relaxation labelling",
-    "calculators cp2k",
+    "calculators external_code cp2k_output cp2k",
     "snapshots database generation datamodule heads",
     "datamodule task",
     "attribution callbacks",
@@ -29,8 +29,9 @@ CHAINS = (
     "report cli",
 )
 TORCH_FREE = (
-    "properties structures alloys phonons dispersion calculators tight_binding relaxation cp2k "
-    "force_constants renormalization snapshots ensembles combined_ensembles label_store labelling "
+    "properties structures alloys phonons dispersion calculators tight_binding relaxation "
+    "external_code cp2k_output cp2k force_constants renormalization snapshots ensembles "
+    "combined_ensembles label_store labelling "
     "database preview generation plotting report cli"
 )
 

@@ -1,0 +1,127 @@
+"""What CP2K wrote: energy, forces, stress and levels, and what is wrong with it."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ase import Atoms
+from ase.calculators.calculator import CalculationFailed
+from ase.units import Bohr, GPa, Hartree
+
+from schnetpack_phonon import properties
+from schnetpack_phonon.external_code import NotConverged
+
+
+def read_output(folder: Path, atoms: Atoms) -> dict[str, Any]:
+    """ASE results of a finished calculation.
+
+    Args:
+        folder: holds ``label.out`` and, for a mesh of k-points, the levels at Gamma in ``bands``.
+        atoms: that were calculated; the output must list the same elements in the same order.
+
+    Returns:
+        energy (eV), forces (eV/Ang), stress (3x3, ASE's sign, eV/Ang^3), vbm, cbm and
+        band_gap_gamma (eV), partial_occupation (electrons).
+
+    Raises:
+        NotConverged: if the density did not converge.
+        CalculationFailed: if the output is missing, cut off, aborted or of other atoms.
+    """
+    text = _text(folder)
+    if "SCF run NOT converged" in text:
+        raise NotConverged("CP2K's density did not converge")
+    if "PROGRAM ENDED AT" not in text:
+        raise CalculationFailed(_abort_message(text))
+    energy = re.search(r"ENERGY\| Total FORCE_EVAL.*?(-?\d+\.\d+)\s*$", text, re.MULTILINE)
+    if energy is None:
+        raise CalculationFailed("CP2K's output has no energy")
+    mesh = _levels(text)
+    gamma = mesh
+    if (folder / "bands").exists():
+        gamma = [np.loadtxt(folder / "bands", usecols=(1, 2), ndmin=2).T]
+    elif "FOR K POINT" in text:
+        raise CalculationFailed("CP2K wrote no levels at Gamma beside those of the mesh")
+    n_full = _n_valence_bands(text)
+    # The highest valence and the lowest conduction level of each k-point.
+    edges = np.array([energies[n_full - 1 : n_full + 1] for energies, _ in [*mesh, *gamma]])
+    occupations = np.array([occupations for _, occupations in mesh])
+    vbm, cbm = edges[:, 0].max(), edges[:, 1].min()
+    return {
+        "energy": float(energy[1]) * Hartree,
+        "forces": _forces(text, atoms) * Hartree / Bohr,
+        "stress": -_stress(text) * GPa,
+        "vbm": float(vbm),
+        "cbm": float(cbm),
+        properties.band_gap_gamma: float(edges[-1, 1] - edges[-1, 0]),
+        properties.partial_occupation: float(np.minimum(occupations, 2 - occupations).max()),
+    }
+
+
+def read_version(folder: Path) -> str:
+    """Version of the program that wrote an output."""
+    found = re.search(r"CP2K\| version string:\s+CP2K version (\S+)", _text(folder))
+    if found is None:
+        raise CalculationFailed("CP2K's output does not tell its version")
+    return found[1]
+
+
+def _text(folder: Path) -> str:
+    path = folder / "label.out"
+    if not path.exists():
+        raise CalculationFailed("CP2K wrote no output")
+    return path.read_text(errors="replace")
+
+
+def _levels(text: str) -> list[np.ndarray]:
+    """Energies in eV and occupations of each k-point, each shape=(2, n_bands)."""
+    blocks = text.split("EIGENVALUES AND OCCUPATION NUMBERS")[1:]
+    row = re.compile(r"^ MO\|\s+\d+\s+\S+\s+(-?\d+\.\d+)\s+(\d+\.\d+)\s*$", re.MULTILINE)
+    levels = [np.array(row.findall(block), dtype=float).T for block in blocks]
+    if not levels or any(found.size == 0 for found in levels):
+        raise CalculationFailed("CP2K's output has no orbital energies")
+    return levels
+
+
+def _n_valence_bands(text: str) -> int:
+    """Half the number of electrons."""
+    found = re.search(r"Number of electrons:\s+(\d+)", text)
+    if found is None:
+        raise CalculationFailed("CP2K's output does not tell the number of electrons")
+    if int(found[1]) % 2:
+        raise CalculationFailed(f"{found[1]} electrons: a closed shell needs an even number")
+    return int(found[1]) // 2
+
+
+def _forces(text: str, atoms: Atoms) -> np.ndarray:
+    """Hartree/Bohr, shape=(n_atoms, 3)."""
+    _, _, block = text.rpartition("ATOMIC FORCES in [a.u.]")
+    row = re.compile(r"^\s+\d+\s+\d+\s+([A-Z][a-z]?)\s+(\S+)\s+(\S+)\s+(\S+)\s*$", re.MULTILINE)
+    found = row.findall(block.partition("SUM OF ATOMIC FORCES")[0])
+    symbols = [symbol for symbol, *_ in found]
+    if symbols != atoms.get_chemical_symbols():
+        raise CalculationFailed(
+            f"CP2K's output has forces on {len(symbols)} atoms ({''.join(symbols[:5])}...); "
+            f"expected {atoms.get_chemical_formula(mode='reduce')} in that order"
+        )
+    return np.array([values for _, *values in found], dtype=float)
+
+
+def _stress(text: str) -> np.ndarray:
+    """CP2K's stress (pressure positive) in GPa, shape=(3, 3)."""
+    row = re.compile(r"^ STRESS\|\s+[xyz]((?:\s+-?\d\.\d+E[+-]\d+){3})\s*$", re.MULTILINE)
+    found = row.findall(text)
+    if len(found) != 3:
+        raise CalculationFailed("CP2K's output has no stress tensor")
+    return np.array([line.split() for line in found], dtype=float)
+
+
+def _abort_message(text: str) -> str:
+    """What CP2K wrote into its box before it stopped."""
+    _, found, box = text.rpartition("[ABORT]")
+    if not found:
+        return "CP2K's output is cut off: the calculation was killed or the disk is full"
+    lines = [line.strip(" *|/\\_") for line in box.splitlines()[1:7]]
+    return "CP2K stopped: " + " ".join(line for line in lines if line and line != "O")

@@ -1,0 +1,167 @@
+"""Programs that read an input in a folder and leave an output there: how they are run."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shlex
+import subprocess
+import tempfile
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar
+
+from ase import Atoms
+from ase.calculators.calculator import CalculationFailed, Calculator
+
+from schnetpack_phonon.calculators import (
+    EDGE_LABELS,
+    FORCE_LABELS,
+    Labels,
+    UnavailableError,
+    as_ase_calculator,
+    labels_from_results,
+)
+
+log = logging.getLogger(__name__)
+
+
+class NotConverged(CalculationFailed):
+    """The self-consistent cycle ended without convergence."""
+
+
+class ExternalCode(ABC):
+    """Base of the calculators that run a program, each structure in a folder of its own.
+
+    Args:
+        command: the executable, with what stands before and behind it on the command line.
+        mixing: mixing parameters of the density, tried in turn until it converges.
+        time_limit: of one calculation, in seconds.
+        version: that the labels must come from; the installed one by default. Given, labels that
+            are in a store are found on machines without the program.
+    """
+
+    name: ClassVar[str]
+    """Of the program."""
+    install: ClassVar[str]
+    """How one gets it, for error messages."""
+    properties: tuple[str, ...] = (*FORCE_LABELS, *EDGE_LABELS)
+
+    def __init__(
+        self, command: str, mixing: Sequence[float], time_limit: float, version: str | None
+    ):
+        if not mixing or not all(0 < x <= 1 for x in mixing):
+            raise ValueError(f"mixing is {list(mixing)}; expected parameters between 0 and 1")
+        if not time_limit > 0:
+            raise ValueError(f"time_limit is {time_limit} s; expected > 0")
+        self.command = command
+        self.mixing = tuple(float(x) for x in mixing)
+        self.time_limit = float(time_limit)
+        self.version = version
+
+    @property
+    @abstractmethod
+    def settings(self) -> dict[str, Any]:
+        """Everything that changes a label, as plain values."""
+
+    @abstractmethod
+    def write_input(self, folder: Path, atoms: Atoms, mixing: float) -> None:
+        """Writes all files that the program needs into a folder."""
+
+    @abstractmethod
+    def read_output(self, folder: Path, atoms: Atoms) -> dict[str, Any]:
+        """ASE results (energy, forces, stress, vbm, cbm and more) of a finished calculation.
+
+        Raises:
+            NotConverged: if the density did not converge.
+            CalculationFailed: if the output is missing, cut off, aborted or of other atoms.
+        """
+
+    @abstractmethod
+    def read_version(self, folder: Path) -> str:
+        """Version of the program that wrote an output.
+
+        Raises:
+            CalculationFailed: if the output does not tell.
+        """
+
+    @abstractmethod
+    def ask_version(self) -> str:
+        """Version of the installed program.
+
+        Raises:
+            OSError: if it cannot be run.
+            subprocess.SubprocessError: if it fails.
+            ValueError: if it answers as another program.
+        """
+
+    def arguments(self) -> list[str]:
+        """Command line of a calculation."""
+        return shlex.split(self.command)
+
+    @property
+    def code_version(self) -> str:
+        return f"{self.name} {self.version or self._installed_version}"
+
+    @cached_property
+    def _installed_version(self) -> str:
+        try:
+            return self.ask_version()
+        except (OSError, subprocess.SubprocessError, ValueError) as error:
+            raise UnavailableError(
+                f"cannot run {self.command!r} ({error}): install {self.name} ({self.install}) or "
+                "set data.calculator.command"
+            ) from error
+
+    def check(self, atoms: Atoms) -> None:
+        _ = self.code_version
+        if not atoms.pbc.all():
+            raise ValueError(f"{atoms.get_chemical_formula()} is not periodic in 3 directions")
+
+    def ase_calculator(self) -> Calculator:
+        return as_ase_calculator(self._results)
+
+    def label(self, atoms: Atoms) -> Labels:
+        return labels_from_results(atoms, self._results(atoms))
+
+    def _results(self, atoms: Atoms) -> dict[str, Any]:
+        if self.version is not None and self.version != self._installed_version:
+            raise UnavailableError(
+                f"labels of {self.name} {self.version} are asked for and {self.command!r} is "
+                f"{self._installed_version}: set data.calculator.version=null to use it, which "
+                "computes all labels anew"
+            )
+        for mixing in self.mixing:
+            with tempfile.TemporaryDirectory(prefix=f"{self.name.lower()}-") as name:
+                folder = Path(name)
+                self.write_input(folder, atoms, mixing)
+                self._execute(folder)
+                try:
+                    return self.read_output(folder, atoms)
+                except NotConverged as error:
+                    if mixing == self.mixing[-1]:
+                        raise
+                    log.info("%s with mixing %g; trying the next", error, mixing)
+        raise AssertionError("unreachable: mixing is never empty")
+
+    def _execute(self, folder: Path) -> None:
+        try:
+            subprocess.run(
+                self.arguments(),
+                cwd=folder,
+                env={**os.environ, "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")},
+                timeout=self.time_limit,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                check=False,  # the output file tells more than an exit status
+            )
+        except subprocess.TimeoutExpired as error:
+            raise CalculationFailed(
+                f"{self.name} took longer than {self.time_limit:g} s: raise "
+                "data.calculator.time_limit"
+            ) from error
+        except OSError as error:
+            raise UnavailableError(f"cannot run {self.command!r}: {error}") from error
