@@ -78,6 +78,14 @@ def test_partial_occupation(output, level, occupation):
     assert (results["vbm"], results["cbm"]) == (4.92421069, 6.75443561)
 
 
+def test_version_that_wrote_an_output(output):
+    assert read_version(STORED / "mesh") == "2023.1"
+    with pytest.raises(CalculationFailed, match="does not tell its version"):
+        read_version(output("mesh", r"CP2K\| version string.*?\n", ""))
+
+
+# ---- what can be wrong with it
+
 _BOX = """
  *******************************************************************************
  *   ___                                                                       *
