@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from glob import escape, glob
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +13,7 @@ from ase.geometry import find_mic
 from ase.io import iread
 
 from schnetpack_phonon.snapshots import Ensemble, Snapshot, Source, snapshot_stream
-from schnetpack_phonon.structures import Crystal
+from schnetpack_phonon.structures import Crystal, digest, files_of_crystals
 
 _DECIMALS = 6  # of strained cells and positions, as for displacements
 
@@ -200,7 +198,7 @@ class FileEnsemble:
     def settings(self) -> dict[str, Any]:
         return {
             "kind": self.kind,
-            "frames": _digest(self.path),
+            "frames": digest(files_of_crystals(self.path)),
             "temperature": self.parameters[0],
             "n_snapshots": self.n_snapshots,
             "every": self.every,
@@ -235,14 +233,6 @@ class FileEnsemble:
                 index,
                 crystal.parent or f"{crystal.name}/file/{family}",
             )
-
-
-def _digest(pattern: str) -> str:
-    """Hash of the contents of all files that may be read."""
-    digest = hashlib.sha256()
-    for name in sorted(glob(escape(pattern).replace("{name}", "*"))):
-        digest.update(Path(name).read_bytes())
-    return digest.hexdigest()[:16]
 
 
 def _fitted(ideal: Atoms, frame: Atoms, where: str) -> tuple[Atoms, Atoms]:

@@ -15,7 +15,8 @@ from schnetpack.data import AtomsDataModule
 
 from schnetpack_phonon.calculators import LabellingCalculator
 from schnetpack_phonon.force_constants import PhononSource
-from schnetpack_phonon.generation import Recipe, ensure_database, preview_ensemble
+from schnetpack_phonon.generation import Generation
+from schnetpack_phonon.preparation import Recipe
 from schnetpack_phonon.snapshots import Ensemble
 from schnetpack_phonon.structures import StructureSource
 
@@ -61,33 +62,22 @@ class EnsembleData(AtomsDataModule):
         **kwargs: Any,
     ):
         super().__init__(datapath=datapath, batch_size=batch_size, **kwargs)
-        self.recipe = Recipe(structure, phonons, ensemble, calculator)
-        self.label_store = label_store
-        self.executor = executor
-        self.max_failed_share = max_failed_share
-        self.shipped_labels = shipped_labels and _DATASETS / shipped_labels
+        self.generation = Generation(
+            Recipe(structure, phonons, ensemble, calculator),
+            Path(datapath),
+            executor,
+            Path(label_store),
+            max_failed_share,
+            _DATASETS / shipped_labels if shipped_labels else None,
+        )
 
     def prepare_data(self) -> None:
-        """Makes the database or checks it: :func:`schnetpack_phonon.generation.ensure_database`."""
-        ensure_database(
-            self.recipe,
-            self.datapath,
-            self.executor,
-            self.label_store,
-            self.max_failed_share,
-            self.shipped_labels,
-        )
+        """Makes the database or checks it: :meth:`.Generation.ensure`."""
+        self.generation.ensure()
 
     def preview(self) -> str:
-        """:func:`schnetpack_phonon.generation.preview_ensemble` of the data to be made."""
-        return preview_ensemble(
-            self.recipe,
-            self.datapath,
-            self.executor,
-            self.label_store,
-            self.max_failed_share,
-            self.shipped_labels,
-        )
+        """Describes the data to be made: :meth:`.Generation.preview`."""
+        return self.generation.preview()
 
     def _load_partitions(self) -> None:
         # A split by parent may be smaller than asked for; the host compares a stored split with

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from glob import escape, glob
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -29,7 +27,7 @@ from schnetpack_phonon.phonons import (
     check_force_constants,
     harmonic_model,
 )
-from schnetpack_phonon.structures import Crystal, to_ase
+from schnetpack_phonon.structures import Crystal, digest, files_of_crystals, to_ase
 
 #: (what for, [(description, supercell), ...]) -> labels of each; None where it failed.
 LabelFunction = Callable[[str, Sequence[tuple[str, Atoms]]], list[Labels | None]]
@@ -86,8 +84,7 @@ class FiniteDisplacements:
         return {
             "source": "finite displacements",
             "distance": float(self.distance),
-            "policy": self.instabilities.policy,
-            "floor": float(self.instabilities.floor),
+            **self.instabilities.settings,
         }
 
     def models(
@@ -159,11 +156,13 @@ class PhonopyFiles:
 
     @property
     def settings(self) -> dict[str, Any]:
+        patterns = [p for p in (self.path, self.force_sets, self.force_constants) if p]
+        files = [file for pattern in patterns for file in files_of_crystals(pattern)]
+        beside = [file.with_name(name) for file in files for name in _FORCE_FILES]
         return {
             "source": "phonopy",
-            "files": self._digest(),
-            "policy": self.instabilities.policy,
-            "floor": float(self.instabilities.floor),
+            "files": digest([*files, *beside]),
+            **self.instabilities.settings,
         }
 
     def models(
@@ -203,17 +202,6 @@ class PhonopyFiles:
         check_force_constants(there, np.array(phonon.force_constants) * factor)
         phonon.symmetrize_force_constants()
         return np.array(phonon.force_constants)[np.ix_(order, order)] * factor
-
-    def _digest(self) -> str:
-        """Hash of the contents of all files that may be read."""
-        patterns = [p for p in (self.path, self.force_sets, self.force_constants) if p]
-        files = [Path(f) for p in patterns for f in sorted(glob(escape(p).replace("{name}", "*")))]
-        files += [f.with_name(name) for f in files for name in _FORCE_FILES]
-        digest = hashlib.sha256()
-        for file in files:
-            if file.is_file():
-                digest.update(file.read_bytes())
-        return digest.hexdigest()[:16]
 
     @staticmethod
     def _file(option: str, value: str, crystal: Crystal) -> Path:
@@ -357,6 +345,13 @@ def harmonic_models(
         )
         models.update(dict.fromkeys(((crystal.name, float(t)) for t in temperatures), model))
     return models
+
+
+def different_models(crystal: Crystal, models: Models) -> dict[float, HarmonicModel]:
+    """Each different model of a crystal by the first temperature that it serves."""
+    own = [(t, model) for (name, t), model in models.items() if name == crystal.name]
+    first = {id(model): t for t, model in reversed(own)}
+    return {t: model for t, model in own if first[id(model)] == t}
 
 
 def mixed_force_constants(crystal: Crystal, known: dict[str, np.ndarray]) -> np.ndarray:

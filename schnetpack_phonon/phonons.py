@@ -46,6 +46,10 @@ class Instabilities:
         if not self.floor > 0:
             raise ValueError(f"floor is {self.floor} THz; expected > 0")
 
+    @property
+    def settings(self) -> dict[str, str | float]:
+        return {"policy": self.policy, "floor": float(self.floor)}
+
     def __str__(self) -> str:
         return f"floor {self.floor:g} THz" if self.policy == "floor" else self.policy
 

@@ -14,7 +14,7 @@ from ase.neighborlist import neighbor_list
 
 from schnetpack_phonon import plotting
 from schnetpack_phonon.dispersion import dispersion
-from schnetpack_phonon.force_constants import Models
+from schnetpack_phonon.force_constants import Models, different_models
 from schnetpack_phonon.phonons import HarmonicModel, shortest_distance, to_matrix
 from schnetpack_phonon.snapshots import (
     Ensemble,
@@ -91,9 +91,8 @@ def write_preview(
 
 def _draw_models(folder: Path, crystal: Crystal, models: Models) -> list[str]:
     """Bands of each different model of a crystal; how it converged if it had to."""
-    own = {id(model): (t, model) for (name, t), model in models.items() if name == crystal.name}
     names = []
-    for temperature, model in own.values():
+    for temperature, model in different_models(crystal, models).items():
         record = model.renormalization
         suffix = f"{crystal.name}_{temperature:g}K" if record else crystal.name
         bands = {"harmonic": record.start} if record else {}

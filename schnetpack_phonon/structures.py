@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from glob import escape, glob
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -217,3 +219,17 @@ class StructureFile:
         self.relax = relax
         name = name or atoms.get_chemical_formula(empirical=True)
         self.crystals = [Crystal(name, atoms, supercell_matrix(supercell))]
+
+
+def files_of_crystals(pattern: str) -> list[Path]:
+    """Files of a path in which ``{name}`` stands for any crystal's name, sorted."""
+    return [Path(name) for name in sorted(glob(escape(pattern).replace("{name}", "*")))]
+
+
+def digest(files: Iterable[Path]) -> str:
+    """Hash of the contents of those files that there are."""
+    found = hashlib.sha256()
+    for file in files:
+        if file.is_file():
+            found.update(file.read_bytes())
+    return found.hexdigest()[:16]

@@ -12,11 +12,13 @@ PACKAGE = Path(__file__).parents[1] / "schnetpack_phonon"
 CHAINS = (
     "properties structures phonons snapshots ensembles",
     "snapshots combined_ensembles",
-    "structures alloys generation",
+    "structures alloys preparation generation",
     "phonons calculators force_constants renormalization",
+    "force_constants preparation generation",
     "force_constants preview generation",
     "structures dispersion plotting preview",
-    "properties structures calculators label_store labelling generation datamodule callbacks",
+    "properties structures calculators label_store labelling preparation generation datamodule",
+    "datamodule callbacks",
     "properties structures calculators tight_binding labelling",
     "properties calculators relaxation labelling",
     "calculators external_code cp2k_output cp2k",
@@ -32,7 +34,7 @@ TORCH_FREE = (
     "properties structures alloys phonons dispersion calculators tight_binding relaxation "
     "external_code cp2k_output cp2k force_constants renormalization snapshots ensembles "
     "combined_ensembles label_store labelling "
-    "database preview generation plotting report cli"
+    "database preparation preview generation plotting report cli"
 )
 
 

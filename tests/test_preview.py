@@ -98,6 +98,6 @@ def test_dry_run_labels_no_snapshot(tmp_path, caplog):
         text = data.preview()
     assert text.count("| phonon |") == 2 * len(ALLOYS)
     assert not (tmp_path / "data" / "test.db").exists()
-    before = len(LabelStore(data.label_store))
+    before = len(LabelStore(data.generation.label_store))
     data.prepare_data()
-    assert len(LabelStore(data.label_store)) == before + 4 * 2 * len(ALLOYS)
+    assert len(LabelStore(data.generation.label_store)) == before + 4 * 2 * len(ALLOYS)

@@ -1,0 +1,153 @@
+"""Crystals -> relaxed crystals -> harmonic models: what an ensemble is drawn from."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from ase import Atoms
+
+from schnetpack_phonon.alloys import vegard
+from schnetpack_phonon.calculators import LabellingCalculator, Labels
+from schnetpack_phonon.force_constants import Models, PhononSource, different_models, save_phonopy
+from schnetpack_phonon.label_store import LabellingError
+from schnetpack_phonon.labelling import Labeller, label_job, relax_job, settings_hash
+from schnetpack_phonon.relaxation import unrelaxed
+from schnetpack_phonon.snapshots import Ensemble
+from schnetpack_phonon.structures import Crystal, StructureSource
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """All that determines a database.
+
+    Attributes:
+        structure: the crystals.
+        phonons: how their force constants come about (for ensembles that need them).
+        ensemble: the sampler.
+        calculator: the code that labels.
+    """
+
+    structure: StructureSource
+    phonons: PhononSource
+    ensemble: Ensemble
+    calculator: LabellingCalculator
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Everything that changes the database, as plain values."""
+        return {
+            "structure": {
+                "relax": self.structure.relax,
+                "crystals": {c.name: _plain(c) for c in self.structure.crystals},
+            },
+            "phonons": self.phonons.settings if self.ensemble.temperatures else None,
+            "ensemble": self.ensemble.settings,
+            "calculator": self.calculator.settings,
+        }
+
+
+def prepare(recipe: Recipe, labeller: Labeller, folder: Path) -> tuple[list[Crystal], Models]:
+    """Relaxed crystals and, where the ensemble needs them, their harmonic models.
+
+    Args:
+        recipe: of the database.
+        labeller: computes what is not in the label store yet.
+        folder: force constants go to a folder ``phonons`` in it.
+    """
+    crystals = _relaxed(recipe, labeller)
+    _warn_of_unrelaxed(recipe, labeller, crystals)
+    for crystal in crystals:
+        log.info("%s: space group %s", crystal.name, crystal.space_group)
+    temperatures = recipe.ensemble.temperatures
+    if not temperatures:
+        return crystals, {}
+
+    def label(what: str, jobs: Sequence[tuple[str, Atoms]]) -> list[Labels | None]:
+        calculator = recipe.calculator
+        records = labeller.run([label_job(calculator, a, text) for text, a in jobs], what)
+        return [record.labels for record in records]
+
+    models = recipe.phonons.models(crystals, temperatures, label)
+    _report(recipe, crystals, models, folder)
+    return crystals, models
+
+
+def _report(recipe: Recipe, crystals: Sequence[Crystal], models: Models, folder: Path) -> None:
+    """Logs what the modes are like and keeps the force constants for phonopy."""
+    settings = [recipe.phonons.settings, recipe.calculator.settings]
+    for crystal in crystals:
+        own = different_models(crystal, models)
+        for temperature, model in own.items():
+            log.info(
+                "%s: %d of %d modes imaginary, the lowest at %.2f THz; %s, %d changed",
+                crystal.name,
+                model.n_imaginary,
+                model.frequencies.size,
+                model.frequencies.min(),
+                model.policy,
+                model.n_changed,
+            )
+            key = settings_hash([_plain(crystal), *settings])[:9]
+            suffix = f"-{temperature:g}K" if len(own) > 1 or model.renormalization else ""
+            own_folder = folder / "phonons" / f"{crystal.name}-{key}{suffix}"
+            save_phonopy(crystal, model.force_constants, own_folder / "phonopy_params.yaml")
+
+
+def _warn_of_unrelaxed(recipe: Recipe, labeller: Labeller, crystals: Sequence[Crystal]) -> None:
+    """Looks at forces and stress of crystals that were not relaxed with the calculator."""
+    given = [] if recipe.structure.relax else [c for c in crystals if not c.end_members]
+    cells = [crystal.supercell for crystal in given]
+    jobs = [label_job(recipe.calculator, atoms, "ideal crystal") for atoms in cells]
+    try:
+        records = labeller.run(jobs, "ideal crystals")
+    except LabellingError as error:
+        log.warning("cannot tell whether the crystals are relaxed: %s", error)
+        return
+    for crystal, record in zip(given, records, strict=True):
+        warning = record.labels and unrelaxed(record.labels)
+        if warning:
+            log.warning("%s: %s", crystal.name, warning)
+
+
+def _relaxed(recipe: Recipe, labeller: Labeller) -> list[Crystal]:
+    crystals = recipe.structure.crystals
+    if not recipe.structure.relax:
+        return crystals
+    pure = end_members(crystals)
+    records = labeller.run([relax_job(recipe.calculator, c) for c in pure], "lattice")
+    relaxed = {}
+    for crystal, record in zip(pure, records, strict=True):
+        if record.labels is None:
+            raise LabellingError(f"relaxation of {crystal.name} failed: {record.error}")
+        unitcell = crystal.unitcell.copy()
+        unitcell.set_cell(record.labels["cell"])
+        unitcell.positions = record.labels["positions"]
+        log.info("%s: cell lengths %s Ang", crystal.name, unitcell.cell.lengths().round(3))
+        relaxed[crystal.name] = replace(crystal, unitcell=unitcell)
+    return [relaxed.get(c.name) or vegard(c, relaxed) for c in crystals]
+
+
+def end_members(crystals: Sequence[Crystal]) -> list[Crystal]:
+    """The crystals that can be relaxed under their own symmetry, each once."""
+    found = {c.name: c for mix in crystals for c, _ in mix.end_members or ((mix, 1.0),)}
+    return list(found.values())
+
+
+def _plain(crystal: Crystal) -> dict[str, Any]:
+    """A crystal as plain values."""
+    plain: dict[str, Any] = {
+        "formula": str(crystal.unitcell.symbols),
+        "cell": crystal.unitcell.cell.array.round(6).tolist(),
+        "positions": crystal.unitcell.positions.round(6).tolist(),
+        "supercell": [list(row) for row in crystal.supercell_matrix],
+    }
+    if crystal.end_members:
+        plain["end_members"] = {c.name: [_plain(c), w] for c, w in crystal.end_members}
+        plain["own_force_constants"] = crystal.own_force_constants
+    return plain
