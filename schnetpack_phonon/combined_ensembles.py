@@ -12,13 +12,13 @@ from ase import Atoms
 from ase.geometry import find_mic
 from ase.io import iread
 
-from schnetpack_phonon.snapshots import Ensemble, Snapshot, Source, snapshot_stream
+from schnetpack_phonon.phonons import shortest_distance
+from schnetpack_phonon.sampling import snapshot_stream
+from schnetpack_phonon.snapshots import DECIMALS, Ensemble, SimpleEnsemble, Snapshot, Source
 from schnetpack_phonon.structures import Crystal, digest, files_of_crystals
 
-_DECIMALS = 6  # of strained cells and positions, as for displacements
 
-
-class StrainedEnsemble:
+class StrainedEnsemble(SimpleEnsemble):
     """Another ensemble under random homogeneous strain, for stress and elastic labels.
 
     The symmetric strain eps has six independent components, uniform on [-strain, strain]; cell and
@@ -32,8 +32,8 @@ class StrainedEnsemble:
 
     kind = "strained"
 
-    def __init__(self, base: Ensemble, strain: float, seed: int):
-        if list(base.members) != [base]:
+    def __init__(self, base: SimpleEnsemble, strain: float, seed: int):
+        if not isinstance(base, SimpleEnsemble):
             raise ValueError("data.ensemble.base is a mixture; strain its members one by one")
         if not 0 < strain < 0.2:
             raise ValueError(f"data.ensemble.strain is {strain}; expected 0 < strain < 0.2")
@@ -43,6 +43,7 @@ class StrainedEnsemble:
         self.parameter_name = base.parameter_name
         self.parameter_unit = base.parameter_unit
         self.parameters = base.parameters
+        self.min_distance = base.min_distance
 
     @property
     def n_snapshots(self) -> int:
@@ -53,10 +54,6 @@ class StrainedEnsemble:
         self.base.n_snapshots = value
 
     @property
-    def members(self) -> list[Ensemble]:
-        return [self]
-
-    @property
     def settings(self) -> dict[str, Any]:
         return {
             "kind": self.kind,
@@ -65,29 +62,26 @@ class StrainedEnsemble:
             "seed": self.seed,
         }
 
-    @property
-    def temperatures(self) -> list[float]:
-        return self.base.temperatures
-
     def temperature(self, parameter: float) -> float | None:
         return self.base.temperature(parameter)
 
     def snapshots(
         self, crystal: Crystal, source: Source, parameter: float
     ) -> Iterator[Snapshot | None]:
+        group = f"{crystal.name}/strained {self.base.kind}/{float(parameter)!r}"
+        limit = self.min_distance * shortest_distance(crystal.supercell)
         for snapshot in self.base.snapshots(crystal, source, parameter):
             if snapshot is None:
                 yield None
                 continue
-            group = f"{snapshot.parent}/strain"
             stream = snapshot_stream(self.seed, group, snapshot.index)
-            components = stream.uniform(-self.strain, self.strain, 6).round(_DECIMALS)
-            yield replace(
-                snapshot,
-                kind=self.kind,
-                atoms=strained(snapshot.atoms, components),
-                ideal=strained(snapshot.ideal, components),
-            )
+            components = stream.uniform(-self.strain, self.strain, 6).round(DECIMALS)
+            atoms = strained(snapshot.atoms, components)
+            if limit and shortest_distance(atoms) < limit:
+                yield None
+                continue
+            ideal = strained(snapshot.ideal, components)
+            yield replace(snapshot, kind=self.kind, atoms=atoms, ideal=ideal)
 
 
 def strained(atoms: Atoms, components: np.ndarray) -> Atoms:
@@ -95,12 +89,12 @@ def strained(atoms: Atoms, components: np.ndarray) -> Atoms:
     xx, yy, zz, yz, xz, xy = components
     mapping = np.eye(3) + np.array([[xx, xy, xz], [xy, yy, yz], [xz, yz, zz]])
     atoms = atoms.copy()
-    atoms.set_cell((atoms.cell.array @ mapping).round(_DECIMALS))
-    atoms.positions = (atoms.positions @ mapping).round(_DECIMALS)
+    atoms.set_cell((atoms.cell.array @ mapping).round(DECIMALS))
+    atoms.positions = (atoms.positions @ mapping).round(DECIMALS)
     return atoms
 
 
-class MixtureEnsemble:
+class MixtureEnsemble(Ensemble):
     """Several ensembles side by side in one database.
 
     Args:
@@ -111,7 +105,10 @@ class MixtureEnsemble:
     """
 
     def __init__(
-        self, ensembles: Mapping[str, Ensemble], fractions: Mapping[str, float], n_snapshots: int
+        self,
+        ensembles: Mapping[str, SimpleEnsemble],
+        fractions: Mapping[str, float],
+        n_snapshots: int,
     ):
         if set(ensembles) != set(fractions):
             raise ValueError(
@@ -122,7 +119,7 @@ class MixtureEnsemble:
             raise ValueError(
                 f"data.ensemble.fractions are {dict(fractions)}; expected positive ones of sum 1"
             )
-        if any(list(ensemble.members) != [ensemble] for ensemble in ensembles.values()):
+        if not all(isinstance(ensemble, SimpleEnsemble) for ensemble in ensembles.values()):
             raise ValueError("data.ensemble.ensembles has a mixture in a mixture; name its members")
         self.fractions = {name: float(f) for name, f in fractions.items()}
         self.n_snapshots = n_snapshots
@@ -132,8 +129,8 @@ class MixtureEnsemble:
         self.ensembles = dict(ensembles)
 
     @property
-    def members(self) -> list[Ensemble]:
-        return [member for ensemble in self.ensembles.values() for member in ensemble.members]
+    def members(self) -> list[SimpleEnsemble]:
+        return list(self.ensembles.values())
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -142,12 +139,8 @@ class MixtureEnsemble:
             "ensembles": {name: e.settings for name, e in self.ensembles.items()},
         }
 
-    @property
-    def temperatures(self) -> list[float]:
-        return sorted({t for member in self.members for t in member.temperatures})
 
-
-class FileEnsemble:
+class FileEnsemble(SimpleEnsemble):
     """Snapshots from a molecular-dynamics trajectory or any file that ASE reads.
 
     Atoms must have the order of the supercell that ``data.structure`` and its supercell matrix
@@ -191,10 +184,6 @@ class FileEnsemble:
         self.parameters = [float(temperature)]
 
     @property
-    def members(self) -> list[FileEnsemble]:
-        return [self]
-
-    @property
     def settings(self) -> dict[str, Any]:
         return {
             "kind": self.kind,
@@ -206,10 +195,6 @@ class FileEnsemble:
             "frames_per_parent": self.frames_per_parent,
         }
 
-    @property
-    def temperatures(self) -> list[float]:
-        return []
-
     def temperature(self, parameter: float) -> None:
         return None
 
@@ -218,21 +203,11 @@ class FileEnsemble:
         path = Path(self.path.replace("{name}", crystal.name))
         if not path.is_file():
             raise ValueError(f"no trajectory at {path.absolute()}: set data.ensemble.path")
+        snapshot = self._maker(crystal, source, parameter)
         for index, frame in enumerate(iread(path, index=f"{self.skip}::{self.every}")):
             where = f"frame {self.skip + index * self.every} of {path}"
             ideal, atoms = _fitted(source, frame, where)
-            family = index // self.frames_per_parent
-            yield Snapshot(
-                atoms,
-                ideal,
-                crystal.composition or crystal.name,
-                self.kind,
-                self.parameter_name,
-                parameter,
-                0,
-                index,
-                crystal.parent or f"{crystal.name}/file/{family}",
-            )
+            yield snapshot(atoms, ideal, index, f"file/{index // self.frames_per_parent}")
 
 
 def _fitted(ideal: Atoms, frame: Atoms, where: str) -> tuple[Atoms, Atoms]:
@@ -271,7 +246,7 @@ def _fitted(ideal: Atoms, frame: Atoms, where: str) -> tuple[Atoms, Atoms]:
             "site, beyond the next one: the atoms are in another order, or they diffuse"
         )
     atoms = reference.copy()
-    atoms.positions = (reference.positions + u).round(_DECIMALS)
+    atoms.positions = (reference.positions + u).round(DECIMALS)
     return reference, atoms
 
 

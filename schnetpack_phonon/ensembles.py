@@ -1,24 +1,16 @@
-"""Ensembles of one crystal: thermal, random, matched, special displacements, and single modes."""
+"""Random ensembles of one crystal: thermal displacements, random ones, and those that match."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from scipy.special import ndtri
 
 from schnetpack_phonon.phonons import HarmonicModel, shortest_distance, to_matrix
-from schnetpack_phonon.snapshots import (
-    Ensemble,
-    NormalSampler,
-    Sampler,
-    Snapshot,
-    Source,
-    describe_phonons,
-    displaced_positions,
-)
-from schnetpack_phonon.structures import Crystal
+from schnetpack_phonon.sampling import NormalSampler, Sampler
+from schnetpack_phonon.snapshots import Source, check_thermal, ideal_of
 
 
 class _Thermal(NormalSampler):
@@ -29,7 +21,7 @@ class _Thermal(NormalSampler):
 
     def __init__(self, temperatures: Sequence[float], statistics: str, **options: Any):
         super().__init__(temperatures, **options)
-        _check_thermal(self.parameters, statistics)
+        check_thermal(self.parameters, statistics)
         self.statistics = statistics
 
     @property
@@ -167,8 +159,16 @@ class RandomEnsemble(Sampler):
         low = 0.0 if self.distribution == "one_sided" else -parameter
         return low + (parameter - low) * points
 
-    def _variance(self, parameter: float) -> float:
-        return parameter**2 / {"uniform": 3, "one_sided": 12, "gaussian": 1}[self.distribution]
+    def _family(self, parameter: float) -> str:
+        # The one-sided ones came first, and labels of them ship.
+        name = super()._family(parameter)
+        return name if self.distribution == "one_sided" else f"{self.distribution} {name}"
+
+    def mean_square_displacements(self, source: Source, parameter: float) -> np.ndarray:
+        share = {"uniform": 3, "one_sided": 12, "gaussian": 1}[self.distribution]
+        n_atoms = len(ideal_of(source))
+        # The centre is held: one part in n_atoms less.
+        return np.full(n_atoms, parameter**2 / share * (1 - 1 / n_atoms))
 
     def _matrix(self, source: Source, parameter: float) -> None:
         limit = shortest_distance(source) / 2
@@ -178,228 +178,3 @@ class RandomEnsemble(Sampler):
                 f"data.ensemble.amplitudes has {parameter:g} Ang ({self.distribution}), which moves"
                 f" atoms by {reach:g} Ang, more than half the shortest distance ({limit:.2f} Ang)"
             )
-
-
-class _Displaced:
-    """Base of the ensembles without random numbers."""
-
-    kind: str
-    parameter_name: str
-    parameter_unit: str
-    parameters: list[float]
-    n_snapshots: int
-
-    @property
-    def members(self) -> list[Ensemble]:
-        return [self]
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        raise NotImplementedError
-
-    @property
-    def temperatures(self) -> list[float]:
-        return sorted({self.temperature(p) for p in self.parameters})
-
-    def temperature(self, parameter: float) -> float:
-        raise NotImplementedError
-
-    def snapshots(
-        self, crystal: Crystal, source: HarmonicModel, parameter: float
-    ) -> Iterator[Snapshot]:
-        raise NotImplementedError
-
-    def _snapshot(
-        self,
-        crystal: Crystal,
-        source: HarmonicModel,
-        parameter: float,
-        displacements: np.ndarray,
-        index: int,
-        family: str,
-    ) -> Snapshot:
-        atoms = source.ideal.copy()
-        atoms.positions = displaced_positions(source.ideal, displacements)
-        return Snapshot(
-            atoms,
-            source.ideal,
-            crystal.composition or crystal.name,
-            self.kind,
-            self.parameter_name,
-            parameter,
-            0,
-            index,
-            crystal.parent or f"{crystal.name}/{family}",
-            describe_phonons(source),
-        )
-
-
-class ModeEnsemble(_Displaced):
-    """Single frozen modes, one a snapshot, u_i = Q V_i / sqrt(m) with Q in standard deviations.
-
-    Args:
-        amplitudes: Q in units of the mode's thermal standard deviation; the sign counts.
-        temperature: of that standard deviation, in K.
-        modes: indices in order of frequency, from 0.
-        statistics: ``quantum`` or ``classical``.
-    """
-
-    kind = "mode"
-    parameter_name = "amplitude"
-    parameter_unit = "σ"
-
-    def __init__(
-        self,
-        amplitudes: Sequence[float],
-        temperature: float,
-        modes: Sequence[int],
-        statistics: str = "quantum",
-    ):
-        _check_thermal([temperature], statistics)
-        if not amplitudes or 0 in amplitudes or len(set(amplitudes)) != len(amplitudes):
-            raise ValueError(f"amplitudes are {list(amplitudes)}; expected different ones, not 0")
-        if not modes or min(modes) < 0 or len(set(modes)) != len(modes):
-            raise ValueError(f"modes are {list(modes)}; expected different indices from 0")
-        self.parameters = [float(a) for a in amplitudes]
-        self.modes = [int(m) for m in modes]
-        self.n_snapshots = len(self.modes)
-        self.statistics = statistics
-        self._temperature = float(temperature)
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        return {
-            "kind": self.kind,
-            "amplitudes": self.parameters,
-            "temperature": self._temperature,
-            "modes": self.modes,
-            "statistics": self.statistics,
-        }
-
-    def temperature(self, parameter: float) -> float:
-        return self._temperature
-
-    def snapshots(
-        self, crystal: Crystal, source: HarmonicModel, parameter: float
-    ) -> Iterator[Snapshot]:
-        """One snapshot a mode."""
-        n_modes = source.frequencies.size
-        if max(self.modes) >= n_modes:
-            raise ValueError(
-                f"data.ensemble.modes has {max(self.modes)}; {crystal.name} has {n_modes} modes, "
-                f"from 0 to {n_modes - 1}"
-            )
-        vectors = source.canonical_eigenvectors()
-        sigma = source.mode_amplitudes(self._temperature, self.statistics)
-        if still := [mode for mode in self.modes if sigma[mode] == 0]:
-            raise ValueError(
-                f"mode {still[0]} of {crystal.name} ({source.frequencies[still[0]]:.2f} THz) does "
-                f"not move at {self._temperature:g} K with policy {source.policy!r}: take other "
-                "modes, or policy 'floor' or 'abs'"
-            )
-        root = np.sqrt(np.repeat(source.ideal.get_masses(), 3))
-        for mode in self.modes:
-            u = (parameter * sigma[mode] * vectors[:, mode] / root).reshape(-1, 3)
-            yield self._snapshot(crystal, source, parameter, u, mode, f"mode/{mode}")
-
-
-class SpecialEnsemble(_Displaced):
-    """One special displacement a temperature, and its mirror image: for means, not for training.
-
-    Every mode is displaced by its standard deviation, with signs that alternate along the
-    frequencies (Zacharias and Giustino, Phys. Rev. B 94, 075125 (2016), eq. 4; their gauge at the
-    Gamma point of the supercell). The harmonic energy is that of the whole ensemble.
-
-    Args:
-        temperatures: in K.
-        statistics: ``quantum`` or ``classical``.
-    """
-
-    kind = "special"
-    parameter_name = "temperature"
-    parameter_unit = "K"
-    n_snapshots = 2
-
-    def __init__(self, temperatures: Sequence[float], statistics: str = "quantum"):
-        _check_thermal(temperatures, statistics)
-        self.parameters = [float(t) for t in temperatures]
-        self.statistics = statistics
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        return {
-            "kind": self.kind,
-            "temperatures": self.parameters,
-            "statistics": self.statistics,
-        }
-
-    def temperature(self, parameter: float) -> float:
-        return parameter
-
-    def snapshots(
-        self, crystal: Crystal, source: HarmonicModel, parameter: float
-    ) -> Iterator[Snapshot]:
-        """The displacement and its mirror image."""
-        source.check_amplitudes(parameter, self.statistics)
-        vectors = source.canonical_eigenvectors()
-        sigma = source.mode_amplitudes(parameter, self.statistics)
-        signs = np.where(np.arange(sigma.size) % 2, -1.0, 1.0)
-        root = np.sqrt(np.repeat(source.ideal.get_masses(), 3))
-        u = (vectors @ (signs * sigma) / root).reshape(-1, 3)
-        family = f"special/{parameter!r}"
-        for index, sign in enumerate((1, -1)):
-            yield self._snapshot(crystal, source, parameter, sign * u, index, family)
-
-
-class RenormalisationEnsemble(_Displaced):
-    """The structures that a renormalisation calculated, the newest first; their labels are paid.
-
-    Early ones were drawn from other models than the final one: for training, not for averages.
-
-    Args:
-        temperatures: of the renormalisations, in K.
-        n_snapshots: per crystal and temperature; fewer where there were not so many.
-    """
-
-    kind = "renormalisation"
-    parameter_name = "temperature"
-    parameter_unit = "K"
-
-    def __init__(self, temperatures: Sequence[float], n_snapshots: int):
-        _check_thermal(temperatures, "quantum")
-        self.parameters = [float(t) for t in temperatures]
-        self.n_snapshots = n_snapshots
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        return {
-            "kind": self.kind,
-            "temperatures": self.parameters,
-            "n_snapshots": self.n_snapshots,
-        }
-
-    def temperature(self, parameter: float) -> float:
-        return parameter
-
-    def snapshots(
-        self, crystal: Crystal, source: HarmonicModel, parameter: float
-    ) -> Iterator[Snapshot]:
-        """The structures, the newest first."""
-        if source.renormalization is None:
-            raise ValueError(
-                f"the phonons of {crystal.name} are not renormalised: set "
-                "data/phonons=renormalised, or take data/ensemble=phonon"
-            )
-        for index, positions in enumerate(source.renormalization.positions[::-1]):
-            u = positions - source.ideal.positions
-            family = f"renormalisation/{parameter!r}/{index}"
-            yield self._snapshot(crystal, source, parameter, u, index, family)
-
-
-def _check_thermal(temperatures: Sequence[float], statistics: str) -> None:
-    if not temperatures:
-        raise ValueError("data.ensemble.temperatures is empty")
-    if wrong := [t for t in temperatures if not 0 <= t < np.inf]:
-        raise ValueError(f"temperature is {wrong[0]} K; expected >= 0")
-    if statistics not in ("quantum", "classical"):
-        raise ValueError(f"unknown statistics {statistics!r}; there are quantum, classical")

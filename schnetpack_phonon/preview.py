@@ -16,10 +16,10 @@ from schnetpack_phonon import plotting
 from schnetpack_phonon.dispersion import dispersion
 from schnetpack_phonon.force_constants import Models, different_models
 from schnetpack_phonon.phonons import HarmonicModel, shortest_distance, to_matrix
+from schnetpack_phonon.sampling import Sampler
 from schnetpack_phonon.snapshots import (
     Ensemble,
     Group,
-    Sampler,
     Snapshot,
     accepted,
     snapshot_groups,

@@ -46,7 +46,8 @@ from schnetpack_phonon.phonons import (
     to_blocks,
     to_matrix,
 )
-from schnetpack_phonon.snapshots import displaced_positions, snapshot_stream
+from schnetpack_phonon.sampling import snapshot_stream
+from schnetpack_phonon.snapshots import displaced_positions
 from schnetpack_phonon.structures import Crystal
 
 log = logging.getLogger(__name__)

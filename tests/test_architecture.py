@@ -10,8 +10,9 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "schnetpack_phonon"
 # A module imports only those before it in a line.
 CHAINS = (
-    "properties structures phonons snapshots ensembles",
-    "snapshots combined_ensembles",
+    "properties structures phonons snapshots sampling ensembles",
+    "snapshots fixed_ensembles",
+    "sampling combined_ensembles",
     "structures alloys preparation generation",
     "phonons calculators force_constants renormalization",
     "force_constants preparation generation",
@@ -32,8 +33,8 @@ CHAINS = (
 )
 TORCH_FREE = (
     "properties structures alloys phonons dispersion calculators tight_binding relaxation "
-    "external_code cp2k_output cp2k force_constants renormalization snapshots ensembles "
-    "combined_ensembles label_store labelling "
+    "external_code cp2k_output cp2k force_constants renormalization snapshots sampling ensembles "
+    "fixed_ensembles combined_ensembles label_store labelling "
     "database preparation preview generation plotting report cli"
 )
 

@@ -15,7 +15,9 @@ from schnetpack_phonon.combined_ensembles import (
     StrainedEnsemble,
     strained,
 )
-from schnetpack_phonon.ensembles import ModeEnsemble, PhononEnsemble, RandomEnsemble
+from schnetpack_phonon.ensembles import PhononEnsemble, RandomEnsemble
+from schnetpack_phonon.fixed_ensembles import ModeEnsemble
+from schnetpack_phonon.phonons import shortest_distance
 from schnetpack_phonon.snapshots import accepted, snapshot_groups
 from schnetpack_phonon.structures import Crystal, supercell_matrix
 
@@ -109,16 +111,28 @@ class TestStrained:
         )
 
     def test_each_snapshot_has_its_own_strain(self, rock_salt, model):
-        """Mirror images and equivalent arrangements share a parent, but no strain."""
+        """Mirror images and arrangements of one composition share a parent, but no strain."""
         cells = []
         for ensemble, crystal in (
             (phonon(draws="antithetic"), rock_salt),
             (phonon([100.0]), rock_salt),
-            (phonon(), replace(rock_salt, parent="Na(Cl,Br)/0011")),
+            (phonon(), replace(rock_salt, name="Na(Cl,Br)-1", parent="Na(Cl,Br)/0011")),
+            (phonon(), replace(rock_salt, name="Na(Cl,Br)-2", parent="Na(Cl,Br)/0011")),
         ):
             snapshots = first(StrainedEnsemble(ensemble, 0.03, 2), crystal, model, 8)
             cells += [s.atoms.cell.array.tobytes() for s in snapshots]
-        assert len(set(cells)) == 24
+        assert len(set(cells)) == 32
+
+    def test_strain_that_brings_atoms_too_close(self, rock_salt, model):
+        """The base's limit, a share of the ideal crystal's distance, holds for what is labelled."""
+        base = phonon(min_distance=0.9)
+        found = first(StrainedEnsemble(base, 0.05, 2), rock_salt, model, 64)
+        shortest = shortest_distance(rock_salt.supercell)
+        for snapshot, unstrained in zip(found, first(base, rock_salt, model, 64), strict=True):
+            assert snapshot is None or shortest_distance(snapshot.atoms) >= 0.9 * shortest
+            assert snapshot is None or snapshot.index == unstrained.index
+        rejected = [s is None for s in found]
+        assert sum(s is None for s in first(base, rock_salt, model, 64)) < sum(rejected) < 64
 
     def test_base_says_what_is_needed(self):
         ensemble = StrainedEnsemble(phonon([300, 100]), 0.02, 0)

@@ -5,11 +5,11 @@ Statistical tests have fixed seeds and a false-alarm rate of one in a million ea
 
 import zlib
 from dataclasses import replace
-from itertools import islice, pairwise
+from itertools import islice
 
 import numpy as np
 import pytest
-from ase import Atoms, units
+from ase import units
 from ase.build import bulk
 from phonopy.phonon.random_displacements import RandomDisplacements
 from scipy import stats
@@ -17,28 +17,23 @@ from scipy.spatial.transform import Rotation
 
 from schnetpack_phonon.ensembles import (
     MatchedEnsemble,
-    ModeEnsemble,
     PhononEnsemble,
     RandomEnsemble,
-    SpecialEnsemble,
 )
 from schnetpack_phonon.phonons import HarmonicModel, Instabilities, harmonic_model
-from schnetpack_phonon.structures import Crystal, antiperovskite, supercell_matrix
+from schnetpack_phonon.structures import Crystal, supercell_matrix
+from tests.ensemble_fixtures import (
+    OPTIONS,
+    ROUNDING,
+    STABLE,
+    THERMAL,
+    hessian,
+    mode_energy,
+    normal_modes,
+)
 
 FALSE_ALARM = 1e-6
 N_DRAWS = 20_000
-ROUNDING = 0.51e-6  # positions end at 1e-6 Ang
-STABLE = Instabilities("error", floor=0.1)
-OPTIONS = {"n_snapshots": 1, "seed": 5, "min_distance": 0.0}
-THERMAL = [("quantum", 0.0), ("quantum", 300.0), ("quantum", 2000.0), ("classical", 300.0)]
-
-
-@pytest.fixture(scope="module")
-def ag3sbr(central_springs):
-    """(crystal, model): 40 atoms of three masses; silver's displacements are anisotropic."""
-    crystal = Crystal("Ag3SBr", antiperovskite("Ag3SBr", 4.8), supercell_matrix([2, 2, 2]))
-    springs = central_springs(crystal.supercell, {2.4: 4.0, 2.4 * 2**0.5: 1.0})
-    return crystal, harmonic_model(crystal.supercell, springs, STABLE)
 
 
 @pytest.fixture(scope="module")
@@ -49,22 +44,12 @@ def aluminium(central_springs):
     return crystal, harmonic_model(crystal.supercell, springs, STABLE)
 
 
-@pytest.fixture(scope="module")
-def nacl(rock_salt, model):
-    return rock_salt, model
-
-
 def draws(ensemble, crystal: Crystal, source, n: int) -> np.ndarray:
     """First n displacements of a group in Ang, rejected or not, shape=(n, 3 n_atoms)."""
     ideal = getattr(source, "ideal", source)
     batches = ensemble.batches(crystal.name, source, ensemble.parameters[0])
     needed = [b.positions - ideal.positions for b in islice(batches, -(-n // 64))]
     return np.concatenate(needed)[:n].reshape(n, -1)
-
-
-def hessian(model: HarmonicModel) -> np.ndarray:
-    n = len(model.ideal)
-    return model.force_constants.transpose(0, 2, 1, 3).reshape(3 * n, 3 * n)
 
 
 def centring(n_atoms: int) -> np.ndarray:
@@ -104,22 +89,6 @@ def block_diagonal(blocks: np.ndarray) -> np.ndarray:
     matrix = np.zeros((n, 3, n, 3))
     matrix[range(n), :, range(n), :] = blocks
     return matrix.reshape(3 * n, 3 * n)
-
-
-def normal_modes(model: HarmonicModel) -> tuple[np.ndarray, np.ndarray]:
-    """Quanta in eV and mass-weighted eigenvectors, by ASE's units, without translations."""
-    root = np.sqrt(np.repeat(model.ideal.get_masses(), 3))
-    squares, vectors = np.linalg.eigh(hessian(model) / np.outer(root, root))
-    hbar = units._hbar * units.J * units.s
-    return hbar * np.sqrt(squares[3:]), vectors[:, 3:]
-
-
-def mode_energy(quanta, statistics: str, temperature: float) -> np.ndarray:
-    """Mean potential energy of each oscillator in eV."""
-    thermal = units.kB * temperature
-    if statistics == "classical":
-        return np.full(len(quanta), thermal / 2)
-    return quanta / 4 * (1 / np.tanh(quanta / (2 * thermal)) if temperature else 1.0)
 
 
 def both_tails(statistic, distribution) -> float:
@@ -518,7 +487,8 @@ class TestRandom:
         ensemble = RandomEnsemble([0.4], distribution, n_snapshots=1, seed=2511)
         ours = draws(ensemble, crystal, model.ideal, 150).reshape(150, 16, 3)
         for k in (0, 1, 63, 64, 149):
-            key = (zlib.crc32(b"NaCl/random/0.4"), k)
+            family = "random" if distribution == "one_sided" else f"{distribution} random"
+            key = (zlib.crc32(f"NaCl/{family}/0.4".encode()), k)
             rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence(2511, spawn_key=key)))
             u = {
                 "uniform": lambda rng=rng: rng.uniform(-0.4, 0.4, 48),
@@ -584,189 +554,3 @@ def test_expected_thermal_displacements(ag3sbr):
     found = ensemble.mean_square_displacements(model, 300.0)
     expected = np.diag(covariance).reshape(40, 3).mean(axis=1)
     np.testing.assert_allclose(found, expected, rtol=1e-5)
-
-
-class TestMode:
-    MODES = (0, 1, 7, 58, 116)
-
-    @pytest.mark.parametrize("statistics", ["classical", "quantum"])
-    @pytest.mark.parametrize("amplitude", [-2.0, 0.5, 1.0])
-    def test_energy_and_direction(self, ag3sbr, statistics, amplitude):
-        """Q^2 of the mean energy, and K u = omega^2 M u about the centre of mass."""
-        crystal, model = ag3sbr
-        ensemble = ModeEnsemble([amplitude], 300, self.MODES, statistics)
-        assert (ensemble.temperatures, ensemble.n_snapshots) == ([300.0], 5)
-        quanta, _ = normal_modes(model)
-        hbar = units._hbar * units.J * units.s
-        masses = np.repeat(model.ideal.get_masses(), 3)
-        snapshots = list(ensemble.snapshots(crystal, model, amplitude))
-        assert [s.index for s in snapshots] == list(self.MODES)
-        for mode, snapshot in zip(self.MODES, snapshots, strict=True):
-            u = (snapshot.atoms.positions - snapshot.ideal.positions).ravel()
-            energy = u @ hessian(model) @ u / 2
-            mean = mode_energy(quanta, statistics, 300.0)[mode]
-            assert energy == pytest.approx(amplitude**2 * mean, rel=1e-4)
-            by_atom = u.reshape(40, 3)
-            about_mass = (by_atom - np.average(by_atom, axis=0, weights=masses[::3])).ravel()
-            force = hessian(model) @ about_mass
-            inertia = (quanta[mode] / hbar) ** 2 * masses * about_mass
-            rounding = 2 * ROUNDING * np.abs(hessian(model)).sum(axis=1).max()
-            np.testing.assert_allclose(force, inertia, rtol=0, atol=rounding)
-            assert np.abs(force).max() > 100 * rounding
-
-    def test_modes_differ(self, ag3sbr):
-        """Mass-weighted displacements are orthogonal, also among modes of one frequency."""
-        model = ag3sbr[1]
-        ensemble = ModeEnsemble([1.0], 300, range(117))
-        found = [s.atoms.positions - s.ideal.positions for s in ensemble.snapshots(*ag3sbr, 1.0)]
-        u = np.reshape(found, (117, 120))
-        overlap = u @ hessian(model) @ u.T  # the same as mass-weighted, and blind to shifts
-        root = np.sqrt(np.diag(overlap))
-        np.testing.assert_allclose(overlap / np.outer(root, root), np.eye(117), atol=1e-4)
-
-    def test_sign(self, ag3sbr):
-        crystal, model = ag3sbr
-        up, down = (
-            next(ModeEnsemble([q], 300, [4]).snapshots(crystal, model, q)) for q in (1.5, -1.5)
-        )
-        np.testing.assert_allclose(
-            up.atoms.positions + down.atoms.positions, 2 * model.ideal.positions, atol=2 * ROUNDING
-        )
-        assert up.parent == down.parent  # a mode seen in training is not tested
-
-    @pytest.mark.parametrize(
-        ("wrong", "named"),
-        [
-            ({"amplitudes": []}, "amplitudes are"),
-            ({"amplitudes": [1, 0]}, "not 0"),
-            ({"amplitudes": [1, 1]}, "different"),
-            ({"modes": []}, "modes are"),
-            ({"modes": [-1]}, "different indices from 0"),
-            ({"modes": [2, 2]}, "different"),
-            ({"temperature": -1}, "-1 K; expected >= 0"),
-            ({"statistics": "bose"}, "there are quantum, classical"),
-        ],
-    )
-    def test_errors(self, wrong, named):
-        with pytest.raises(ValueError, match=named):
-            ModeEnsemble(**({"amplitudes": [1], "temperature": 300, "modes": [0]} | wrong))
-
-    def test_no_such_mode(self, nacl):
-        with pytest.raises(ValueError, match="has 45; NaCl has 45 modes, from 0 to 44"):
-            list(ModeEnsemble([1], 300, [45]).snapshots(*nacl, 1.0))
-
-    def test_frozen_mode(self, rock_salt, unstable):
-        """Its snapshot would be the ideal crystal."""
-        model = harmonic_model(rock_salt.supercell, unstable, Instabilities("freeze", 2.0))
-        with pytest.raises(ValueError, match=r"mode 0 of NaCl \(-.* THz\) does not move at 300 K"):
-            list(ModeEnsemble([1], 300, [44, 0]).snapshots(rock_salt, model, 1.0))
-        assert len(list(ModeEnsemble([1], 300, [44]).snapshots(rock_salt, model, 1.0))) == 1
-
-
-def rebased(model: HarmonicModel) -> HarmonicModel:
-    """Other eigenvectors in each set of equal frequencies, as another library would give."""
-    rng = np.random.default_rng(3)
-    vectors = model.eigenvectors.copy()
-    edges = np.flatnonzero(np.diff(model.frequencies, prepend=-1e9, append=1e9) > 1e-4)
-    for start, stop in pairwise(edges):
-        turn = np.linalg.qr(rng.normal(size=(stop - start, stop - start))).Q
-        vectors[:, start:stop] = vectors[:, start:stop] @ turn
-    assert np.diff(edges).max() > 5
-    return replace(model, eigenvectors=vectors)
-
-
-class TestSpecial:
-    @pytest.mark.parametrize(("statistics", "temperature"), THERMAL)
-    def test_energy(self, ag3sbr, statistics, temperature):
-        """That of the whole ensemble, in one displacement."""
-        crystal, model = ag3sbr
-        quanta, _ = normal_modes(model)
-        expected = mode_energy(quanta, statistics, temperature).sum()
-        ensemble = SpecialEnsemble([temperature], statistics)
-        for snapshot in ensemble.snapshots(crystal, model, temperature):
-            u = (snapshot.atoms.positions - snapshot.ideal.positions).ravel()
-            assert u @ hessian(model) @ u / 2 == pytest.approx(expected, rel=1e-5)
-
-    def test_each_mode_has_its_standard_deviation(self, ag3sbr):
-        """In each set of g equal frequencies the squared amplitudes add up to g variances."""
-        crystal, model = ag3sbr
-        quanta, vectors = normal_modes(model)
-        snapshot = next(SpecialEnsemble([300.0]).snapshots(crystal, model, 300.0))
-        u = (snapshot.atoms.positions - snapshot.ideal.positions).ravel()
-        root = np.sqrt(np.repeat(model.ideal.get_masses(), 3))
-        hbar = units._hbar * units.J * units.s
-        energies = ((root * u) @ vectors * quanta / hbar) ** 2 / 2
-        edges = np.flatnonzero(np.diff(quanta, prepend=-1, append=1e9) > 1e-6)
-        assert len(edges) > 10
-        expected = mode_energy(quanta, "quantum", 300.0)
-        for start, stop in pairwise(edges):
-            found = energies[start:stop].sum()
-            assert found == pytest.approx(expected[start:stop].sum(), rel=1e-3)
-
-    def test_signs_alternate(self, central_springs):
-        """Along modes of different frequencies, from the lowest: a chain of unlike springs."""
-        ideal = Atoms("Cu4", [(x, 0, 0) for x in (0, 2.0, 4.1, 6.3)], cell=[9, 9, 9], pbc=True)
-        force_constants = np.zeros((4, 4, 3, 3))
-        stiff = np.diag([5.0, 3.0, 1.0])
-        for (i, j), k in {(0, 1): 1.0, (1, 2): 1.31, (2, 3): 1.73, (0, 3): 0.77}.items():
-            force_constants[[i, j], [j, i]] -= k * stiff
-            force_constants[[i, j], [i, j]] += k * stiff
-        model = harmonic_model(ideal, force_constants, STABLE)
-        crystal = Crystal("Cu4", ideal, supercell_matrix([1, 1, 1]))
-        snapshot = next(SpecialEnsemble([300.0]).snapshots(crystal, model, 300.0))
-        u = (snapshot.atoms.positions - ideal.positions).ravel()
-        canonical = model.canonical_eigenvectors()
-        amplitudes = canonical.T @ (u * np.sqrt(np.repeat(ideal.get_masses(), 3)))
-        assert np.diff(model.frequencies).min() > 1e-3
-        np.testing.assert_array_equal(np.sign(amplitudes), [1, -1, 1, -1, 1, -1, 1, -1, 1])
-
-    def test_mirror_image(self, ag3sbr):
-        crystal, model = ag3sbr
-        ensemble = SpecialEnsemble([300.0])
-        one, other = ensemble.snapshots(crystal, model, 300.0)
-        np.testing.assert_allclose(
-            one.atoms.positions + other.atoms.positions,
-            2 * model.ideal.positions,
-            atol=2 * ROUNDING,
-        )
-        assert one.parent == other.parent
-        assert (one.index, other.index, ensemble.n_snapshots) == (0, 1, 2)
-        np.testing.assert_allclose(
-            one.atoms.positions.mean(axis=0), model.ideal.positions.mean(axis=0), atol=ROUNDING
-        )
-
-    def test_too_hot(self, rock_salt, stable):
-        soft = harmonic_model(rock_salt.supercell, stable / 3000, Instabilities("abs"))
-        with pytest.raises(ValueError, match="alone moves an atom"):
-            next(SpecialEnsemble([600.0]).snapshots(rock_salt, soft, 600.0))
-
-    def test_errors(self):
-        with pytest.raises(ValueError, match="temperatures is empty"):
-            SpecialEnsemble([])
-        with pytest.raises(ValueError, match="there are quantum, classical"):
-            SpecialEnsemble([300.0], "bose")
-
-
-@pytest.mark.parametrize(
-    "ensemble",
-    [
-        PhononEnsemble([300.0], **OPTIONS),
-        MatchedEnsemble([300.0], **OPTIONS),
-        SpecialEnsemble([300.0]),
-        ModeEnsemble([1.0], 300, [0, 5, 40, 116]),
-    ],
-    ids=lambda ensemble: ensemble.kind,
-)
-def test_basis_of_equal_modes_changes_nothing(ag3sbr, ensemble):
-    """Linear algebra libraries choose it at will; a snapshot must not depend on it."""
-    crystal, model = ag3sbr
-    found = [
-        np.array(
-            [
-                s.atoms.positions
-                for s in islice(ensemble.snapshots(crystal, m, ensemble.parameters[0]), 4)
-            ]
-        )
-        for m in (model, rebased(model))
-    ]
-    np.testing.assert_allclose(*found, atol=1.1e-6)

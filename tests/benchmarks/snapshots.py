@@ -25,7 +25,7 @@ from phonopy.phonon.random_displacements import RandomDisplacements
 
 from schnetpack_phonon.ensembles import PhononEnsemble
 from schnetpack_phonon.phonons import HarmonicModel, Instabilities, harmonic_model
-from schnetpack_phonon.snapshots import BATCH
+from schnetpack_phonon.sampling import BATCH
 from schnetpack_phonon.structures import Antiperovskites, Crystal
 
 TEMPERATURE = 300.0

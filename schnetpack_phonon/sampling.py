@@ -1,0 +1,242 @@
+"""Ensembles that draw displacements at random.
+
+Snapshot ``k`` of a group (one crystal, one temperature or amplitude) is drawn from its own random
+stream, so it is the same however many are drawn, in whatever order, by whatever process.
+"""
+
+from __future__ import annotations
+
+import zlib
+from abc import abstractmethod
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import count
+from typing import Any
+
+import numpy as np
+from ase import Atoms
+from ase.neighborlist import neighbor_list
+from scipy.special import ndtri
+from scipy.stats import qmc
+
+from schnetpack_phonon.phonons import HarmonicModel, shortest_distance
+from schnetpack_phonon.snapshots import (
+    SimpleEnsemble,
+    Snapshot,
+    Source,
+    displaced_positions,
+    ideal_of,
+)
+from schnetpack_phonon.structures import Crystal
+
+# Snapshots are drawn in whole batches that start at multiples of this, so that the same products of
+# matrices are formed however many are asked for.
+BATCH = 64
+
+DRAWS = ("independent", "antithetic", "sobol")
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Consecutive snapshots of one group as arrays.
+
+    Attributes:
+        first: index of the first.
+        positions: in Ang, shape=(n, n_atoms, 3).
+        accepted: False where atoms came too close or moved too far, shape=(n,).
+    """
+
+    first: int
+    positions: np.ndarray
+    accepted: np.ndarray
+
+
+def snapshot_stream(seed: int, group: str, index: int) -> np.random.Generator:
+    """The random stream of snapshot ``index`` of a named group."""
+    key = (zlib.crc32(group.encode()), index)
+    return np.random.Generator(np.random.PCG64(np.random.SeedSequence(seed, spawn_key=key)))
+
+
+class Sampler(SimpleEnsemble):
+    """Base of the ensembles that draw displacements at random.
+
+    Args:
+        parameters: temperatures or amplitudes.
+        n_snapshots: per crystal and parameter.
+        seed: of all snapshots.
+        draws: ``independent``; ``antithetic`` (each second snapshot has the opposite
+            displacements of the one before); ``sobol`` (scrambled Sobol points).
+        min_distance: snapshots with two atoms closer than this fraction of the shortest distance
+            in the ideal crystal are rejected and counted.
+        max_displacement: snapshots with an atom displaced by more, in Ang, are rejected too.
+    """
+
+    def __init__(
+        self,
+        parameters: Sequence[float],
+        n_snapshots: int,
+        seed: int,
+        draws: str = "independent",
+        min_distance: float = 0.6,
+        max_displacement: float | None = None,
+    ):
+        if not parameters:
+            raise ValueError(f"data.ensemble.{self.parameter_name}s is empty")
+        if len(set(parameters)) != len(parameters):
+            raise ValueError(f"{self.parameter_name}s repeat a value: {list(parameters)}")
+        if n_snapshots < 1:
+            raise ValueError(f"data.ensemble.n_snapshots is {n_snapshots}; expected >= 1")
+        if not isinstance(seed, int) or seed < 0:
+            raise ValueError(f"data.ensemble.seed is {seed!r}; expected an integer >= 0")
+        if draws not in DRAWS:
+            raise ValueError(f"data.ensemble.draws is {draws!r}; there are {', '.join(DRAWS)}")
+        if not 0 <= min_distance < 1:
+            raise ValueError(f"data.ensemble.min_distance is {min_distance}; expected 0 <= x < 1")
+        if max_displacement is not None and not max_displacement > 0:
+            raise ValueError(f"data.ensemble.max_displacement is {max_displacement}; expected > 0")
+        self.parameters = [float(p) for p in parameters]
+        self.n_snapshots = n_snapshots
+        self.seed = seed
+        self.draws = draws
+        self.min_distance = float(min_distance)
+        self.max_displacement = max_displacement
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        return {
+            "kind": self.kind,
+            f"{self.parameter_name}s": self.parameters,
+            "n_snapshots": self.n_snapshots,
+            "seed": self.seed,
+            "draws": self.draws,
+            "min_distance": self.min_distance,
+            "max_displacement": self.max_displacement,
+        }
+
+    @abstractmethod
+    def _random(self, stream: np.random.Generator, n_atoms: int, parameter: float) -> np.ndarray:
+        """Random numbers of one snapshot, shape=(3 n_atoms,)."""
+
+    @abstractmethod
+    def _from_unit_cube(self, points: np.ndarray, parameter: float) -> np.ndarray:
+        """The same from points in the open unit cube, shape=(n, 3 n_atoms)."""
+
+    @abstractmethod
+    def _matrix(self, source: Source, parameter: float) -> np.ndarray | None:
+        """Turns random numbers into displacements in Ang; None leaves them as they are."""
+
+    @abstractmethod
+    def mean_square_displacements(self, source: Source, parameter: float) -> np.ndarray:
+        """Expected square per Cartesian component of each atom in Ang^2, shape=(n_atoms,)."""
+
+    def batches(self, name: str, source: Source, parameter: float) -> Iterator[Batch]:
+        """Endless stream of :data:`BATCH` snapshots at a time."""
+        ideal = ideal_of(source)
+        matrix = self._matrix(source, parameter)
+        accept = Acceptance(ideal, self.min_distance, self.max_displacement)
+        group = f"{name}/{self._family(parameter)}"
+        for first in count(0, BATCH):
+            numbers = self._numbers(group, first, len(ideal), parameter)
+            u = numbers if matrix is None else numbers @ matrix.T
+            u = u.reshape(BATCH, -1, 3)
+            if self.draws == "antithetic":
+                u = u - u.mean(axis=1, keepdims=True)
+                u[1::2] *= -1
+            positions = displaced_positions(ideal, u)
+            yield Batch(first, positions, accept(positions))
+
+    def _numbers(self, group: str, first: int, n_atoms: int, parameter: float) -> np.ndarray:
+        if self.draws == "sobol":
+            (key,) = np.random.SeedSequence(
+                self.seed, spawn_key=(zlib.crc32(group.encode()),)
+            ).generate_state(1)
+            engine = qmc.Sobol(3 * n_atoms, rng=np.random.default_rng(key))
+            if first:
+                engine.fast_forward(first)
+            return self._from_unit_cube(_inside(engine.random(BATCH)), parameter)
+        pair = 2 if self.draws == "antithetic" else 1
+        streams = [snapshot_stream(self.seed, group, k) for k in range(first, first + BATCH, pair)]
+        numbers = np.array([self._random(stream, n_atoms, parameter) for stream in streams])
+        return numbers.repeat(pair, axis=0)
+
+    def snapshots(
+        self, crystal: Crystal, source: Source, parameter: float
+    ) -> Iterator[Snapshot | None]:
+        ideal = ideal_of(source)
+        snapshot = self._maker(crystal, source, parameter)
+        for batch in self.batches(crystal.name, source, parameter):
+            for k, accepted in enumerate(batch.accepted.tolist()):
+                index = batch.first + k
+                if not accepted:
+                    yield None
+                    continue
+                atoms = ideal.copy()
+                atoms.positions = batch.positions[k]
+                alike = index - index % 2 if self.draws == "antithetic" else index
+                yield snapshot(atoms, ideal, index, f"{self._family(parameter)}/{alike}")
+
+    def _family(self, parameter: float) -> str:
+        """Names the random streams of one crystal's group."""
+        return f"{self.kind}/{float(parameter)!r}"
+
+
+class NormalSampler(Sampler):
+    """Base of the ensembles that are linear in standard normal numbers."""
+
+    def _random(self, stream: np.random.Generator, n_atoms: int, parameter: float) -> np.ndarray:
+        return stream.standard_normal(3 * n_atoms)
+
+    def _from_unit_cube(self, points: np.ndarray, parameter: float) -> np.ndarray:
+        return ndtri(points)
+
+    @abstractmethod
+    def _matrix(self, source: HarmonicModel, parameter: float) -> np.ndarray:
+        """A of u = A z in Ang."""
+
+    def mean_square_displacements(self, source: HarmonicModel, parameter: float) -> np.ndarray:
+        matrix = self._matrix(source, parameter)
+        rows = matrix.reshape(-1, 3, len(matrix))
+        return ((rows - rows.mean(axis=0)) ** 2).sum(axis=2).mean(axis=1)
+
+
+class Acceptance:
+    """Tells which positions keep atoms apart and near their sites.
+
+    Args:
+        ideal: the undisplaced supercell.
+        min_distance: as a fraction of the shortest distance in it.
+        max_displacement: of an atom, in Ang.
+    """
+
+    def __init__(self, ideal: Atoms, min_distance: float, max_displacement: float | None):
+        self.ideal = ideal
+        self.limit = min_distance * shortest_distance(ideal)
+        self.max_displacement = np.inf if max_displacement is None else max_displacement
+        self._cutoff = 0.0
+        self._pairs: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None
+
+    def __call__(self, positions: np.ndarray) -> np.ndarray:
+        """Args: positions, shape=(n, n_atoms, 3). Returns: shape=(n,)."""
+        displacements = np.linalg.norm(positions - self.ideal.positions, axis=2)
+        accepted = displacements.max(axis=1) <= self.max_displacement
+        if self.limit and np.isfinite(self.limit):
+            # Pairs further apart than this in the ideal crystal cannot come below the limit.
+            self._find_pairs(self.limit + 2 * displacements.max())
+            i, j, vectors = self._pairs  # type: ignore[misc]
+            apart = positions[:, j] - positions[:, i] + vectors
+            squares = np.einsum("npx,npx->np", apart, apart)
+            accepted &= squares.min(axis=1, initial=np.inf) >= self.limit**2
+        return accepted
+
+    def _find_pairs(self, cutoff: float) -> None:
+        if self._pairs is not None and cutoff <= self._cutoff:
+            return
+        self._cutoff = 1.2 * cutoff
+        i, j, shift = neighbor_list("ijS", self.ideal, self._cutoff)
+        once = i < j  # an atom and its own image never move apart
+        self._pairs = i[once], j[once], shift[once] @ self.ideal.cell.array
+
+
+def _inside(points: np.ndarray) -> np.ndarray:
+    """Points of [0, 1) moved off the faces, where the normal quantile diverges."""
+    return np.clip(points, 2.0**-32, 1 - 2.0**-32)

@@ -1,0 +1,70 @@
+"""What the tests of ensembles share: crystals of springs, their modes, short cuts to snapshots."""
+
+from itertools import islice
+
+import numpy as np
+import pytest
+from ase import units
+
+from schnetpack_phonon.ensembles import PhononEnsemble, RandomEnsemble
+from schnetpack_phonon.phonons import HarmonicModel, Instabilities, harmonic_model
+from schnetpack_phonon.structures import Crystal, antiperovskite, supercell_matrix
+
+ROUNDING = 0.51e-6  # positions end at 1e-6 Ang
+STABLE = Instabilities("error", floor=0.1)
+OPTIONS = {"n_snapshots": 1, "seed": 5, "min_distance": 0.0}
+THERMAL = [("quantum", 0.0), ("quantum", 300.0), ("quantum", 2000.0), ("classical", 300.0)]
+
+
+@pytest.fixture(scope="module")
+def ag3sbr(central_springs):
+    """(crystal, model): 40 atoms of three masses; silver's displacements are anisotropic."""
+    crystal = Crystal("Ag3SBr", antiperovskite("Ag3SBr", 4.8), supercell_matrix([2, 2, 2]))
+    springs = central_springs(crystal.supercell, {2.4: 4.0, 2.4 * 2**0.5: 1.0})
+    return crystal, harmonic_model(crystal.supercell, springs, STABLE)
+
+
+@pytest.fixture(scope="module")
+def nacl(rock_salt, model):
+    return rock_salt, model
+
+
+def hessian(model: HarmonicModel) -> np.ndarray:
+    n = len(model.ideal)
+    return model.force_constants.transpose(0, 2, 1, 3).reshape(3 * n, 3 * n)
+
+
+def normal_modes(model: HarmonicModel) -> tuple[np.ndarray, np.ndarray]:
+    """Quanta in eV and mass-weighted eigenvectors, by ASE's units, without translations."""
+    root = np.sqrt(np.repeat(model.ideal.get_masses(), 3))
+    squares, vectors = np.linalg.eigh(hessian(model) / np.outer(root, root))
+    hbar = units._hbar * units.J * units.s
+    return hbar * np.sqrt(squares[3:]), vectors[:, 3:]
+
+
+def mode_energy(quanta, statistics: str, temperature: float) -> np.ndarray:
+    """Mean potential energy of each oscillator in eV."""
+    thermal = units.kB * temperature
+    if statistics == "classical":
+        return np.full(len(quanta), thermal / 2)
+    return quanta / 4 * (1 / np.tanh(quanta / (2 * thermal)) if temperature else 1.0)
+
+
+def phonon(temperatures=(300.0,), **options):
+    return PhononEnsemble(
+        temperatures, **({"n_snapshots": 5, "seed": 1, "min_distance": 0.0} | options)
+    )
+
+
+def random(amplitudes=(0.2,), **options):
+    defaults = {"distribution": "uniform", "n_snapshots": 5, "seed": 1, "min_distance": 0.0}
+    return RandomEnsemble(amplitudes, **(defaults | options))
+
+
+def first(ensemble, crystal, source, n, parameter=None) -> list:
+    parameter = ensemble.parameters[0] if parameter is None else parameter
+    return list(islice(ensemble.snapshots(crystal, source, parameter), n))
+
+
+def positions(ensemble, crystal, source, n, parameter=None) -> np.ndarray:
+    return np.array([s.atoms.positions for s in first(ensemble, crystal, source, n, parameter)])

@@ -1,0 +1,467 @@
+"""Random streams, batches, rejection and groups: what all random ensembles have in common."""
+
+import os
+import subprocess
+import sys
+import zlib
+from dataclasses import replace
+from itertools import islice
+
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.build import bulk
+from ase.calculators.calculator import compare_atoms
+from ase.geometry import get_distances
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from scipy.stats import qmc
+
+from schnetpack_phonon.ensembles import MatchedEnsemble
+from schnetpack_phonon.phonons import Instabilities, harmonic_model
+from schnetpack_phonon.sampling import BATCH, DRAWS, Acceptance, snapshot_stream
+from schnetpack_phonon.structures import Crystal, supercell_matrix
+from tests.ensemble_fixtures import (
+    ROUNDING,
+    first,
+    phonon,
+    positions,
+    random,
+)
+
+
+def published_stream(seed: int, group: str, index: int) -> np.random.Generator:
+    """PCG64 of SeedSequence(seed) with the spawn key (crc32 of the group's name, index)."""
+    key = (zlib.crc32(group.encode("utf-8")), index)
+    return np.random.default_rng(np.random.SeedSequence(entropy=seed, spawn_key=key))
+
+
+@pytest.fixture(params=["phonon", "matched", "random"])
+def sampler(request, model):
+    """(makes an ensemble, what it displaces)"""
+    if request.param == "random":
+        return random, model.ideal
+    if request.param == "phonon":
+        return phonon, model
+
+    def matched(**options):
+        return MatchedEnsemble(
+            [300.0], **({"n_snapshots": 5, "seed": 1, "min_distance": 0.0} | options)
+        )
+
+    return matched, model
+
+
+@pytest.mark.parametrize("group", ["NaCl/phonon/300.0", "Ag3S(Br,I)-7/random/0.2", "α/β"])
+def test_stream_is_the_published_one(group):
+    """Labels that were paid for depend on it: the numbers may never change."""
+    for index in (0, 1, 4096):
+        ours = snapshot_stream(7, group, index)
+        np.testing.assert_array_equal(
+            ours.standard_normal(10), published_stream(7, group, index).standard_normal(10)
+        )
+
+
+def test_stream_in_numbers():
+    """Written down with NumPy 2.5; the generator and its seeding are frozen (NEP 19)."""
+    first = snapshot_stream(2511, "NaCl/random/0.2", 3).bit_generator.random_raw(2)
+    assert first.tolist() == [6079603676396862943, 7952006778506742281]
+
+
+def test_snapshots_are_drawn_one_by_one(rock_salt, model):
+    """Snapshot k needs nothing but its own stream; batches change no bit of it."""
+    ours = positions(random([0.3], seed=9), rock_salt, model.ideal, 200)
+    for k in (0, 1, 63, 64, 65, 127, 128, 199):
+        u = published_stream(9, "NaCl/uniform random/0.3", k).uniform(-0.3, 0.3, 48).reshape(16, 3)
+        expected = (model.ideal.positions + (u - u.mean(axis=0))).round(6)
+        np.testing.assert_array_equal(ours[k], expected)
+
+
+@pytest.mark.parametrize("draws", DRAWS)
+@pytest.mark.parametrize("n", [1, 63, 64, 65, 130])
+def test_longer_stream_begins_with_the_shorter(sampler, rock_salt, draws, n):
+    make, source = sampler
+    many = positions(make(draws=draws), rock_salt, source, 140)
+    few = positions(make(draws=draws, n_snapshots=n), rock_salt, source, n)
+    np.testing.assert_array_equal(few, many[:n])
+    assert len(np.unique(many[:, 0, 0])) == 140
+
+
+@pytest.mark.parametrize("draws", DRAWS)
+def test_batches_are_the_snapshots(sampler, rock_salt, draws):
+    make, source = sampler
+    ensemble = make(draws=draws, min_distance=0.8)
+    parameter = ensemble.parameters[0]
+    batches = list(islice(ensemble.batches("NaCl", source, parameter), 3))
+    assert [b.first for b in batches] == [0, BATCH, 2 * BATCH]
+    assert {b.positions.shape for b in batches} == {(BATCH, 16, 3)}
+    stream = ensemble.snapshots(rock_salt, source, parameter)
+    for batch in batches:
+        for k, snapshot in enumerate(islice(stream, BATCH)):
+            assert (snapshot is not None) == batch.accepted[k]
+            if snapshot is not None:
+                assert snapshot.index == batch.first + k
+                np.testing.assert_array_equal(snapshot.atoms.positions, batch.positions[k])
+
+
+def test_snapshot_is_the_same_in_another_process(sampler, rock_salt, pool):
+    make, source = sampler
+    here = positions(make(), rock_salt, source, 70)
+    there = pool.submit(positions, make(), rock_salt, source, 70).result()
+    np.testing.assert_array_equal(here, there)
+
+
+THREADS_SCRIPT = """
+import hashlib, sys
+import numpy as np
+from tests.ensemble_fixtures import phonon, positions, random
+from tests.test_sampling import springs_in_a_large_cell
+crystal, model = springs_in_a_large_cell()
+ensembles = [(phonon(draws=d), model) for d in ("independent", "sobol", "antithetic")]
+for ensemble, source in [*ensembles, (random(), model.ideal)]:
+    drawn = positions(ensemble, crystal, source, 100)
+    print(hashlib.sha256(np.ascontiguousarray(drawn).tobytes()).hexdigest())
+"""
+
+
+def springs_in_a_large_cell():
+    """64 atoms between which linear algebra shares its work out to threads; many equal modes."""
+    crystal = Crystal("Al", bulk("Al", "fcc", a=4.05), supercell_matrix([4, 4, 4]))
+    ideal = crystal.supercell
+    force_constants = np.zeros((64, 64, 3, 3))
+    for i in range(64):
+        vectors, lengths = get_distances(
+            ideal.positions[i], ideal.positions, cell=ideal.cell, pbc=True
+        )
+        for j in np.flatnonzero(np.abs(lengths[0] - 4.05 / 2**0.5) < 0.01):
+            unit = vectors[0, j] / lengths[0, j]
+            force_constants[i, j] -= 1.5 * np.outer(unit, unit)
+            force_constants[i, i] += 1.5 * np.outer(unit, unit)
+    return crystal, harmonic_model(ideal, force_constants, Instabilities("error", 0.1))
+
+
+def test_threads_change_no_bit():
+    """Two processes, linear algebra with one thread and with eight."""
+    root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    prints = []
+    for threads in ("1", "8"):
+        variables = dict.fromkeys(
+            ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), threads
+        )
+        prints.append(
+            subprocess.run(
+                [sys.executable, "-c", THREADS_SCRIPT],
+                env=os.environ | variables | {"PYTHONHASHSEED": threads},
+                cwd=root,
+                check=True,
+                capture_output=True,
+                text=True,
+            ).stdout
+        )
+    assert prints[0] == prints[1]
+    assert len(set(prints[0].split())) == 4
+
+
+@pytest.mark.parametrize("parameter", [300, np.float64(300.0), np.float32(300.0)])
+def test_type_of_a_number_changes_nothing(rock_salt, model, parameter):
+    ours = first(phonon(), rock_salt, model, 2, parameter)
+    for one, other in zip(ours, first(phonon(), rock_salt, model, 2, 300.0), strict=True):
+        np.testing.assert_array_equal(one.atoms.positions, other.atoms.positions)
+        assert one.parent == other.parent
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ({"name": "NaCl"}, {"name": "NaBr"}),
+        ({"parameter": 0.1}, {"parameter": 0.2}),
+        ({"seed": 1}, {"seed": 2}),
+    ],
+)
+def test_groups_share_no_random_numbers(rock_salt, model, one, other):
+    """Correlation of 9600 pairs within 5/sqrt(9600), between groups and of shifted snapshots."""
+    u, v = (
+        positions(
+            random([choice.get("parameter", 0.1)], seed=choice.get("seed", 1)),
+            replace(rock_salt, name=choice.get("name", "NaCl")),
+            model.ideal,
+            201,
+        )
+        - model.ideal.positions
+        for choice in (one, other)
+    )
+    for a, b in ((u[1:], v[1:]), (u[1:], u[:-1])):
+        assert abs(np.corrcoef(a.ravel(), b.ravel())[0, 1]) < 5 / np.sqrt(9600)
+
+
+def test_temperatures_share_no_random_numbers(rock_salt, model):
+    """Two classical temperatures on the same numbers would differ by a factor alone."""
+    ensemble = phonon([100.0, 400.0], statistics="classical")
+    u, v = (
+        (positions(ensemble, rock_salt, model, 200, t) - model.ideal.positions).ravel()
+        for t in (100.0, 400.0)
+    )
+    assert abs(np.corrcoef(u, v)[0, 1]) < 0.1  # 1 if they did; modes are not equally wide
+
+
+def test_centre_stays(sampler, rock_salt):
+    make, source = sampler
+    for draws in DRAWS:
+        drawn = positions(make(draws=draws), rock_salt, source, 70)
+        ideal = getattr(source, "ideal", source)
+        assert np.abs(drawn - ideal.positions).max() > 0.1
+        np.testing.assert_allclose(
+            drawn.mean(axis=1), [ideal.positions.mean(axis=0)] * 70, atol=ROUNDING
+        )
+        np.testing.assert_allclose(drawn, drawn.round(6), rtol=0, atol=1e-12)
+
+
+def test_moved_crystal(sampler, rock_salt):
+    """The displacements do not depend on where the origin is."""
+    make, source = sampler
+    before = getattr(source, "ideal", source)
+    ideal = before.copy()
+    ideal.positions += [0.4, -0.2, 7.7]
+    moved = ideal
+    if source is not before:
+        moved = harmonic_model(ideal, source.force_constants, Instabilities("error", floor=0.1))
+    u, v = (
+        positions(make(), rock_salt, s, 20) - atoms.positions
+        for s, atoms in ((source, before), (moved, ideal))
+    )
+    np.testing.assert_allclose(u, v, atol=2.1e-6)
+
+
+def test_mirror_images(sampler, rock_salt):
+    """Antithetic: one of a pair is the independent snapshot of its index, the other its mirror."""
+    make, source = sampler
+    ideal = getattr(source, "ideal", source).positions
+    pairs = first(make(draws="antithetic"), rock_salt, source, 130)
+    u = np.array([s.atoms.positions - ideal for s in pairs])
+    np.testing.assert_allclose(u[::2], -u[1::2], atol=2 * ROUNDING)
+    independent = positions(make(), rock_salt, source, 130) - ideal
+    np.testing.assert_allclose(u[::2], independent[::2], atol=2 * ROUNDING)
+    parents = [s.parent for s in pairs]
+    assert parents[::2] == parents[1::2]
+    assert len(set(parents)) == 65
+    assert set(parents) <= {s.parent for s in first(make(), rock_salt, source, 130)}
+
+
+def test_sobol_points_are_those_of_scipy(rock_salt, model):
+    """One scrambled sequence, drawn at once, whatever the batches."""
+    ours = positions(random([0.3], seed=9, draws="sobol"), rock_salt, model.ideal, 256)
+    sequence = np.random.SeedSequence(9, spawn_key=(zlib.crc32(b"NaCl/uniform random/0.3"),))
+    engine = qmc.Sobol(48, rng=np.random.default_rng(int(sequence.generate_state(1)[0])))
+    u = (0.6 * engine.random(256) - 0.3).reshape(256, 16, 3)
+    expected = model.ideal.positions + u - u.mean(axis=1, keepdims=True)
+    np.testing.assert_allclose(ours, expected, rtol=0, atol=ROUNDING)
+
+
+def test_sobol_groups_are_scrambled_apart(rock_salt, model):
+    """Or two groups would have one set of points.
+
+    Of 48 dimensions each correlates by up to 1, with a random sign: 1 / sqrt(48) at most.
+    """
+    u, v, w = (
+        positions(random([a], seed=s, draws="sobol"), rock_salt, model.ideal, 64).ravel()
+        for a, s in ((0.2, 1), (0.2, 2), (0.21, 1))
+    )
+    ideal = np.tile(model.ideal.positions.ravel(), 64)
+    for a, b in ((u, v), (u, w)):
+        assert abs(np.corrcoef(a - ideal, b - ideal)[0, 1]) < 5 / np.sqrt(48)
+
+
+def test_what_a_snapshot_says(rock_salt, model):
+    """It differs from its ideal crystal by the positions alone, and tells where it comes from."""
+    ensemble = phonon(seed=3)
+    for index, snapshot in enumerate(first(ensemble, rock_salt, model, 3)):
+        assert snapshot.ideal == model.ideal
+        assert compare_atoms(snapshot.atoms, model.ideal) == ["positions"]
+        assert (snapshot.structure, snapshot.kind) == ("NaCl", "phonon")
+        assert (snapshot.parameter_name, snapshot.parameter) == ("temperature", 300.0)
+        assert (snapshot.seed, snapshot.index) == (3, index)
+        assert snapshot.phonons == {
+            "phonon_policy": "error",
+            "n_imaginary": 0,
+            "lowest_frequency": model.frequencies.min(),
+        }
+    assert first(random(), rock_salt, model.ideal, 1)[0].phonons == {}
+
+
+def test_snapshots_share_no_memory(rock_salt, model):
+    """Whoever changes one changes no other."""
+    one, other = first(random(), rock_salt, model.ideal, 2)
+    before = other.atoms.positions.copy()
+    one.atoms.positions += 1.0
+    one.atoms.cell *= 2
+    np.testing.assert_array_equal(other.atoms.positions, before)
+    np.testing.assert_array_equal(model.ideal.cell.array, other.atoms.cell.array)
+
+
+def test_crystal_names_the_family(rock_salt, model):
+    """An arrangement out of many: its symmetry equivalents have its parent and composition."""
+    crystal = replace(rock_salt, composition="Na(Cl,Br) 0.5", parent="Na(Cl,Br)/0011")
+    snapshots = first(random(), crystal, model.ideal, 3)
+    assert {s.parent for s in snapshots} == {"Na(Cl,Br)/0011"}
+    assert {s.structure for s in snapshots} == {"Na(Cl,Br) 0.5"}
+    assert len({s.parent for s in first(random(), rock_salt, model.ideal, 3)}) == 3
+
+
+@pytest.mark.parametrize("limits", [{"min_distance": 0.7}, {"max_displacement": 0.7}])
+def test_rejected_snapshots_keep_their_index(rock_salt, model, limits):
+    everything = first(random([0.5]), rock_salt, model.ideal, 90)
+    kept = first(random([0.5], **limits), rock_salt, model.ideal, 90)
+    assert 5 < kept.count(None) < 85
+    for index, (before, snapshot) in enumerate(zip(everything, kept, strict=True)):
+        shortest = before.atoms.get_all_distances(mic=True)[np.triu_indices(16, 1)].min()
+        longest = np.linalg.norm(before.atoms.positions - before.ideal.positions, axis=1).max()
+        wrong = shortest < 0.7 * 2.8 if "min_distance" in limits else longest > 0.7
+        assert (snapshot is None) == wrong
+        if snapshot:
+            np.testing.assert_array_equal(snapshot.atoms.positions, before.atoms.positions)
+            assert (snapshot.index, snapshot.seed, snapshot.parameter) == (index, 1, 0.5)
+
+
+def test_rejected_mirror_image_leaves_its_partner():
+    """Distances of a pair differ, so one may go and the other stay; the pairing stays too.
+
+    (In 2x2x2 cells of centrosymmetric crystals they do not: the mirror image is the inverted one.)
+    """
+    crystal = Crystal("Al", bulk("Al", "fcc", a=4.05), supercell_matrix([3, 3, 3]))
+    ensemble = random([0.4], min_distance=0.7, draws="antithetic")
+    drawn = first(ensemble, crystal, crystal.supercell, 128)
+    pairs = list(zip(drawn[::2], drawn[1::2], strict=True))
+    alone = [pair for pair in pairs if (pair[0] is None) != (pair[1] is None)]
+    assert len(alone) > 5
+    for k, pair in enumerate(pairs):
+        for index, snapshot in enumerate(pair, 2 * k):
+            assert snapshot is None or snapshot.index == index
+            assert snapshot is None or snapshot.parent == f"Al/uniform random/0.4/{2 * k}"
+
+
+@st.composite
+def crowded_crystals(draw):
+    """Two to five atoms in a cell of any shape, some displaced far; positions of 6 snapshots."""
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    cell = np.diag(rng.uniform(2.0, 6.0, 3))
+    skew = draw(st.sampled_from([0.0, 0.5, 2.5]))
+    cell[np.tril_indices(3, -1)] = skew * rng.uniform(-3, 3, 3)
+    n = draw(st.integers(2, 5))
+    outside = draw(st.sampled_from([0, 1]))
+    scaled = rng.uniform(0, 1, (n, 3)) + outside * rng.integers(-2, 3, (n, 3))
+    ideal = Atoms(f"Cu{n}", scaled_positions=scaled, cell=cell, pbc=True)
+    width = draw(st.sampled_from([0.05, 0.3, 1.0])) * rng.uniform(0.1, 1, (6, 1, 1))
+    return ideal, ideal.positions + width * rng.normal(size=(6, n, 3))
+
+
+def shortest(positions, ideal: Atoms) -> float:
+    _, distances = get_distances(positions, cell=ideal.cell, pbc=True)
+    return distances[np.triu_indices(len(ideal), 1)].min()
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    crystal=crowded_crystals(),
+    min_distance=st.floats(0, 0.99),
+    max_displacement=st.none() | st.floats(0.01, 2),
+)
+def test_acceptance_by_brute_force(crystal, min_distance, max_displacement):
+    """All pairs and images, by ASE; the same whether snapshots come together or one by one."""
+    ideal, moved = crystal
+    limit = min_distance * shortest(ideal.positions, ideal)
+    distances = np.array([shortest(p, ideal) for p in moved])
+    steps = np.sqrt(((moved - ideal.positions) ** 2).sum(axis=2)).max(axis=1)
+    assume(np.abs(distances - limit).min() > 1e-9)
+    expected = distances >= limit
+    if max_displacement is not None:
+        assume(np.abs(steps - max_displacement).min() > 1e-9)
+        expected &= steps <= max_displacement
+    accept = Acceptance(ideal, min_distance, max_displacement)
+    one_by_one = [accept(p[None])[0] for p in moved]
+    np.testing.assert_array_equal(one_by_one, expected)
+    np.testing.assert_array_equal(accept(moved), expected)
+    np.testing.assert_array_equal(
+        Acceptance(ideal, min_distance, max_displacement)(moved), expected
+    )
+
+
+def test_distant_atoms_that_meet():
+    """Half-way between sites 6 Ang apart, after snapshots that moved little."""
+    sites = [(0, 0, 0), (1, 0, 0), (0, 7, 0), (6, 7, 0)]
+    ideal = Atoms("Cu4", sites, cell=[15, 16, 17], pbc=True)
+    accept = Acceptance(ideal, 0.5, None)
+    np.testing.assert_array_equal(accept(ideal.positions[None]), [True])
+    meeting = ideal.positions + np.array([[[0, 0, 0], [0, 0, 0], [2.9, 0, 0], [-2.9, 0, 0]]])
+    passing = ideal.positions + np.array([[[0, 0, 0], [0, 0, 0], [2.9, 0.5, 0], [-2.9, 0, 0]]])
+    np.testing.assert_array_equal(accept(np.concatenate([meeting, passing])), [False, True])
+    across = ideal.positions + np.array([[[0, 0, 0], [0, 0, 0], [-4.4, 0, 0], [4.4, 0, 0]]])
+    np.testing.assert_array_equal(accept(across), [False])  # through the face of the cell
+
+
+def test_own_images_are_no_neighbours():
+    """They move along, however near."""
+    ideal = Atoms("Cu2", [(0, 0, 0), (0, 5, 0)], cell=[2, 20, 20], pbc=True)
+    np.testing.assert_array_equal(Acceptance(ideal, 0.9, None)(ideal.positions[None]), [True])
+
+
+def test_acceptance_of_one_atom():
+    """It has no other to come close to; its own images move with it."""
+    ideal = bulk("Cu")
+    moved = ideal.positions + np.array([[[0.0, 0, 0]], [[0.5, 0, 0]]])
+    np.testing.assert_array_equal(Acceptance(ideal, 0.6, None)(moved), [True, True])
+    np.testing.assert_array_equal(Acceptance(ideal, 0.0, 0.4)(moved), [True, False])
+
+
+def test_settings_hold_whatever_changes_a_snapshot():
+    """So a database made with others is not taken for this one."""
+    options = {
+        "n_snapshots": 6,
+        "seed": 2,
+        "draws": "sobol",
+        "min_distance": 0.5,
+        "max_displacement": 1.0,
+    }
+    for make, own in (
+        (phonon, {"temperatures": [100], "statistics": "classical"}),
+        (random, {"amplitudes": [0.1], "distribution": "gaussian"}),
+    ):
+        before = make().settings
+        for name, value in {**options, **own}.items():
+            after = make(**{name: value}).settings
+            assert [key for key in before if before[key] != after[key]] == [name]
+
+
+@pytest.mark.parametrize("make", [phonon, random])
+@pytest.mark.parametrize(
+    ("parameters", "named"),
+    [
+        ([], "s is empty"),
+        ([300.0, 300], "repeat a value"),
+        ([100.0, -1.0], "-1.0 .*; expected >"),
+        ([100.0, float("nan")], "nan .*; expected >"),
+        ([100.0, float("inf")], "inf .*; expected >"),
+    ],
+)
+def test_parameter_errors(make, parameters, named):
+    with pytest.raises(ValueError, match=named):
+        make(parameters)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "named"),
+    [
+        ({"n_snapshots": 0}, "n_snapshots is 0; expected >= 1"),
+        ({"seed": -1}, "seed is -1"),
+        ({"seed": 1.5}, "seed is 1.5; expected an integer"),
+        ({"draws": "halton"}, "'halton'; there are independent, antithetic, sobol"),
+        ({"min_distance": 1.0}, "min_distance is 1.0; expected 0 <= x < 1"),
+        ({"min_distance": -0.1}, "min_distance is -0.1"),
+        ({"min_distance": float("nan")}, "min_distance is nan"),
+        ({"max_displacement": 0}, "max_displacement is 0; expected > 0"),
+        ({"max_displacement": float("nan")}, "max_displacement is nan"),
+    ],
+)
+def test_option_errors(wrong, named):
+    for make in (phonon, random):
+        with pytest.raises(ValueError, match=named):
+            make(**wrong)
