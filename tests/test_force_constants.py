@@ -1,63 +1,25 @@
 """Force constants from finite displacements and from phonopy's files."""
 
-import warnings
 from dataclasses import replace
 
 import numpy as np
 import phonopy
 import pytest
-from ase import Atoms, units
+from ase import Atoms
 from ase.build import bulk
 from ase.calculators.emt import EMT
 from phonopy import Phonopy
-from phonopy.file_IO import (
-    write_FORCE_CONSTANTS,
-    write_force_constants_to_hdf5,
-    write_FORCE_SETS,
-)
-from phonopy.harmonic.force_constants import full_fc_to_compact_fc
 
 from schnetpack_phonon import properties
-from schnetpack_phonon.alloys import MixedAntiperovskites
 from schnetpack_phonon.force_constants import (
     FiniteDisplacements,
-    PhonopyFiles,
     mixed_force_constants,
-    same_atoms,
     save_phonopy,
     unmixed,
 )
-from schnetpack_phonon.phonons import Instabilities, harmonic_model, normal_modes
-from schnetpack_phonon.structures import Antiperovskites, Crystal, supercell_matrix, to_phonopy
-
-STABLE = Instabilities("error", floor=0.1)
-FLOOR = Instabilities("floor", floor=0.5)
-SPRINGS = {2.8: 4.0, 2.8 * 2**0.5: 1.0}
-ALLOYS = {"Cu3PdAu": 4.0, "Cu3PtAu": 4.2}  # lattice constants
-HARTREE_FORCE, RYDBERG_FORCE = units.Hartree / units.Bohr, units.Rydberg / units.Bohr
-
-
-class Springs:
-    """Labels of crystals whose energy is quadratic; keeps what it was asked for.
-
-    Args:
-        known: ideal supercells and their force constants; atoms tell which one is meant.
-        failing: numbers of the jobs that fail.
-    """
-
-    def __init__(self, *known, failing=()):
-        self.known = {str(ideal.symbols): (ideal, k) for ideal, k in known}
-        self.failing = failing
-        self.asked = []
-
-    def __call__(self, what, jobs):
-        self.asked.append((what, [text for text, _ in jobs]))
-        return [None if n in self.failing else self.label(a) for n, (_, a) in enumerate(jobs)]
-
-    def label(self, atoms):
-        ideal, force_constants = self.known[str(atoms.symbols)]
-        forces = -np.einsum("ijab,jb->ia", force_constants, atoms.positions - ideal.positions)
-        return {properties.forces: forces, properties.energy: np.zeros(1)}
+from schnetpack_phonon.phonons import normal_modes
+from schnetpack_phonon.structures import Crystal, supercell_matrix, to_phonopy
+from tests.force_constants_fixtures import FLOOR, STABLE, Springs, read
 
 
 def emt_labels(what, jobs):
@@ -67,135 +29,6 @@ def emt_labels(what, jobs):
         energy = np.array([atoms.get_potential_energy()])
         labels.append({properties.forces: atoms.get_forces(), properties.energy: energy})
     return labels
-
-
-def no_labels(what, jobs):
-    raise AssertionError(f"{what}: {len(jobs)} labels of a source that needs none")
-
-
-@pytest.fixture(scope="module")
-def cubic() -> Crystal:
-    """Rock salt by its cubic cell, which phonopy's default reduces to two atoms."""
-    return Crystal("NaCl", bulk("NaCl", "rocksalt", a=5.6, cubic=True), supercell_matrix([1, 1, 1]))
-
-
-@pytest.fixture(scope="module")
-def springs(cubic, central_springs) -> np.ndarray:
-    return central_springs(cubic.supercell, SPRINGS)
-
-
-def phonopy_of(crystal, force_constants=None, calculator=None, length=1.0, force=1.0) -> Phonopy:
-    """As phonopy's users have it, with displacements and, where K is given, forces.
-
-    Args:
-        crystal: in Ang.
-        force_constants: in eV/Ang^2.
-        calculator: phonopy's name.
-        length: unit of the calculator in Ang.
-        force: unit of the calculator in eV/Ang.
-    """
-    cell = crystal.unitcell.copy()
-    cell.set_cell(cell.cell / length, scale_atoms=True)
-    matrix = np.array(crystal.supercell_matrix)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # says that "auto" found a smaller cell
-        phonon = Phonopy(to_phonopy(cell), matrix, primitive_matrix="auto", calculator=calculator)
-    phonon.generate_displacements(distance=0.01 / length)
-    if force_constants is not None:
-        cells = phonon.supercells_with_displacements
-        u = np.array([cell.positions for cell in cells]) - phonon.supercell.positions
-        phonon.forces = -np.einsum("ijab,njb->nia", force_constants * length / force, u)
-    return phonon
-
-
-def with_random_forces(crystal, force_constants) -> Phonopy:
-    """All atoms displaced in each of 20 supercells."""
-    phonon = phonopy_of(crystal)
-    u = np.random.default_rng(0).normal(0, 0.01, (20, len(phonon.supercell), 3))
-    forces = -np.einsum("ijab,njb->nia", force_constants, u)
-    phonon.dataset = {"displacements": u, "forces": forces}
-    return phonon
-
-
-def save(phonon, path, force_sets=False, force_constants=None):
-    if force_constants is not None:
-        phonon.force_constants = force_constants
-    with_constants = force_constants is not None
-    phonon.save(path, settings={"force_sets": force_sets, "force_constants": with_constants})
-
-
-def read(path, crystal, **options):
-    source = PhonopyFiles(str(path), options.pop("instabilities", STABLE), **options)
-    return source.models([crystal], [300.0], no_labels)[crystal.name, 300.0]
-
-
-# What follows writes a phonopy file, and perhaps others beside it, and returns its path.
-
-
-def params_with_force_constants(folder, phonon, k):
-    save(phonon, folder / "phonopy_params.yaml", force_constants=k)
-    return folder / "phonopy_params.yaml"
-
-
-def params_with_compact_force_constants(folder, phonon, k):
-    return params_with_force_constants(folder, phonon, full_fc_to_compact_fc(phonon.primitive, k))
-
-
-def params_with_force_sets(folder, phonon, k):
-    save(phonon, folder / "phonopy_params.yaml", force_sets=True)
-    return folder / "phonopy_params.yaml"
-
-
-def displacements_beside_force_sets(folder, phonon, k):
-    write_FORCE_SETS(phonon.dataset, folder / "FORCE_SETS")
-    save(phonon, folder / "phonopy_disp.yaml")
-    return folder / "phonopy_disp.yaml"
-
-
-def cells_beside_force_constants(folder, phonon, k):
-    write_FORCE_CONSTANTS(k, folder / "FORCE_CONSTANTS")
-    save(phonon, folder / "phonopy.yaml")
-    return folder / "phonopy.yaml"
-
-
-def cells_beside_compact_force_constants(folder, phonon, k):
-    k = full_fc_to_compact_fc(phonon.primitive, k)
-    write_FORCE_CONSTANTS(k, folder / "FORCE_CONSTANTS", p2s_map=phonon.primitive.p2s_map)
-    save(phonon, folder / "phonopy.yaml")
-    return folder / "phonopy.yaml"
-
-
-def cells_beside_hdf5(folder, phonon, k):
-    write_force_constants_to_hdf5(k, folder / "force_constants.hdf5")
-    save(phonon, folder / "phonopy.yaml")
-    return folder / "phonopy.yaml"
-
-
-def cells_beside_compact_hdf5(folder, phonon, k):
-    k = full_fc_to_compact_fc(phonon.primitive, k)
-    where = folder / "force_constants.hdf5"
-    write_force_constants_to_hdf5(k, where, p2s_map=phonon.primitive.p2s_map)
-    save(phonon, folder / "phonopy.yaml")
-    return folder / "phonopy.yaml"
-
-
-LAYOUTS = [
-    params_with_force_constants,
-    params_with_compact_force_constants,
-    params_with_force_sets,
-    displacements_beside_force_sets,
-    cells_beside_force_constants,
-    cells_beside_compact_force_constants,
-    cells_beside_hdf5,
-    cells_beside_compact_hdf5,
-]
-
-
-@pytest.fixture
-def folder(tmp_path):
-    path = tmp_path / "theirs"
-    path.mkdir()
-    return path
 
 
 def test_finite_displacements_are_phonopys():
@@ -220,29 +53,29 @@ def test_finite_displacements_are_phonopys():
     assert theirs[0] > 1
 
 
-def test_finite_displacements_find_the_springs(cubic, springs):
+def test_finite_displacements_find_the_springs(cubic, cubic_springs):
     """One model for all temperatures, from no more forces than symmetry needs."""
-    label = Springs((cubic.supercell, springs))
+    label = Springs((cubic.supercell, cubic_springs))
     found = FiniteDisplacements(STABLE).models([cubic], [0, 300.0], label)
     assert set(found) == {("NaCl", 0.0), ("NaCl", 300.0)}
     assert found["NaCl", 0.0] is found["NaCl", 300.0]
-    np.testing.assert_allclose(found["NaCl", 0.0].force_constants, springs, atol=1e-9)
+    np.testing.assert_allclose(found["NaCl", 0.0].force_constants, cubic_springs, atol=1e-9)
     jobs = [f"displacement {k} of NaCl" for k in range(2)]
     assert label.asked == [("force constants", jobs)]
 
 
-def test_finite_displacements_take_away_the_drift(cubic, springs):
+def test_finite_displacements_take_away_the_drift(cubic, cubic_springs):
     """Forces that do not sum to zero, as codes with a grid give them."""
-    rough = springs.copy()
+    rough = cubic_springs.copy()
     rough[range(8), range(8)] += 0.05 * np.eye(3)
     label = Springs((cubic.supercell, rough))
     found = FiniteDisplacements(STABLE).models([cubic], [300.0], label)["NaCl", 300.0]
     np.testing.assert_allclose(found.force_constants.sum(axis=1), 0, atol=1e-10)
-    np.testing.assert_allclose(found.force_constants, springs, atol=0.051)
+    np.testing.assert_allclose(found.force_constants, cubic_springs, atol=0.051)
 
 
-def test_failed_displacement(cubic, springs):
-    label = Springs((cubic.supercell, springs), failing=[1])
+def test_failed_displacement(cubic, cubic_springs):
+    label = Springs((cubic.supercell, cubic_springs), failing=[1])
     with pytest.raises(ValueError, match=r"1 of 2 displacements have no forces.*all of them"):
         FiniteDisplacements(STABLE).models([cubic], [300.0], label)
 
@@ -256,330 +89,6 @@ def test_displacement_distance_error(distance):
 def test_settings_of_finite_displacements():
     expected = {"source": "finite displacements", "distance": 0.03, "policy": "floor", "floor": 0.5}
     assert FiniteDisplacements(FLOOR).settings == expected
-
-
-@pytest.mark.parametrize("layout", LAYOUTS)
-def test_layouts_of_phonopy(folder, cubic, springs, layout):
-    """However phonopy's user left them, and whatever else lies in the working directory."""
-    wrong = phonopy_of(cubic, 2 * springs)
-    write_FORCE_SETS(wrong.dataset, "FORCE_SETS")
-    write_FORCE_CONSTANTS(2 * springs, "FORCE_CONSTANTS")
-    write_force_constants_to_hdf5(2 * springs, "force_constants.hdf5")
-    path = layout(folder, phonopy_of(cubic, springs), springs)
-    model = read(path, cubic)
-    np.testing.assert_allclose(model.force_constants, springs, atol=1e-7)
-    np.testing.assert_allclose(model.frequencies, normal_modes(cubic.supercell, springs)[0])
-    assert model.policy == "error"
-
-
-@pytest.mark.parametrize("layout", [params_with_force_constants, params_with_force_sets])
-def test_rubbish_in_the_working_directory(tmp_path, folder, cubic, springs, layout):
-    for name in ("FORCE_SETS", "FORCE_CONSTANTS", "force_constants.hdf5", "BORN"):
-        (tmp_path / name).write_text("of another crystal")
-    path = layout(folder, phonopy_of(cubic, springs), springs)
-    np.testing.assert_allclose(read(path, cubic).force_constants, springs, atol=1e-7)
-
-
-def test_no_primitive_cell_is_given(folder, cubic, springs):
-    """What phonopy does by default is to find one, and to say so; the latter goes unheard."""
-    path = cells_beside_compact_force_constants(folder, phonopy_of(cubic), springs)
-    text = path.read_text()
-    start = text.index("primitive_matrix:")
-    end = text.index("supercell_matrix:")
-    path.write_text(text[:start] + text[end:])
-    np.testing.assert_allclose(read(path, cubic).force_constants, springs, atol=1e-7)
-
-
-@pytest.mark.parametrize("in_yaml", [True, False])
-def test_forces_of_random_displacements(folder, cubic, springs, in_yaml):
-    layout = params_with_force_sets if in_yaml else displacements_beside_force_sets
-    path = layout(folder, with_random_forces(cubic, springs), None)
-    np.testing.assert_allclose(read(path, cubic).force_constants, springs, atol=1e-6)
-
-
-@pytest.mark.parametrize("option", ["force_sets", "force_constants", "force_constants.hdf5"])
-@pytest.mark.parametrize(
-    "layout", [params_with_force_constants, params_with_force_sets, cells_beside_force_constants]
-)
-def test_forces_elsewhere(tmp_path, folder, cubic, springs, layout, option):
-    """What the user names is what is read, whatever the yaml file or its folder hold."""
-    path = layout(folder, phonopy_of(cubic, 2 * springs), 2 * springs)
-    elsewhere = tmp_path / "elsewhere.hdf5" if "hdf5" in option else tmp_path / "elsewhere"
-    if option == "force_sets":
-        write_FORCE_SETS(phonopy_of(cubic, springs).dataset, elsewhere)
-    elif option == "force_constants":
-        write_FORCE_CONSTANTS(springs, elsewhere)
-    else:
-        write_force_constants_to_hdf5(springs, elsewhere)
-    model = read(path, cubic, **{option.removesuffix(".hdf5"): str(elsewhere)})
-    np.testing.assert_allclose(model.force_constants, springs, atol=1e-7)
-
-
-@pytest.mark.parametrize(
-    "layout", [params_with_compact_force_constants, displacements_beside_force_sets]
-)
-@pytest.mark.parametrize(
-    ("calculator", "length", "force"),
-    [
-        ("qe", units.Bohr, RYDBERG_FORCE),
-        ("wien2k", units.Bohr, RYDBERG_FORCE / 1000),
-        ("abinit", units.Bohr, 1.0),
-        ("cp2k", 1.0, HARTREE_FORCE),
-        ("elk", units.Bohr, HARTREE_FORCE),
-        ("aims", 1.0, 1.0),
-    ],
-)
-def test_units_of_other_codes(folder, cubic, springs, layout, calculator, length, force):
-    phonon = phonopy_of(cubic, springs, calculator, length, force)
-    model = read(layout(folder, phonon, springs * length / force), cubic)
-    np.testing.assert_allclose(model.force_constants, springs, rtol=1e-6, atol=1e-6)
-    np.testing.assert_allclose(model.ideal.positions, cubic.supercell.positions)
-
-
-def test_unit_in_hdf5(folder, cubic, springs):
-    """force_constants.hdf5 may name a unit that is not the calculator's."""
-    phonon = phonopy_of(cubic, None, "qe", units.Bohr, RYDBERG_FORCE)
-    path = cells_beside_hdf5(folder, phonon, springs)
-    where = folder / "force_constants.hdf5"
-    write_force_constants_to_hdf5(springs, where, physical_unit="eV/angstrom^2")
-    np.testing.assert_allclose(read(path, cubic).force_constants, springs, rtol=1e-6, atol=1e-6)
-
-
-def pair_springs(crystal) -> np.ndarray:
-    """A spring for each near pair; its stiffness is the squared distance."""
-    atoms = crystal.supercell
-    vectors = atoms.get_all_distances(mic=True, vector=True)
-    near = (np.linalg.norm(vectors, axis=2) < 2.9)[..., None, None]
-    blocks = -vectors[..., :, None] * vectors[..., None, :] * near
-    blocks[range(len(atoms)), range(len(atoms))] -= blocks.sum(axis=1)
-    return blocks
-
-
-@pytest.mark.parametrize(
-    "layout",
-    [params_with_force_constants, params_with_force_sets, cells_beside_compact_force_constants],
-)
-def test_atoms_in_another_order(folder, layout):
-    """And one of them in another image of the cell; no symmetry makes up for a wrong order."""
-    positions = [(0.1, 0, 0), (2.2, 1.0, 0.4), (0.7, 2.4, 1.9)]
-    atoms = Atoms("NaClNa", positions, cell=[[3.9, 0, 0.3], [0.2, 4.1, 0], [0, 0.4, 3.7]], pbc=True)
-    here = Crystal("glass", atoms, supercell_matrix([2, 2, 2]))
-    other = atoms[[2, 0, 1]]
-    other.positions[1] -= other.cell[0]
-    there = replace(here, unitcell=other)
-    k = pair_springs(there)
-    expected = pair_springs(here)
-    assert np.abs(k - expected).max() > 1
-    model = read(layout(folder, phonopy_of(there, k), k), here, instabilities=FLOOR)
-    np.testing.assert_allclose(model.force_constants, expected, atol=1e-6)
-
-
-def test_same_supercell_of_another_unit_cell(folder, rock_salt, stable, central_springs):
-    """The unit cell of the file is the supercell."""
-    whole = Crystal("NaCl", rock_salt.supercell[::-1], supercell_matrix([1, 1, 1]))
-    k = central_springs(whole.supercell, SPRINGS)
-    path = params_with_force_constants(folder, phonopy_of(whole, k), k)
-    np.testing.assert_allclose(read(path, rock_salt).force_constants, stable, atol=1e-7)
-
-
-def test_masses_are_our_own(folder, cubic, springs):
-    heavy = cubic.unitcell.copy()
-    heavy.set_masses([4 * m for m in heavy.get_masses()])
-    crystal = replace(cubic, unitcell=heavy)
-    path = params_with_force_constants(folder, phonopy_of(cubic), springs)
-    np.testing.assert_allclose(
-        read(path, crystal).frequencies, read(path, cubic).frequencies / 2, rtol=1e-9
-    )
-
-
-SHEARED = [[1, 1, 0], [0, 1, 0], [0, 0, 1]]
-
-
-def changed(crystal, **changes) -> Crystal:
-    atoms = crystal.unitcell.copy()
-    if "symbol" in changes:
-        atoms.symbols[4] = changes["symbol"]
-    if "shift" in changes:
-        atoms.positions[4] += changes["shift"]
-    if "scale" in changes:
-        atoms.set_cell(atoms.cell * changes["scale"], scale_atoms=True)
-    matrix = supercell_matrix(changes.get("supercell", [1, 1, 1]))
-    return Crystal("mine", atoms, matrix)
-
-
-@pytest.mark.parametrize(
-    ("changes", "named"),
-    [
-        ({"symbol": "K"}, r"atom 4 \(K at .*is nearest to atom 4 \(Na\) .*0\.000 Ang away"),
-        ({"shift": (0.1, 0, 0)}, r"atom 4 \(Na at .*is nearest to atom 4 \(Na\).*0\.100 Ang away"),
-        ({"scale": 1.01}, r"supercells differ by 0\.056 Ang.*\[5\.6 .*\[5\.656.*relax=false"),
-        ({"supercell": [2, 2, 2]}, r"8 atoms in the file's supercell, 64 here.*supercell"),
-        ({"supercell": SHEARED}, r"supercells differ by 5\.600 Ang"),
-    ],
-)
-def test_file_of_another_crystal(folder, cubic, springs, changes, named):
-    path = params_with_force_constants(folder, phonopy_of(cubic), springs)
-    crystal = changed(cubic, **changes)
-    with pytest.raises(ValueError, match=named) as caught:
-        read(path, crystal)
-    assert f"{path} and the structure mine do not fit" in str(caught.value)
-
-
-def test_slightly_different_crystal_is_the_same(folder, cubic, springs):
-    """Files are rounded, and lattice constants relaxed to a thousandth of an Angstrom."""
-    path = params_with_force_constants(folder, phonopy_of(cubic), springs)
-    crystal = changed(cubic, scale=1.0005, shift=(0.005, 0, 0))
-    np.testing.assert_allclose(read(path, crystal).force_constants, springs, atol=1e-7)
-
-
-def test_same_atoms_across_the_boundary():
-    here = Atoms("HO", [(0, 0, 0), (1, 1, 1)], cell=[3, 3, 3], pbc=True)
-    there = Atoms("OH", [(1, 1, 1), (2.995, 0, 3)], cell=[3, 3, 3], pbc=True)
-    np.testing.assert_array_equal(same_atoms(there, here, "both"), [1, 0])
-
-
-@pytest.mark.parametrize(
-    ("content", "named"),
-    [
-        ("NaCl\n1.0\n5.6 0 0\n0 5.6 0\n0 0 5.6\n", "phonopy cannot read"),
-        ("", "phonopy cannot read"),
-        ("- 1\n- 2\n", "phonopy cannot read"),
-        ("phonopy: [\n", "phonopy cannot read"),
-        ("phonopy: {}\nforce_constants:\n  format: full\n", "phonopy cannot read"),
-        ("phonopy:\n  version: 4.10\n", "holds neither forces nor force constants"),
-    ],
-)
-def test_not_a_phonopy_file(folder, cubic, content, named):
-    path = folder / "phonopy_params.yaml"
-    path.write_text(content)
-    with pytest.raises(ValueError, match=named) as caught:
-        read(path, cubic)
-    assert str(path) in str(caught.value)
-
-
-def test_binary_file(folder, cubic):
-    (folder / "phonopy_params.yaml").write_bytes(bytes(range(256)))
-    with pytest.raises(ValueError, match="phonopy cannot read"):
-        read(folder / "phonopy_params.yaml", cubic)
-
-
-@pytest.mark.parametrize("name", ["FORCE_SETS", "FORCE_CONSTANTS", "force_constants.hdf5"])
-@pytest.mark.parametrize("content", ["", "8\n2\n\n1\n 0.01 0 0\n 0 0", "7 7\n1 1\n0 0 0\n"])
-def test_rubbish_beside(folder, cubic, name, content):
-    save(phonopy_of(cubic), folder / "phonopy_disp.yaml")
-    (folder / name).write_text(content)
-    with pytest.raises(ValueError, match=rf"phonopy cannot read {folder / name}"):
-        read(folder / "phonopy_disp.yaml", cubic)
-
-
-def test_force_constants_of_another_supercell(folder, cubic, springs):
-    save(phonopy_of(cubic), folder / "phonopy.yaml")
-    write_FORCE_CONSTANTS(springs[:4, :4], folder / "FORCE_CONSTANTS")
-    with pytest.raises(ValueError, match=r"phonopy cannot read|shape \(4, 4, 3, 3\)"):
-        read(folder / "phonopy.yaml", cubic)
-
-
-def test_no_forces_anywhere(folder, cubic):
-    save(phonopy_of(cubic), folder / "phonopy_disp.yaml")
-    with pytest.raises(ValueError, match=r"neither forces nor force constants.*force_sets or"):
-        read(folder / "phonopy_disp.yaml", cubic)
-
-
-@pytest.mark.parametrize("option", ["path", "force_sets", "force_constants"])
-def test_missing_file(folder, cubic, springs, option):
-    path = params_with_force_constants(folder, phonopy_of(cubic), springs)
-    options = {"path": str(path), option: "nowhere.yaml"}
-    with pytest.raises(ValueError, match=rf"/nowhere\.yaml: set data\.phonons\.{option}"):
-        read(options.pop("path"), cubic, **options)
-
-
-def test_one_file_for_each_crystal(folder, central_springs):
-    """{name} is the crystal's name, other braces and brackets are themselves."""
-    crystals = Antiperovskites(list(ALLOYS), [1, 1, 1], lattice_constants=ALLOYS).crystals
-    known = {}
-    for stiffness, crystal in enumerate(crystals, 1):
-        a = crystal.unitcell.cell[0, 0]
-        known[crystal.name] = central_springs(crystal.supercell, {a / 2: stiffness, a / 2**0.5: 1})
-        path = folder / "{a}[b]" / f"{crystal.name}.yaml"
-        path.parent.mkdir(exist_ok=True)
-        save(phonopy_of(crystal), path, force_constants=known[crystal.name])
-    pattern = str(folder / "{a}[b]" / "{name}.yaml")
-    source = PhonopyFiles(pattern, FLOOR)
-    models = source.models(crystals, [100.0], no_labels)
-    assert set(models) == {("Cu3PdAu", 100.0), ("Cu3PtAu", 100.0)}
-    for (name, _), model in models.items():
-        np.testing.assert_allclose(model.force_constants, known[name], atol=1e-7)
-    before = source.settings["files"]
-    path.write_text(path.read_text() + "# \n")
-    assert source.settings["files"] != before
-    with pytest.raises(ValueError, match=r"for 2 crystals; write \{name\} .*Cu3PdAu, Cu3PtAu"):
-        PhonopyFiles(str(path), FLOOR).models(crystals, [100.0], no_labels)
-
-
-def test_drift_of_force_constants(folder, cubic, springs):
-    """Little of it is taken away, as phonopy would; more names the atom."""
-    rough = springs.copy()
-    rough[range(8), range(8)] += 0.05 * np.eye(3)
-    path = params_with_force_constants(folder, phonopy_of(cubic), rough)
-    found = read(path, cubic).force_constants
-    np.testing.assert_allclose(found.sum(axis=1), 0, atol=1e-10)
-    np.testing.assert_allclose(found, springs, atol=0.051)
-    rough[5, 5, 2, 2] += 0.5
-    path = params_with_force_constants(folder, phonopy_of(cubic), rough)
-    with pytest.raises(ValueError, match=r"sum rule: atom 5 \(Cl\) is pushed by 0\.55 eV/Ang"):
-        read(path, cubic)
-
-
-def test_drift_is_judged_in_our_units(folder, cubic, springs):
-    """0.5 eV/Ang^2 are little in Ry/Bohr^2."""
-    rough = springs.copy()
-    rough[5, 5, 2, 2] += 0.5
-    scale = units.Bohr / RYDBERG_FORCE
-    phonon = phonopy_of(cubic, None, "qe", units.Bohr, RYDBERG_FORCE)
-    path = params_with_force_constants(folder, phonon, rough * scale)
-    with pytest.raises(ValueError, match=r"sum rule: atom 5 \(Cl\) is pushed by 0\.5 eV/Ang"):
-        read(path, cubic)
-
-
-def test_settings_know_the_content(folder, cubic, springs):
-    """Not the place: the same files elsewhere give the same, other content does not."""
-    path = displacements_beside_force_sets(folder, phonopy_of(cubic, springs), springs)
-    source = PhonopyFiles(str(path), FLOOR)
-    first = source.settings
-    assert {k: first[k] for k in ("source", "policy", "floor")} == {
-        "source": "phonopy",
-        "policy": "floor",
-        "floor": 0.5,
-    }
-    assert source.settings == first
-    moved = folder.rename(folder.with_name("moved"))
-    source = PhonopyFiles(str(moved / path.name), FLOOR)
-    assert source.settings == first
-    write_FORCE_SETS(phonopy_of(cubic, 1.001 * springs).dataset, moved / "FORCE_SETS")
-    second = source.settings
-    save(phonopy_of(changed(cubic, scale=1.001)), moved / path.name)
-    third = source.settings
-    write_FORCE_CONSTANTS(springs, "elsewhere")
-    options = {"instabilities": FLOOR, "force_constants": "elsewhere"}
-    source = PhonopyFiles(str(moved / path.name), **options)
-    fourth = source.settings
-    write_FORCE_CONSTANTS(2 * springs, "elsewhere")
-    digests = [s["files"] for s in (first, second, third, fourth, source.settings)]
-    assert len(set(digests)) == 5
-
-
-@pytest.fixture
-def alloy(central_springs):
-    """A mixed crystal of 40 atoms, two sites in eight of the second kind, and its end members."""
-    (mixed,) = MixedAntiperovskites(
-        ["Cu3(Pd,Pt)Au"], 1, 0, 0.25, supercell=[2, 2, 2], lattice_constants=ALLOYS
-    ).crystals
-    known = {}
-    for stiffness, (member, _) in zip((3.0, 5.0), mixed.end_members, strict=True):
-        a = member.unitcell.cell[0, 0]
-        lengths = {a / 2: stiffness, a / 2**0.5: 1.0}
-        known[member.name] = central_springs(member.supercell, lengths)
-    return mixed, known
 
 
 def test_mixed_crystal(alloy):
@@ -628,16 +137,6 @@ def test_mixed_crystal_with_force_constants_of_its_own(alloy):
     np.testing.assert_allclose(model.force_constants, k, atol=1e-8)
 
 
-def test_mixed_crystal_of_phonopy_files(folder, alloy):
-    mixed, known = alloy
-    for member, _ in mixed.end_members:
-        path = folder / f"{member.name}.yaml"
-        save(phonopy_of(member), path, force_constants=known[member.name])
-    model = read(folder / "{name}.yaml", mixed, instabilities=FLOOR)
-    expected = 0.75 * known["Cu3PdAu"] + 0.25 * known["Cu3PtAu"]
-    np.testing.assert_allclose(model.force_constants, expected, atol=1e-8)
-
-
 def test_saved_file_gives_phonopy_the_same_frequencies(tmp_path, rock_salt, stable, model):
     path = tmp_path / "new" / "folder" / "phonopy_params.yaml"
     save_phonopy(rock_salt, stable, path)
@@ -651,15 +150,6 @@ def test_saved_file_gives_phonopy_the_same_frequencies(tmp_path, rock_salt, stab
     np.testing.assert_allclose(again.force_constants, stable, atol=1e-12)
 
 
-def test_saved_file_of_an_ordered_alloy_is_read(tmp_path, alloy):
-    """Its unit cell is our whole supercell, where phonopy's default would take a smaller one."""
-    mixed, known = alloy
-    ordered = replace(mixed, unitcell=mixed.end_members[0][0].supercell, end_members=())
-    save_phonopy(ordered, known["Cu3PdAu"], tmp_path / "phonopy_params.yaml")
-    found = read(tmp_path / "phonopy_params.yaml", ordered, instabilities=FLOOR)
-    np.testing.assert_allclose(found.force_constants, known["Cu3PdAu"], atol=1e-12)
-
-
 def test_file_is_saved_whole_or_not_at_all(tmp_path, rock_salt, stable, full_disk):
     path = tmp_path / "phonopy_params.yaml"
     save_phonopy(rock_salt, stable, path)
@@ -667,84 +157,3 @@ def test_file_is_saved_whole_or_not_at_all(tmp_path, rock_salt, stable, full_dis
     with full_disk(5000), pytest.raises(OSError, match="large"):
         save_phonopy(rock_salt, 2 * stable, path)
     assert path.read_text() == before
-
-
-def rows(vectors, indent):
-    return "\n".join(f"{indent}- [ {x:.16f}, {y:.16f}, {z:.16f} ]" for x, y, z in vectors)
-
-
-def old_cell(name, atoms, reduced_to):
-    points = "\n".join(
-        f"  - symbol: {symbol} # {i}\n    coordinates: [ {x:.15f}, {y:.15f}, {z:.15f} ]\n"
-        f"    mass: {mass:.6f}\n    reduced_to: {reduced_to[i - 1]}"
-        for i, (symbol, (x, y, z), mass) in enumerate(
-            zip(atoms.symbols, atoms.get_scaled_positions(), atoms.get_masses(), strict=True), 1
-        )
-    )
-    return f"{name}:\n  lattice:\n{rows(atoms.cell, '  ')}\n  points:\n{points}\n"
-
-
-def old_file(crystal, displacements):
-    """phonopy_params.yaml as phonopy 2.12 wrote it.
-
-    It differs from today's in that the version is a bare number, units are the masses' alone,
-    and Born charges stand at the top instead of below "nac", their unit in the header.
-    """
-    supercell = crystal.supercell
-    header = (
-        "phonopy:\n  version: 2.12.0\n  frequency_unit_conversion_factor: 15.633302\n"
-        "  symmetry_tolerance: 1.00000e-05\n  nac_unit_conversion_factor: 14.399652\n\n"
-        'physical_unit:\n  atomic_mass: "AMU"\n\n'
-        'space_group:\n  type: "Fm-3m"\n  number: 225\n  Hall_symbol: "-F 4 2 3"\n\n'
-    )
-    matrices = (
-        "primitive_matrix:\n- [ 0.0, 0.5, 0.5 ]\n- [ 0.5, 0.0, 0.5 ]\n- [ 0.5, 0.5, 0.0 ]\n\n"
-        f"supercell_matrix:\n{rows(crystal.supercell_matrix, '').replace('.' + 16 * '0', '')}\n\n"
-    )
-    born = "".join(f"- # {i}\n{rows(z * np.eye(3), '  ')}\n" for i, z in ((1, 1.1), (2, -1.1)))
-    first = {s: 1 + list(supercell.symbols).index(s) for s in ("Na", "Cl")}
-    cells = old_cell("unit_cell", crystal.unitcell, [first[s] for s in crystal.unitcell.symbols])
-    cells += "\n" + old_cell("supercell", supercell, [first[s] for s in supercell.symbols])
-    nac = f"born_effective_charge:\n{born}\ndielectric_constant:\n{rows(2.4 * np.eye(3), '  ')}\n"
-    return f"{header}{matrices}{cells}\n{nac}\n{displacements}"
-
-
-def one_atom_displaced(phonon):
-    text = "displacements:\n"
-    for entry in phonon.dataset["first_atoms"]:
-        u = ", ".join(f"{x:.16f}" for x in entry["displacement"])
-        text += f"- atom: {entry['number'] + 1:4d}\n  displacement:\n    [ {u} ]\n  forces:\n"
-        text += rows(entry["forces"], "  ") + "\n"
-    return text
-
-
-def all_atoms_displaced(phonon):
-    """Before phonopy 2.24: one list of atoms for each supercell, below "displacements"."""
-    text = "displacements:\n"
-    for u, forces in zip(phonon.dataset["displacements"], phonon.dataset["forces"], strict=True):
-        text += "- # \n"
-        for x, f in zip(u, forces, strict=True):
-            text += f"  - displacement:\n      [ {x[0]:.16f}, {x[1]:.16f}, {x[2]:.16f} ]\n"
-            text += f"    force:\n      [ {f[0]:.16f}, {f[1]:.16f}, {f[2]:.16f} ]\n"
-    return text
-
-
-@pytest.mark.parametrize("kind", ["one", "all"])
-def test_file_of_phonopy_2(folder, cubic, springs, kind):
-    if kind == "one":
-        displacements = one_atom_displaced(phonopy_of(cubic, springs))
-    else:
-        displacements = all_atoms_displaced(with_random_forces(cubic, springs))
-    path = folder / "phonopy_params.yaml"
-    path.write_text(old_file(cubic, displacements))
-    np.testing.assert_allclose(read(path, cubic).force_constants, springs, atol=1e-6)
-
-
-def test_model_of_a_file_knows_its_policy(folder, cubic, central_springs):
-    k = central_springs(cubic.supercell, {2.8: 4.0, 2.8 * 2**0.5: -0.2})
-    path = params_with_force_constants(folder, phonopy_of(cubic), k)
-    model = read(path, cubic, instabilities=Instabilities("floor", 3.0))
-    expected = harmonic_model(cubic.supercell, k, Instabilities("floor", 3.0))
-    assert model.policy == "floor 3 THz"
-    assert model.n_imaginary == expected.n_imaginary > 0
-    np.testing.assert_allclose(model.sampled_frequencies, expected.sampled_frequencies, rtol=1e-6)

@@ -1,0 +1,224 @@
+"""Force constants from phonopy's own files, of any of its versions."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ase import Atoms
+from ase.geometry import find_mic
+from phonopy import Phonopy
+from phonopy.cui.load_helper import select_and_extract_force_constants
+from phonopy.file_IO import parse_FORCE_SETS
+from phonopy.interface.calculator import get_calculator_physical_units
+from phonopy.interface.phonopy_yaml import PhonopyYaml
+from phonopy.structure.dataset import forces_in_dataset
+from yaml import YAMLError
+
+from schnetpack_phonon.force_constants import LabelFunction, Models, harmonic_models, unmixed
+from schnetpack_phonon.phonons import Instabilities, check_force_constants
+from schnetpack_phonon.structures import Crystal, digest, files_of_crystals, to_ase
+
+_FORCE_FILES = ("FORCE_SETS", "FORCE_CONSTANTS", "force_constants.hdf5")
+_UNREADABLE = (
+    RuntimeError,
+    ValueError,
+    KeyError,
+    TypeError,
+    IndexError,
+    AttributeError,
+    OSError,
+    YAMLError,
+)
+
+
+class PhonopyFiles:
+    """Force constants from phonopy's own files.
+
+    Args:
+        path: ``phonopy_params.yaml``, or ``phonopy_disp.yaml`` (or ``phonopy.yaml``) with
+            FORCE_SETS, FORCE_CONSTANTS or force_constants.hdf5 in the same folder; ``{name}``
+            stands for the crystal's name where there are several.
+        instabilities: what happens to imaginary and very low modes.
+        force_sets: a FORCE_SETS elsewhere.
+        force_constants: a FORCE_CONSTANTS or force_constants.hdf5 elsewhere, full or compact.
+        work_dir: where a relative path starts.
+
+    Units are those of the code that the file names (``calculator``), as phonopy has them.
+
+    Born charges are not used: at the wave vectors of the supercell its force constants hold the
+    whole dipole interaction, and in a periodic cell, as the labels are computed in, there is no
+    macroscopic field that would split the modes at Gamma.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        instabilities: Instabilities,
+        force_sets: str | None = None,
+        force_constants: str | None = None,
+        work_dir: str = ".",
+    ):
+        self.path = str(Path(work_dir, path))
+        self.force_sets = force_sets and str(Path(work_dir, force_sets))
+        self.force_constants = force_constants and str(Path(work_dir, force_constants))
+        self.instabilities = instabilities
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        patterns = [p for p in (self.path, self.force_sets, self.force_constants) if p]
+        files = [file for pattern in patterns for file in files_of_crystals(pattern)]
+        beside = [file.with_name(name) for file in files for name in _FORCE_FILES]
+        return {
+            "source": "phonopy",
+            "files": digest([*files, *beside]),
+            **self.instabilities.settings,
+        }
+
+    def models(
+        self,
+        crystals: Sequence[Crystal],
+        temperatures: Sequence[float],
+        label: LabelFunction,
+    ) -> Models:
+        pure = unmixed(crystals)
+        if len(pure) > 1 and "{name}" not in self.path:
+            raise ValueError(
+                f"data.phonons.path is {self.path!r} for {len(pure)} crystals; write {{name}} "
+                f"where it has the crystal's name ({', '.join(c.name for c in pure)})"
+            )
+        found = {crystal.name: self._read(crystal) for crystal in pure}
+        return harmonic_models(crystals, temperatures, found, self.instabilities)
+
+    def _read(self, crystal: Crystal) -> np.ndarray:
+        path = self._file("path", self.path, crystal)
+        sets = constants = None
+        if self.force_sets:
+            sets = self._file("force_sets", self.force_sets, crystal)
+        if self.force_constants:
+            constants = self._file("force_constants", self.force_constants, crystal)
+        with _reading(path):
+            content = PhonopyYaml()
+            content.read(path)
+        if not sets and not constants:
+            sets, constants = _forces_beside(path, content)
+        with _reading(sets or constants or path):
+            phonon = _with_force_constants(content, sets, constants)
+        units = get_calculator_physical_units(phonon.calculator)
+        there = to_ase(phonon.supercell)
+        there.set_cell(there.cell * units.distance_to_A, scale_atoms=True)
+        order = same_atoms(there, crystal.supercell, f"{path} and the structure {crystal.name}")
+        factor = units.force_to_eVperA / units.distance_to_A
+        check_force_constants(there, np.array(phonon.force_constants) * factor)
+        phonon.symmetrize_force_constants()
+        return np.array(phonon.force_constants)[np.ix_(order, order)] * factor
+
+    @staticmethod
+    def _file(option: str, value: str, crystal: Crystal) -> Path:
+        path = Path(value.replace("{name}", crystal.name))
+        if not path.is_file():
+            raise ValueError(f"no phonopy file at {path.absolute()}: set data.phonons.{option}")
+        return path
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # phonopy's advice on its own options
+        try:
+            yield
+        except _UNREADABLE as error:
+            raise ValueError(
+                f"phonopy cannot read {path} ({type(error).__name__}: {error})"
+            ) from error
+
+
+def _forces_beside(path: Path, content: PhonopyYaml) -> tuple[Path | None, Path | None]:
+    """FORCE_SETS or force constants in the folder of a file that holds none itself."""
+    if content.force_constants is not None or forces_in_dataset(content.dataset):
+        return None, None
+    for name in _FORCE_FILES:
+        if (beside := path.with_name(name)).is_file():
+            return (beside, None) if name == "FORCE_SETS" else (None, beside)
+    raise ValueError(
+        f"{path} holds neither forces nor force constants, and neither FORCE_SETS, FORCE_CONSTANTS "
+        "nor force_constants.hdf5 lies beside it: set data.phonons.force_sets or "
+        "data.phonons.force_constants"
+    )
+
+
+def _with_force_constants(
+    content: PhonopyYaml, sets: Path | None, constants: Path | None
+) -> Phonopy:
+    """Phonopy object with full force constants, from a yaml file or the file that is named.
+
+    Not by phonopy.load: it prefers forces in the yaml file to those that it is told to take, and
+    FORCE_SETS and FORCE_CONSTANTS of the working directory, whatever lies there, to both.
+    """
+    primitive = content.primitive_matrix
+    phonon = Phonopy(
+        content.unitcell,
+        content.supercell_matrix,
+        primitive_matrix="auto" if primitive is None else primitive,
+        calculator=content.calculator,
+    )
+    known = None if sets or constants else content.force_constants
+    if constants or known is not None:
+        phonon.force_constants = select_and_extract_force_constants(
+            phonon,
+            force_constants=known,
+            force_constants_filename=constants,
+            is_compact_fc=False,
+        )
+        return phonon
+    phonon.dataset = content.dataset
+    if sets:
+        phonon.dataset = parse_FORCE_SETS(natom=len(phonon.supercell), filename=sets)
+    all_displaced = "displacements" in phonon.dataset
+    phonon.produce_force_constants(
+        fc_calculator="symfc" if all_displaced else "traditional", show_drift=False
+    )
+    return phonon
+
+
+def same_atoms(there: Atoms, here: Atoms, where: str, tolerance: float = 0.02) -> np.ndarray:
+    """For each atom of ``here`` the index of the same atom ``there``.
+
+    Args:
+        there: supercell of a file.
+        here: supercell of the structure.
+        where: names both in the error.
+        tolerance: in Ang, of cell vectors and positions.
+
+    Raises:
+        ValueError: if the cells differ or an atom has no partner of its species; names it.
+    """
+    if len(there) != len(here):
+        raise ValueError(
+            f"{where} do not fit: {len(there)} atoms in the file's supercell, {len(here)} here. "
+            "Set data.structure.supercell to the matrix of the force constants"
+        )
+    if not np.allclose(there.cell.array, here.cell.array, rtol=0, atol=tolerance):
+        difference = np.abs(there.cell.array - here.cell.array).max()
+        raise ValueError(
+            f"{where} do not fit: the supercells differ by {difference:.3f} Ang "
+            f"({np.round(np.diag(there.cell.array), 3)} in the file, "
+            f"{np.round(np.diag(here.cell.array), 3)} here, on the diagonal). Give the structure "
+            "that the force constants were computed for, and set data.structure.relax=false"
+        )
+    order = np.empty(len(here), dtype=int)
+    for i, (position, number) in enumerate(zip(here.positions, here.numbers, strict=True)):
+        _, distances = find_mic(there.positions - position, here.cell)
+        nearest = int(distances.argmin())
+        if distances[nearest] > tolerance or there.numbers[nearest] != number:
+            raise ValueError(
+                f"{where} do not fit: atom {i} ({here.symbols[i]} at {position.round(3)}) is "
+                f"nearest to atom {nearest} ({there.symbols[nearest]}) of the file, "
+                f"{distances[nearest]:.3f} Ang away"
+            )
+        order[i] = nearest
+    return order

@@ -1,0 +1,107 @@
+"""What the tests of force constants share: springs, an alloy, and phonopy as its users have it."""
+
+import warnings
+
+import numpy as np
+import pytest
+from ase.build import bulk
+from phonopy import Phonopy
+
+from schnetpack_phonon import properties
+from schnetpack_phonon.alloys import MixedAntiperovskites
+from schnetpack_phonon.phonons import Instabilities
+from schnetpack_phonon.phonopy_files import PhonopyFiles
+from schnetpack_phonon.structures import Crystal, supercell_matrix, to_phonopy
+
+STABLE = Instabilities("error", floor=0.1)
+FLOOR = Instabilities("floor", floor=0.5)
+SPRINGS = {2.8: 4.0, 2.8 * 2**0.5: 1.0}
+ALLOYS = {"Cu3PdAu": 4.0, "Cu3PtAu": 4.2}  # lattice constants
+
+
+class Springs:
+    """Labels of crystals whose energy is quadratic; keeps what it was asked for.
+
+    Args:
+        known: ideal supercells and their force constants; atoms tell which one is meant.
+        failing: numbers of the jobs that fail.
+    """
+
+    def __init__(self, *known, failing=()):
+        self.known = {str(ideal.symbols): (ideal, k) for ideal, k in known}
+        self.failing = failing
+        self.asked = []
+
+    def __call__(self, what, jobs):
+        self.asked.append((what, [text for text, _ in jobs]))
+        return [None if n in self.failing else self.label(a) for n, (_, a) in enumerate(jobs)]
+
+    def label(self, atoms):
+        ideal, force_constants = self.known[str(atoms.symbols)]
+        forces = -np.einsum("ijab,jb->ia", force_constants, atoms.positions - ideal.positions)
+        return {properties.forces: forces, properties.energy: np.zeros(1)}
+
+
+def no_labels(what, jobs):
+    raise AssertionError(f"{what}: {len(jobs)} labels of a source that needs none")
+
+
+@pytest.fixture(scope="module")
+def cubic() -> Crystal:
+    """Rock salt by its cubic cell, which phonopy's default reduces to two atoms."""
+    return Crystal("NaCl", bulk("NaCl", "rocksalt", a=5.6, cubic=True), supercell_matrix([1, 1, 1]))
+
+
+@pytest.fixture(scope="module")
+def cubic_springs(cubic, central_springs) -> np.ndarray:
+    return central_springs(cubic.supercell, SPRINGS)
+
+
+@pytest.fixture
+def alloy(central_springs):
+    """A mixed crystal of 40 atoms, two sites in eight of the second kind, and its end members."""
+    (mixed,) = MixedAntiperovskites(
+        ["Cu3(Pd,Pt)Au"], 1, 0, 0.25, supercell=[2, 2, 2], lattice_constants=ALLOYS
+    ).crystals
+    known = {}
+    for stiffness, (member, _) in zip((3.0, 5.0), mixed.end_members, strict=True):
+        a = member.unitcell.cell[0, 0]
+        lengths = {a / 2: stiffness, a / 2**0.5: 1.0}
+        known[member.name] = central_springs(member.supercell, lengths)
+    return mixed, known
+
+
+def save(phonon, path, force_sets=False, force_constants=None):
+    if force_constants is not None:
+        phonon.force_constants = force_constants
+    with_constants = force_constants is not None
+    phonon.save(path, settings={"force_sets": force_sets, "force_constants": with_constants})
+
+
+def phonopy_of(crystal, force_constants=None, calculator=None, length=1.0, force=1.0) -> Phonopy:
+    """As phonopy's users have it, with displacements and, where K is given, forces.
+
+    Args:
+        crystal: in Ang.
+        force_constants: in eV/Ang^2.
+        calculator: phonopy's name.
+        length: unit of the calculator in Ang.
+        force: unit of the calculator in eV/Ang.
+    """
+    cell = crystal.unitcell.copy()
+    cell.set_cell(cell.cell / length, scale_atoms=True)
+    matrix = np.array(crystal.supercell_matrix)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # says that "auto" found a smaller cell
+        phonon = Phonopy(to_phonopy(cell), matrix, primitive_matrix="auto", calculator=calculator)
+    phonon.generate_displacements(distance=0.01 / length)
+    if force_constants is not None:
+        cells = phonon.supercells_with_displacements
+        u = np.array([cell.positions for cell in cells]) - phonon.supercell.positions
+        phonon.forces = -np.einsum("ijab,njb->nia", force_constants * length / force, u)
+    return phonon
+
+
+def read(path, crystal, **options):
+    source = PhonopyFiles(str(path), options.pop("instabilities", STABLE), **options)
+    return source.models([crystal], [300.0], no_labels)[crystal.name, 300.0]
