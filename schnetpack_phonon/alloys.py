@@ -17,19 +17,20 @@ _SITE = r"([A-Z][a-z]?|\([A-Z][a-z]?,[A-Z][a-z]?\))"
 class MixedAntiperovskites:
     """Random arrangements of mixed cubic antiperovskites such as ``Ag3S(Br,I)``.
 
-    The lattice is that of the end members, weighted by composition (Vegard's law). Snapshots of
-    arrangements that the crystal's symmetry maps onto each other share a parent, so training and
-    test never see the same pattern.
+    The lattice is that of the end members, weighted by composition (Vegard's law), or given.
+    Snapshots of arrangements that the crystal's symmetry maps onto each other share a parent, so
+    training and test never see the same pattern.
 
     Args:
         names: formulas with one pair of elements in parentheses: ``Ag3S(Br,I)``,
             ``Ag3(S,Se)Br``.
-        n_arrangements: per formula.
+        n_arrangements: per formula; each gets ``data.ensemble.n_snapshots`` of its own.
         seed: of the arrangements.
         fraction: of the second element; drawn uniformly for each arrangement by default.
         supercell: three integers or a 3x3 matrix.
         relax: relax the end members with the calculator.
-        lattice_constants: formula of an end member -> Angstrom.
+        lattice_constants: formula of an end member, or of the mixture for all its arrangements,
+            -> Angstrom.
         force_constants: ``end_members`` takes the average over the end members, weighted by
             composition, with the arrangement's own masses; ``own`` calculates them for each
             arrangement, some hundred forces without symmetry.
@@ -59,9 +60,10 @@ class MixedAntiperovskites:
         self.relax = relax
         self.crystals: list[Crystal] = []
         matrix = supercell_matrix(supercell)
+        constants = dict(lattice_constants or {})
         for name in names:
             members = [
-                Crystal(f, antiperovskite(f, dict(lattice_constants or {}).get(f)), matrix)
+                Crystal(f, antiperovskite(f, constants.get(f)), matrix)
                 for f in end_member_formulas(name)
             ]
             sublattice = _Sublattice(name, members)
@@ -70,6 +72,8 @@ class MixedAntiperovskites:
                     np.random.SeedSequence(seed, spawn_key=(*name.encode(), k))
                 )
                 crystal = sublattice.arranged(sublattice.pattern(stream, fraction), k)
+                if name in constants:
+                    crystal = _with_lattice(crystal, constants[name] * np.array(matrix))
                 if force_constants == "own":
                     crystal = replace(crystal, own_force_constants=True)
                 self.crystals.append(crystal)
@@ -147,14 +151,24 @@ class _Sublattice:
         return vegard(crystal, {})
 
 
+def _with_lattice(crystal: Crystal, cell: np.ndarray) -> Crystal:
+    if not np.linalg.det(cell) > 0:
+        raise ValueError(f"lattice constant of {crystal.composition} is not > 0 Angstrom")
+    unitcell = crystal.unitcell.copy()
+    unitcell.set_cell(cell, scale_atoms=True)
+    return replace(crystal, unitcell=unitcell, own_lattice=True)
+
+
 def vegard(crystal: Crystal, relaxed: Mapping[str, Crystal]) -> Crystal:
-    """A mixed crystal in the average cell of its end members.
+    """A mixed crystal in the average cell of its end members, if it has no lattice of its own.
 
     Args:
         crystal: with end members.
         relaxed: replaces end members by name.
     """
     members = tuple((relaxed.get(m.name, m), weight) for m, weight in crystal.end_members)
+    if crystal.own_lattice:
+        return replace(crystal, end_members=members)
     cell = np.sum([weight * m.supercell.cell.array for m, weight in members], axis=0)
     unitcell = crystal.unitcell.copy()
     unitcell.set_cell(cell, scale_atoms=True)

@@ -150,4 +150,6 @@ def _plain(crystal: Crystal) -> dict[str, Any]:
     if crystal.end_members:
         plain["end_members"] = {c.name: [_plain(c), w] for c, w in crystal.end_members}
         plain["own_force_constants"] = crystal.own_force_constants
+        if crystal.own_lattice:
+            plain["own_lattice"] = True
     return plain

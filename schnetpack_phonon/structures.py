@@ -50,6 +50,7 @@ class Crystal:
         supercell_matrix: integers, shape=(3, 3), phonopy's convention.
         end_members: of a mixed crystal: (crystal, fraction), with supercells of the same sites in
             the same order. The lattice comes from them.
+        own_lattice: of a mixed crystal; its lattice was given and does not come from them.
         own_force_constants: of a mixed crystal; they come from the end members otherwise.
         composition: what tables call a crystal that is one arrangement out of many.
         parent: of all snapshots of such a crystal, see
@@ -60,6 +61,7 @@ class Crystal:
     unitcell: Atoms
     supercell_matrix: tuple[tuple[int, int, int], ...]
     end_members: tuple[tuple[Crystal, float], ...] = ()
+    own_lattice: bool = False
     own_force_constants: bool = False
     composition: str | None = None
     parent: str | None = None

@@ -1,5 +1,6 @@
 """Mixed crystals: composition, lattice, masses and families of equivalent arrangements."""
 
+from dataclasses import replace
 from itertools import permutations, product
 
 import numpy as np
@@ -188,6 +189,26 @@ def test_vegard_of_relaxed_end_members():
         relaxed.unitcell.get_scaled_positions(), crystal.unitcell.get_scaled_positions(), atol=1e-9
     )
     assert (relaxed.name, relaxed.parent) == (crystal.name, crystal.parent)
+
+
+def test_given_lattice():
+    """Of the mixture: neither Vegard's law nor a relaxation of the end members touches it."""
+    source = MixedAntiperovskites(
+        ["Ag3S(Br,I)"], 1, 0, 0.5, lattice_constants={"Ag3S(Br,I)": 4.9, "Ag3SBr": 4.7}
+    )
+    (crystal,) = source.crystals
+    np.testing.assert_allclose(crystal.supercell.cell.array, 9.8 * np.eye(3), atol=1e-12)
+    np.testing.assert_allclose(
+        crystal.supercell.get_scaled_positions(),
+        crystal.end_members[0][0].supercell.get_scaled_positions(),
+        atol=1e-12,
+    )
+    relaxed = replace(crystal.end_members[0][0], unitcell=antiperovskite("Ag3SBr", 5.5))
+    again = vegard(crystal, {"Ag3SBr": relaxed})
+    np.testing.assert_allclose(again.supercell.cell.array, 9.8 * np.eye(3), atol=1e-12)
+    assert again.end_members[0][0] is relaxed
+    with pytest.raises(ValueError, match=r"Ag3S\(Br,I\) 0\.5 is not > 0 Angstrom"):
+        MixedAntiperovskites(["Ag3S(Br,I)"], 1, 0, 0.5, lattice_constants={"Ag3S(Br,I)": -1})
 
 
 def test_pure_arrangements_are_the_end_members():
