@@ -147,7 +147,10 @@ class ReportCallback(Callback):
         }
         predictions = predict(pl_module.model, data.test_dataloader(), targets)
         predictions = predictions.join(provenance, on="index")
-        labels = pd.concat([_labels(data, provenance, *pair) for pair in targets.items()])
+        known = read_labels(data.datapath)
+        labels = pd.concat(
+            [_labelled(provenance, name, known[target]) for name, target in targets.items()]
+        )
         training = labels[labels["index"].isin(data.train_idx)]
         table = in_report_units(
             errors(predictions, training),
@@ -158,8 +161,8 @@ class ReportCallback(Callback):
         predictions.to_csv(PREDICTIONS, index=False)
         _save(trainer, plotting.parity(predictions, table), "parity")
         ours = read_metadata(data.datapath)
-        if self.distribution in data.dataset.available_properties:
-            ensemble = _labels(data, provenance, self.distribution, self.distribution)
+        if self.distribution in known:
+            ensemble = _labelled(provenance, self.distribution, known[self.distribution])
             for kind, own in in_report_units(ensemble, ["label"]).groupby("kind"):
                 parameter, unit = ours["parameters"][kind]
                 figure = plotting.distribution(own, parameter, unit, self.distribution)
@@ -168,12 +171,9 @@ class ReportCallback(Callback):
         print("\n" + write_report(Path.cwd(), data.datapath, self.model_path))
 
 
-def _labels(data: EnsembleData, provenance: pd.DataFrame, name: str, target: str) -> pd.DataFrame:
+def _labelled(provenance: pd.DataFrame, name: str, labels: pd.Series) -> pd.DataFrame:
     """Labels of the whole database with their provenance, one row a structure."""
-    table = provenance.reset_index()
-    table["property"] = name
-    table["label"] = read_labels(data.datapath, target)
-    return table
+    return provenance.assign(property=name, label=labels).reset_index()
 
 
 def _save(trainer: Trainer, figure: Figure, name: str) -> None:

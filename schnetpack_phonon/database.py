@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import ase.db
-import numpy as np
 import pandas as pd
 from ase import Atoms
 
@@ -160,10 +159,12 @@ def read_provenance(path: str | Path) -> pd.DataFrame:
         return pd.DataFrame([row.key_value_pairs for row in db.select(include_data=False)])
 
 
-def read_labels(path: str | Path, key: str) -> np.ndarray:
-    """One scalar property of all rows, in the database's unit, shape=(n_rows,)."""
+def read_labels(path: str | Path) -> pd.DataFrame:
+    """Scalar labels of all rows in the database's units, one line a row."""
     with ase.db.connect(str(path), use_lock_file=False) as db:
-        return np.array([row.data[key].item() for row in db.select()])
+        return pd.DataFrame(
+            [{k: v.item() for k, v in row.data.items() if v.size == 1} for row in db.select()]
+        )
 
 
 def read_displaced(path: str | Path, index: int) -> tuple[Atoms, Atoms]:

@@ -78,7 +78,9 @@ def test_provenance_and_columns(database, rows):
     assert set(table["code"]) == {"ase 3"}
     assert set(table["amplitude"]) == {0.1}
     energies = [labels[properties.energy][0] for labels in rows[1]]
-    np.testing.assert_array_equal(read_labels(database, properties.energy), energies)
+    found = read_labels(database)
+    np.testing.assert_array_equal(found[properties.energy], energies)
+    assert set(found) == {"energy", "energy_per_atom", "hydrostatic_stress"}
 
 
 def test_displaced_and_ideal_crystal(database, rows):
