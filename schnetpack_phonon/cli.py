@@ -13,6 +13,8 @@ log = logging.getLogger(__name__)
 USAGE = """\
 spkphonon generate experiment=phonon_antiperovskite   make the database and stop
 spkphonon generate --dry-run experiment=...           look at the ensemble, label none of it
+spkphonon card data/NAME.db ...                       write a page about a database
+spkphonon extxyz data/NAME.db NAME.extxyz             its structures and labels for other codes
 spkphonon report runs/NAME ...                        print what finished runs gave
 
 'generate' takes what spktrain takes: spkphonon generate experiment=... --help
@@ -27,6 +29,10 @@ def main() -> None:
         arguments = [a for a in arguments if a != "--dry-run"]
         sys.argv = [f"{sys.argv[0]} generate", *arguments]
         _generate(dry_run)
+    elif command == "card" and arguments:
+        _card(arguments)
+    elif command == "extxyz" and len(arguments) == 2:
+        _extxyz(*arguments)
     elif command == "report" and arguments:
         _report(arguments)
     else:
@@ -68,6 +74,26 @@ def _generate(dry_run: bool) -> None:
         log.info("database: %s", Path(data.datapath).resolve())
 
     generate()
+
+
+def _card(paths: list[str]) -> None:
+    from schnetpack_phonon.card import write_card
+    from schnetpack_phonon.database import DatabaseError
+
+    try:
+        for path in paths:
+            print(write_card(path))
+    except DatabaseError as error:
+        sys.exit(f"spkphonon card: {error}")
+
+
+def _extxyz(path: str, target: str) -> None:
+    from schnetpack_phonon.database import DatabaseError, write_extxyz
+
+    try:
+        write_extxyz(path, target)
+    except (DatabaseError, OSError) as error:
+        sys.exit(f"spkphonon extxyz: {error}")
 
 
 def _report(folders: list[str]) -> None:

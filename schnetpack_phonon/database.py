@@ -17,14 +17,20 @@ from typing import Any
 import ase.db
 import pandas as pd
 from ase import Atoms
+from ase.calculators.singlepoint import SinglePointCalculator
+from ase.io import write
+from ase.stress import full_3x3_to_voigt_6_stress
 
 from schnetpack_phonon.calculators import Labels
 from schnetpack_phonon.properties import (
     DISTANCE_UNIT,
     PROPERTIES,
     array_shape,
+    energy,
+    forces,
     ideal_cell,
     ideal_positions,
+    stress,
 )
 from schnetpack_phonon.snapshots import Snapshot
 
@@ -185,6 +191,38 @@ def read_displaced(path: str | Path, index: int) -> tuple[Atoms, Atoms]:
     ideal.positions = row.data[ideal_positions]
     ideal.set_cell(row.data[ideal_cell].reshape(3, 3))
     return ideal, displaced
+
+
+def write_extxyz(path: str | Path, target: str | Path) -> None:
+    """All rows as an extended XYZ file: whole or not at all.
+
+    Energy, forces and stress stand where ASE looks for them; other scalar labels and the
+    provenance in the comment line, and ``ideal_positions`` as a column.
+
+    Raises:
+        DatabaseError: for a database that is damaged or not ours.
+    """
+    read_metadata(path)
+    target = Path(target)
+    part = target.with_name(f".{target.name}.part")
+    try:
+        with ase.db.connect(str(path), use_lock_file=False) as db, open(part, "w") as file:
+            for row in db.select():
+                atoms = Atoms(row.numbers, row.positions, cell=row.cell, pbc=row.pbc)
+                data = dict(row.data)
+                results = {key: data.pop(key) for key in (energy, forces, stress) if key in data}
+                if energy in results:
+                    results[energy] = results[energy].item()
+                if stress in results:
+                    results[stress] = full_3x3_to_voigt_6_stress(results[stress][0])
+                atoms.calc = SinglePointCalculator(atoms, **results)
+                atoms.new_array(ideal_positions, data.pop(ideal_positions))
+                scalars = {key: v.item() if v.size == 1 else v[0] for key, v in data.items()}
+                atoms.info = {**row.key_value_pairs, **scalars}
+                write(file, atoms, format="extxyz")
+        part.replace(target)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def _differences(there: dict[str, Any], asked: dict[str, Any], prefix: str = "") -> Iterator[str]:

@@ -8,6 +8,7 @@ import ase.db
 import numpy as np
 import pytest
 from ase.build import bulk
+from ase.io import read
 from schnetpack.data import ASEAtomsData
 
 from schnetpack_phonon import properties
@@ -19,6 +20,7 @@ from schnetpack_phonon.database import (
     read_metadata,
     read_provenance,
     write_database,
+    write_extxyz,
 )
 
 SETTINGS = {
@@ -81,6 +83,34 @@ def test_provenance_and_columns(database, rows):
     found = read_labels(database)
     np.testing.assert_array_equal(found[properties.energy], energies)
     assert set(found) == {"energy", "energy_per_atom", "hydrostatic_stress"}
+
+
+def test_extxyz_as_ase_reads_it(database, rows, tmp_path):
+    target = tmp_path / "data.extxyz"
+    write_extxyz(database, target)
+    found = read(target, ":")
+    assert len(found) == 5
+    for atoms, snapshot, labels in zip(found, *rows, strict=True):
+        np.testing.assert_allclose(atoms.positions, snapshot.atoms.positions, atol=1e-8)
+        ideal = atoms.arrays[properties.ideal_positions]
+        np.testing.assert_allclose(ideal, snapshot.ideal.positions, atol=1e-8)
+        assert atoms.get_potential_energy() == pytest.approx(labels["energy"].item())
+        np.testing.assert_allclose(atoms.get_forces(), labels["forces"], atol=1e-8)
+        np.testing.assert_allclose(
+            atoms.get_stress(voigt=False), labels["stress"][0], atol=1e-9, rtol=1e-6
+        )
+        assert atoms.info["parent"] == snapshot.parent
+        pressure = atoms.info[properties.hydrostatic_stress]
+        assert pressure == pytest.approx(labels[properties.hydrostatic_stress].item())
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["data.db", "data.extxyz"]
+
+
+def test_extxyz_of_a_foreign_database(tmp_path):
+    with ase.db.connect(tmp_path / "foreign.db") as db:
+        db.write(bulk("Cu"))
+    with pytest.raises(DatabaseError, match="not made by schnetpack_phonon"):
+        write_extxyz(tmp_path / "foreign.db", tmp_path / "out.extxyz")
+    assert not (tmp_path / "out.extxyz").exists()
 
 
 def test_displaced_and_ideal_crystal(database, rows):
