@@ -4,12 +4,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hydra import compose, initialize_config_module
-from hydra.utils import instantiate
-from omegaconf import open_dict
 
 from schnetpack_phonon import properties
-from schnetpack_phonon.database import read_labels, read_metadata, read_provenance
 from tests.data_fixtures import ensemble_data
 
 
@@ -38,28 +34,3 @@ def test_split_of_another_database_is_refused(built, tmp_path):
     data = ensemble_data(Path(built.datapath).parents[1], split_file=str(split))
     with pytest.raises(ValueError, match="100 structures, the database has 16"):
         data.setup()
-
-
-def test_shipped_pbesol_labels_make_their_database_without_cp2k(tmp_path, monkeypatch):
-    (tmp_path / "configs").mkdir()  # SchNetPack looks there, and Hydra warns where it is missing
-    monkeypatch.setenv("PWD", str(tmp_path))
-    overrides = [
-        "experiment=phonon_antiperovskite_dft",
-        "data.calculator.command=no-such-cp2k",
-        f"data.datapath={tmp_path}/pbesol.db",
-        f"data.label_store={tmp_path}/labels.jsonl",
-    ]
-    with initialize_config_module("schnetpack.configs", version_base="1.2"):
-        config = compose("train", overrides).data
-    with open_dict(config):
-        for key in ("splitting", "transforms"):
-            del config[key]  # they refer to the experiment around them
-    data = instantiate(config)
-    data.prepare_data()
-    metadata = read_metadata(data.datapath)
-    assert metadata["n_rows"] == 160
-    assert metadata["versions"]["calculator"] == "CP2K 2023.1"
-    assert not (tmp_path / "labels.jsonl").exists()  # nothing was computed
-    labels = read_labels(data.datapath)
-    assert (labels[properties.band_gap] <= labels[properties.band_gap_gamma]).all()
-    assert (read_provenance(data.datapath)["n_imaginary"] > 50).all()
