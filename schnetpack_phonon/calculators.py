@@ -21,6 +21,7 @@ from ase.calculators.calculator import (
 )
 
 from schnetpack_phonon import properties
+from schnetpack_phonon.elasticity import voigt_to_tensor
 
 Labels = dict[str, np.ndarray]
 
@@ -117,14 +118,6 @@ def check_size(atoms: Atoms, min_atoms: int, why: str) -> None:
             f"the supercell of {atoms.get_chemical_formula()} has {len(atoms)} atoms; "
             f"{why} >= {min_atoms}: enlarge data.structure.supercell"
         )
-
-
-def voigt_to_tensor(stress: np.ndarray) -> np.ndarray:
-    """Voigt stress (xx yy zz yz xz xy) or a 3x3 tensor -> 3x3 tensor."""
-    if stress.shape == (3, 3):
-        return stress
-    xx, yy, zz, yz, xz, xy = stress
-    return np.array([[xx, xy, xz], [xy, yy, yz], [xz, yz, zz]])
 
 
 def band_edges(energies: np.ndarray, occupations: np.ndarray) -> tuple[float, float]:

@@ -12,6 +12,7 @@ from ase import Atoms
 from ase.geometry import find_mic
 from ase.io import iread
 
+from schnetpack_phonon.elasticity import strained, voigt_to_tensor
 from schnetpack_phonon.phonons import shortest_distance
 from schnetpack_phonon.sampling import snapshot_stream
 from schnetpack_phonon.snapshots import DECIMALS, Ensemble, SimpleEnsemble, Snapshot, Source
@@ -76,21 +77,19 @@ class StrainedEnsemble(SimpleEnsemble):
                 continue
             stream = snapshot_stream(self.seed, group, snapshot.index)
             components = stream.uniform(-self.strain, self.strain, 6).round(DECIMALS)
-            atoms = strained(snapshot.atoms, components)
+            strain = voigt_to_tensor(components)
+            atoms = _strained(snapshot.atoms, strain)
             if limit and shortest_distance(atoms) < limit:
                 yield None
                 continue
-            ideal = strained(snapshot.ideal, components)
+            ideal = _strained(snapshot.ideal, strain)
             yield replace(snapshot, kind=self.kind, atoms=atoms, ideal=ideal)
 
 
-def strained(atoms: Atoms, components: np.ndarray) -> Atoms:
-    """Cell and atoms mapped by 1 + eps, eps symmetric with components xx yy zz yz xz xy."""
-    xx, yy, zz, yz, xz, xy = components
-    mapping = np.eye(3) + np.array([[xx, xy, xz], [xy, yy, yz], [xz, yz, zz]])
-    atoms = atoms.copy()
-    atoms.set_cell((atoms.cell.array @ mapping).round(DECIMALS))
-    atoms.positions = (atoms.positions @ mapping).round(DECIMALS)
+def _strained(atoms: Atoms, strain: np.ndarray) -> Atoms:
+    atoms = strained(atoms, strain)
+    atoms.set_cell(atoms.cell.array.round(DECIMALS))
+    atoms.positions = atoms.positions.round(DECIMALS)
     return atoms
 
 

@@ -2,7 +2,8 @@
 
 This is the only place where a key meets its unit. Conventions: energies in eV, lengths in
 Angstrom, stress with ASE's sign (``sigma = dE/deps / V``; negative means that the crystal wants
-to expand) as a full 3x3 tensor, cells as rows, temperatures in K, frequencies in THz.
+to expand) as a full 3x3 tensor, elastic tensors as 6x6 in the order xx yy zz yz xz xy with
+engineering shear, cells as rows, temperatures in K, frequencies in THz.
 Units are spelt so that :func:`schnetpack.units.convert_units` parses them.
 """
 
@@ -21,6 +22,8 @@ vbm: Final = "vbm"  #: valence band maximum, relative to the code's own zero
 band_gap_gamma: Final = "band_gap_gamma"  #: the gap at Gamma alone, where band_gap is over k
 partial_occupation: Final = "partial_occupation"  #: largest min(f, 2 - f) of an orbital, f of 2
 cbm: Final = "cbm"  #: conduction band minimum, relative to the code's own zero
+elastic_tensor: Final = "elastic_tensor"  #: clamped-ion: atoms keep their fractions of the cell
+elastic_tensor_relaxed: Final = "elastic_tensor_relaxed"  #: relaxed-ion: atoms relax at each strain
 ideal_positions: Final = "ideal_positions"  #: positions of the undisplaced crystal, same order
 ideal_cell: Final = "ideal_cell"  #: cell of the undisplaced crystal
 
@@ -66,6 +69,8 @@ PROPERTIES: Final[dict[str, Property]] = {
     partial_occupation: Property((), "", "partial occupation", ""),
     vbm: Property((), "eV", "VBM", "eV", arbitrary_zero=True),
     cbm: Property((), "eV", "CBM", "eV", arbitrary_zero=True),
+    elastic_tensor: Property((6, 6), "GPa", "elastic tensor, clamped ions", "GPa"),
+    elastic_tensor_relaxed: Property((6, 6), "GPa", "elastic tensor, relaxed ions", "GPa"),
     ideal_positions: Property(("N", 3), "Ang", "ideal positions", "Å"),
     ideal_cell: Property((3, 3), "Ang", "ideal cell", "Å"),
 }

@@ -11,7 +11,6 @@ from ase import Atoms
 from ase.build import bulk
 from ase.calculators.calculator import CalculationFailed, Calculator
 from ase.calculators.emt import EMT
-from ase.stress import voigt_6_to_full_3x3_stress
 
 from schnetpack_phonon import properties
 from schnetpack_phonon.calculators import (
@@ -19,7 +18,6 @@ from schnetpack_phonon.calculators import (
     as_ase_calculator,
     band_edges,
     labels_from_results,
-    voigt_to_tensor,
 )
 from schnetpack_phonon.cp2k import CP2K
 from schnetpack_phonon.structures import antiperovskite
@@ -161,13 +159,6 @@ def test_band_edges(occupations, edges, order):
 def test_no_band_edge(occupations):
     with pytest.raises(CalculationFailed, match=r"no band edge: [20] of 2"):
         band_edges(np.array([-1.0, 1.0]), np.array(occupations))
-
-
-def test_voigt_order_is_the_one_of_ase():
-    voigt = np.arange(1.0, 7.0)
-    tensor = voigt_to_tensor(voigt)
-    np.testing.assert_array_equal(tensor, voigt_6_to_full_3x3_stress(voigt))
-    np.testing.assert_array_equal(voigt_to_tensor(tensor), tensor)
 
 
 RESULTS = {"energy": -1.0, "forces": np.zeros((2, 3)), "stress": np.zeros(6)}
