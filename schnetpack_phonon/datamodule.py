@@ -14,6 +14,7 @@ from schnetpack import properties as structure_keys
 from schnetpack.data import AtomsDataModule
 
 from schnetpack_phonon.calculators import LabellingCalculator
+from schnetpack_phonon.finite_strain import FiniteStrain
 from schnetpack_phonon.force_constants import PhononSource
 from schnetpack_phonon.generation import Generation
 from schnetpack_phonon.preparation import Recipe
@@ -43,6 +44,7 @@ class EnsembleData(AtomsDataModule):
             replaced by the next snapshot of its group.
         shipped_labels: file of labels that comes with this package, looked at before any is
             computed.
+        elastic: gives elastic tensors beside what the calculator does.
         batch_size: (train) batch size.
         kwargs: of the host's data module.
     """
@@ -59,11 +61,12 @@ class EnsembleData(AtomsDataModule):
         batch_size: int,
         max_failed_share: float = 0.1,
         shipped_labels: str | None = None,
+        elastic: FiniteStrain | None = None,
         **kwargs: Any,
     ):
         super().__init__(datapath=datapath, batch_size=batch_size, **kwargs)
         self.generation = Generation(
-            Recipe(structure, phonons, ensemble, calculator),
+            Recipe(structure, phonons, ensemble, calculator, elastic),
             Path(datapath),
             executor,
             Path(label_store),

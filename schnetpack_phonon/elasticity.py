@@ -75,11 +75,22 @@ def finite_strain_tensor(stresses: np.ndarray, step: float) -> np.ndarray:
 
     Returns:
         Symmetric, in the unit of the stresses, shape=(6, 6).
+
+    Raises:
+        ValueError: if the triangles differ by more than a tenth of the largest component, as
+            where one of the stresses belongs to another electronic state.
     """
     mapping = np.eye(3) + finite_strains(step)
     volume = np.linalg.det(mapping)[..., None]
     biot = volume * tensor_to_voigt(np.linalg.solve(mapping, stresses))
     slopes = (biot[:, 0] - biot[:, 1]) / (2 * step)
+    error, largest = np.abs(slopes - slopes.T).max(), np.abs(slopes).max()
+    if error > 0.1 * largest:
+        raise ValueError(
+            f"the triangles of an elastic tensor differ by {error:.2g}, its largest component is "
+            f"{largest:.2g}: the stress is not the derivative of one energy. Converge it more "
+            f"tightly, or take a larger strain than {step:g}"
+        )
     return (slopes + slopes.T) / 2
 
 

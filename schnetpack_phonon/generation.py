@@ -167,13 +167,12 @@ class Generation:
                 drawn += [(rows, snapshot) for snapshot in snapshots]
             if not drawn:
                 break
-            jobs = [label_job(self.recipe.calculator, s.atoms, describe(s)) for _, s in drawn]
-            records = labeller.run(jobs, f"{self.recipe.ensemble.settings['kind']} ensemble")
-            for (rows, snapshot), record in zip(drawn, records, strict=True):
-                if record.labels is None:
+            labels = self._labels(labeller, [snapshot for _, snapshot in drawn])
+            for (rows, snapshot), own in zip(drawn, labels, strict=True):
+                if own is None:
                     counts["n_failed"] += 1
                 else:
-                    rows.append((snapshot, record.labels))
+                    rows.append((snapshot, own))
             if counts["n_failed"] > self.max_failed_share * wanted:
                 raise LabellingError(
                     f"{counts['n_failed']} snapshots failed for {wanted} wanted ones, "
@@ -181,7 +180,23 @@ class Generation:
                     f"(data.max_failed_share); reasons are in {self.label_store}"
                 )
         labelled = [row for rows in found for row in rows]
-        return [snapshot for snapshot, _ in labelled], [labels for _, labels in labelled], counts
+        return [snapshot for snapshot, _ in labelled], [own for _, own in labelled], counts
+
+    def _labels(self, labeller: Labeller, snapshots: Sequence[Snapshot]) -> list[Labels | None]:
+        """Of each snapshot; None where a calculation failed."""
+        calculator, elastic = self.recipe.calculator, self.recipe.elastic
+        jobs = [label_job(calculator, s.atoms, describe(s)) for s in snapshots]
+        records = labeller.run(jobs, f"{self.recipe.ensemble.settings['kind']} ensemble")
+        labels = [record.labels for record in records]
+        if elastic is None:
+            return labels
+        structures = [
+            (describe(snapshot), snapshot.atoms, own)
+            for snapshot, own in zip(snapshots, labels, strict=True)
+            if own is not None
+        ]
+        extended = iter(elastic.labels(labeller, calculator, structures))
+        return [own and next(extended) for own in labels]
 
 
 def describe(snapshot: Snapshot) -> str:

@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from schnetpack_phonon.calculators import LabellingCalculator, Labels
 from schnetpack_phonon.label_store import LabellingError, LabelStore, Record
-from schnetpack_phonon.relaxation import relax
+from schnetpack_phonon.relaxation import relax, relax_ions
 from schnetpack_phonon.structures import Crystal
 
 log = logging.getLogger(__name__)
@@ -56,15 +56,29 @@ def _structure_hash(atoms: Atoms) -> str:
     return digest.hexdigest()[:24]
 
 
+def _identity(calculator: LabellingCalculator, atoms: Atoms) -> list[Any]:
+    return [calculator.settings, calculator.code_version, _structure_hash(atoms)]
+
+
 def label_job(calculator: LabellingCalculator, atoms: Atoms, description: str) -> Job:
     """The labels of one structure."""
-    identity = [calculator.settings, calculator.code_version, _structure_hash(atoms)]
-    return Job(settings_hash(["label", *identity]), description, calculator.label, (atoms,))
+    key = settings_hash(["label", *_identity(calculator, atoms)])
+    return Job(key, description, calculator.label, (atoms,))
+
+
+def relaxed_label_job(calculator: LabellingCalculator, atoms: Atoms, description: str) -> Job:
+    """The labels of one structure after its atoms relaxed in the cell as it is."""
+    key = settings_hash(["label relaxed", *_identity(calculator, atoms)])
+    return Job(key, description, _relaxed_label, (calculator, atoms))
+
+
+def _relaxed_label(calculator: LabellingCalculator, atoms: Atoms) -> Labels:
+    return calculator.label(relax_ions(calculator, atoms))
 
 
 def relax_job(calculator: LabellingCalculator, crystal: Crystal) -> Job:
     """Cell and positions of a crystal's unit cell relaxed with the calculator."""
-    identity = [calculator.settings, calculator.code_version, _structure_hash(crystal.unitcell)]
+    identity = _identity(calculator, crystal.unitcell)
     key = settings_hash(["relax", *identity, crystal.supercell_matrix])
     return Job(key, f"relax {crystal.name}", _relaxed, (calculator, crystal))
 

@@ -12,6 +12,7 @@ from ase import Atoms
 
 from schnetpack_phonon.alloys import vegard
 from schnetpack_phonon.calculators import LabellingCalculator, Labels
+from schnetpack_phonon.finite_strain import FiniteStrain
 from schnetpack_phonon.force_constants import Models, PhononSource, different_models, save_phonopy
 from schnetpack_phonon.label_store import LabellingError
 from schnetpack_phonon.labelling import Labeller, label_job, relax_job, settings_hash
@@ -31,12 +32,14 @@ class Recipe:
         phonons: how their force constants come about (for ensembles that need them).
         ensemble: the sampler.
         calculator: the code that labels.
+        elastic: gives elastic tensors beside what the calculator does.
     """
 
     structure: StructureSource
     phonons: PhononSource
     ensemble: Ensemble
     calculator: LabellingCalculator
+    elastic: FiniteStrain | None = None
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -49,6 +52,7 @@ class Recipe:
             "phonons": self.phonons.settings if self.ensemble.temperatures else None,
             "ensemble": self.ensemble.settings,
             "calculator": self.calculator.settings,
+            **({"elastic": self.elastic.settings} if self.elastic else {}),
         }
 
 

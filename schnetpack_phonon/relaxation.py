@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from ase import Atoms
 from ase.calculators.calculator import CalculationFailed, Calculator, all_changes
@@ -62,21 +64,53 @@ def relax(
     atoms = crystal.unitcell.copy()
     atoms.set_constraint(FixSymmetry(atoms))
     atoms.calc = _Supercell(crystal, calculator.ase_calculator())
-    if not BFGS(FrechetCellFilter(atoms), logfile=None).run(fmax=fmax, steps=max_steps):
-        raise CalculationFailed(
-            f"{crystal.name} did not relax to {fmax} eV/Ang in {max_steps} steps"
-        )
+    _minimize(FrechetCellFilter(atoms), crystal.name, fmax, max_steps)
     atoms.set_constraint()
     atoms.calc = None
     return atoms
 
 
+def relax_ions(
+    calculator: LabellingCalculator, atoms: Atoms, fmax: float = 1e-3, max_steps: int = 200
+) -> Atoms:
+    """Atoms relaxed in the cell as it is.
+
+    Args:
+        calculator: of energy and forces.
+        atoms: where the relaxation starts.
+        fmax: largest force at convergence, in eV/Ang.
+        max_steps: of the optimiser.
+
+    Raises:
+        CalculationFailed: if that is not reached in ``max_steps`` steps.
+    """
+    atoms = atoms.copy()
+    atoms.calc = calculator.ase_calculator()
+    _minimize(atoms, atoms.get_chemical_formula(), fmax, max_steps)
+    atoms.calc = None
+    return atoms
+
+
+def _minimize(what: Any, name: str, fmax: float, max_steps: int) -> None:
+    if not BFGS(what, logfile=None).run(fmax=fmax, steps=max_steps):
+        raise CalculationFailed(f"{name} did not relax to {fmax} eV/Ang in {max_steps} steps")
+
+
+#: Forces up to here count as those of a minimum, in eV/Ang.
+SMALL_FORCE = 0.05
+
+
+def largest_force(labels: Labels) -> float:
+    """On any atom, in eV/Ang."""
+    return float(np.linalg.norm(labels[properties.forces], axis=1).max())
+
+
 def unrelaxed(labels: Labels) -> str | None:
     """What to tell of an ideal crystal whose forces or stress are large, None if they are not."""
-    force = float(np.sqrt((labels[properties.forces] ** 2).sum(axis=1).max()))
+    force = largest_force(labels)
     stress = PROPERTIES[properties.stress]
     pressure = float(np.abs(labels[properties.stress]).max()) * stress.report_factor
-    if force < 0.05 and pressure < 0.5:
+    if force < SMALL_FORCE and pressure < 0.5:
         return None
     return (
         f"looks unrelaxed for this calculator: forces up to {force:.2f} eV/Ang, stress up to "

@@ -4,8 +4,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from ase.units import GPa
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
 
 from schnetpack_phonon import properties
+from schnetpack_phonon._hydra import config_folder
+from schnetpack_phonon.ensembles import RandomEnsemble
 from tests.data_fixtures import ensemble_data
 
 
@@ -26,6 +31,28 @@ def test_host_loads_batches_and_split_survives_a_restart(built, tmp_path):
         second.test_idx,
     )
     assert sorted(first.train_idx + first.val_idx + first.test_idx) == list(range(16))
+
+
+def test_host_loads_elastic_tensors_in_any_unit(tmp_path):
+    """Chosen in Hydra's way; one a structure along the first axis of a batch."""
+    config = OmegaConf.load(config_folder() / "data/elastic/finite_strain.yaml")
+    ensemble = RandomEnsemble([0.05], n_snapshots=2, seed=1)
+    keys = [properties.elastic_tensor, properties.stress]
+    batches = []
+    for unit in ("GPa", "eV/Ang/Ang/Ang"):
+        data = ensemble_data(
+            tmp_path,
+            ensemble,
+            elastic=instantiate(config),
+            load_properties=keys,
+            property_units={properties.elastic_tensor: unit},
+        )
+        data.prepare_data()
+        data.setup()
+        batches.append(next(iter(data.train_dataloader()))[properties.elastic_tensor])
+    assert batches[0].shape == (2, 6, 6)
+    assert 100 < batches[0][:, 0, 0].min() < batches[0][:, 0, 0].max() < 250  # GPa
+    np.testing.assert_allclose(batches[0].mean(), batches[1].mean() / GPa, rtol=1e-5)
 
 
 def test_split_of_another_database_is_refused(built, tmp_path):

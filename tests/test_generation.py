@@ -20,9 +20,11 @@ from ase.calculators.emt import EMT
 from schnetpack_phonon import properties
 from schnetpack_phonon.calculators import AseCalculator
 from schnetpack_phonon.database import DatabaseError, read_metadata, read_provenance
+from schnetpack_phonon.elasticity import point_group, symmetrized
 from schnetpack_phonon.ensembles import PhononEnsemble, RandomEnsemble
+from schnetpack_phonon.finite_strain import FiniteStrain
 from schnetpack_phonon.label_store import LabellingError, LabelStore
-from schnetpack_phonon.structures import Antiperovskites
+from schnetpack_phonon.structures import Antiperovskites, antiperovskite
 from tests.data_fixtures import ALLOYS, ensemble_data, rows
 
 
@@ -139,6 +141,41 @@ def test_failed_snapshots_are_replaced_and_counted(tmp_path):
     assert len(errors) == metadata["n_failed"] + 2 > 2
     assert all("not converged" in error for error in errors)
     assert table["snapshot"].max() >= 20  # a later snapshot stands in
+
+
+class _NoShear(EMT):
+    """Fails for some sheared crystals."""
+
+    def calculate(self, atoms=None, properties=(), system_changes=()):
+        if atoms.cell[1, 2] > 0.01 and atoms.positions[0, 0] * 1e4 % 1 < 0.4:
+            raise CalculationFailed("not converged")
+        super().calculate(atoms, properties, system_changes)
+
+
+def test_elastic_tensors(tmp_path):
+    """In each row, symmetric and in GPa; a snapshot without one is replaced and counted."""
+    data = ensemble_data(
+        tmp_path,
+        RandomEnsemble([0.05], n_snapshots=10, seed=3),
+        AseCalculator(_NoShear),
+        structure=Antiperovskites(["Cu3PdAu"], lattice_constants=ALLOYS),
+        max_failed_share=0.5,
+        elastic=FiniteStrain(),
+    )
+    data.prepare_data()
+    metadata = read_metadata(data.datapath)
+    assert metadata["n_rows"] == 10
+    assert metadata["n_failed"] > 0
+    with ase.db.connect(data.datapath) as db:
+        assert db.metadata["_property_unit_dict"][properties.elastic_tensor] == "GPa"
+        tensors = np.array([row.data[properties.elastic_tensor] for row in db.select()])
+    assert tensors.shape == (10, 1, 6, 6)
+    mean = tensors.mean(axis=(0, 1))
+    cubic = symmetrized(mean, point_group(antiperovskite("Cu3PdAu", 4.35)))
+    np.testing.assert_allclose(mean, cubic, atol=5)  # of 100 to 200 GPa
+    plain = ensemble_data(tmp_path, elastic=None)
+    with pytest.raises(DatabaseError, match=r"elastic: .*0\.005.* there, nothing asked for"):
+        plain.prepare_data()
 
 
 def test_too_many_failures_stop_with_the_reason(tmp_path):

@@ -24,6 +24,7 @@ from schnetpack_phonon.labelling import (
     label_job,
     process_pool,
     relax_job,
+    relaxed_label_job,
 )
 from schnetpack_phonon.structures import Crystal, supercell_matrix
 from schnetpack_phonon.tight_binding import TightBinding
@@ -226,6 +227,15 @@ def test_relaxation_as_a_job(emt, pool, store):
     (result,) = Labeller(pool, store).run([relax_job(emt, crystal)], "lattice")
     assert result.labels["cell"].shape == (3, 3)
     assert abs(np.linalg.det(result.labels["cell"])) == pytest.approx(3.59**3 / 4, rel=0.02)
+
+
+def test_labels_of_relaxed_atoms_as_a_job(emt, pool, store):
+    """Beside those of the same atoms as they are."""
+    jobs = [label_job(emt, copper(0), "as it is"), relaxed_label_job(emt, copper(0), "relaxed")]
+    before, after = (record.labels for record in Labeller(pool, store).run(jobs, "both"))
+    assert np.abs(before[properties.forces]).max() > 0.1
+    assert np.abs(after[properties.forces]).max() < 1e-3
+    assert after[properties.energy] < before[properties.energy]
 
 
 def _nowhere():

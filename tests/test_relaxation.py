@@ -10,7 +10,7 @@ from ase.calculators.emt import EMT
 from scipy.optimize import minimize_scalar
 
 from schnetpack_phonon.calculators import AseCalculator
-from schnetpack_phonon.relaxation import _Supercell, relax
+from schnetpack_phonon.relaxation import _Supercell, relax, relax_ions
 from schnetpack_phonon.structures import Crystal, supercell_matrix
 
 
@@ -80,3 +80,14 @@ def test_relax_refuses_small_supercells():
     """Their size counts, not that of the unit cell."""
     with pytest.raises(ValueError, match=r"Ag4Cu12 has 16 atoms; .* >= 17"):
         relax(AseCalculator(EMT, min_atoms=17), layered_alloy())
+
+
+def test_ions_relax_in_a_cell_that_stays(emt):
+    crystal = layered_alloy().unitcell
+    relaxed = relax_ions(emt, crystal)
+    np.testing.assert_array_equal(relaxed.cell.array, crystal.cell.array)
+    relaxed.calc = EMT()
+    assert np.abs(relaxed.get_forces()).max() < 1e-3
+    assert np.abs(relaxed.positions - crystal.positions).max() > 0.02
+    with pytest.raises(CalculationFailed, match=r"AgCu3 did not relax to .* in 1 steps"):
+        relax_ions(emt, crystal, max_steps=1)

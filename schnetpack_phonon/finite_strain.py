@@ -1,0 +1,114 @@
+"""Elastic tensors as labels: differences of the stress of strained structures."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from itertools import islice
+from typing import Any, TypeAlias
+
+import numpy as np
+from ase import Atoms
+from ase.units import GPa
+
+from schnetpack_phonon import properties
+from schnetpack_phonon.calculators import LabellingCalculator, Labels
+from schnetpack_phonon.elasticity import finite_strain_tensor, finite_strains, strained
+from schnetpack_phonon.label_store import Record
+from schnetpack_phonon.labelling import Labeller, label_job, relaxed_label_job
+from schnetpack_phonon.properties import PROPERTIES
+from schnetpack_phonon.relaxation import SMALL_FORCE, largest_force
+
+log = logging.getLogger(__name__)
+
+Structure: TypeAlias = tuple[str, Atoms, Labels]
+_NAMES = [f"{sign}{name}" for name in ("xx", "yy", "zz", "yz", "xz", "xy") for sign in "+-"]
+
+
+class FiniteStrain:
+    """Twelve strained copies of each structure, every one a label of its own in the store.
+
+    ``elastic_tensor`` (clamped-ion, see :mod:`~schnetpack_phonon.elasticity`) is defined for any
+    structure, whatever its forces; the stress at which it holds is the structure's own label.
+    ``elastic_tensor_relaxed`` (relaxed-ion) lets the atoms relax in each strained cell, and is
+    that of a structure at its minimum only: an ideal crystal, never a thermal snapshot.
+
+    Args:
+        strain: size of each component, engineering shear for yz, xz and xy. Much smaller ones
+            differentiate the noise of the code, much larger ones its anharmonicity.
+        relaxed_ions: give ``elastic_tensor_relaxed``, too: twelve relaxations more. Atoms that
+            symmetry holds at a saddle point stay there.
+    """
+
+    def __init__(self, strain: float = 0.005, relaxed_ions: bool = False):
+        if not 0 < strain <= 0.05:
+            raise ValueError(f"data.elastic.strain is {strain}; expected 0 < strain <= 0.05")
+        self.strain = float(strain)
+        self.relaxed_ions = relaxed_ions
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Everything that changes a tensor, as plain values."""
+        return {"strain": self.strain, "relaxed_ions": self.relaxed_ions}
+
+    def labels(
+        self,
+        labeller: Labeller,
+        calculator: LabellingCalculator,
+        structures: Sequence[Structure],
+    ) -> list[Labels | None]:
+        """Labels of structures with their elastic tensors, in GPa.
+
+        Args:
+            labeller: computes what is not in the label store yet.
+            calculator: the code that labels.
+            structures: descriptions, atoms, and the labels that they have already.
+
+        Returns:
+            Of each structure; None where a strained copy has no label, or where the stresses of
+            the copies do not fit together.
+
+        Raises:
+            ValueError: if ions shall relax that are not at their minimum to begin with.
+        """
+        jobs = {properties.elastic_tensor: label_job}
+        if self.relaxed_ions:
+            _check_minima(structures)
+            jobs[properties.elastic_tensor_relaxed] = relaxed_label_job
+        strains = list(zip(_NAMES, finite_strains(self.strain).reshape(-1, 3, 3), strict=True))
+        found: list[Labels | None] = [labels for _, _, labels in structures]
+        for key, make_job in jobs.items():
+            copies = [
+                make_job(calculator, strained(atoms, strain), f"{description}, strain {name}")
+                for description, atoms, _ in structures
+                for name, strain in strains
+            ]
+            records = iter(labeller.run(copies, PROPERTIES[key].label))
+            for k, (description, _, _) in enumerate(structures):
+                tensor = self._tensor(description, list(islice(records, len(strains))))
+                labels = found[k]
+                found[k] = None if labels is None or tensor is None else {**labels, key: tensor}
+        return found
+
+    def _tensor(self, description: str, records: Sequence[Record]) -> np.ndarray | None:
+        """Of one structure from its strained copies, shape=(1, 6, 6)."""
+        stresses = [r.labels[properties.stress] for r in records if r.labels is not None]
+        if len(stresses) < len(records):
+            return None
+        array = np.reshape(stresses, (6, 2, 3, 3)) / GPa
+        try:
+            return finite_strain_tensor(array, self.strain)[None]
+        except ValueError as error:
+            log.warning("%s: %s", description, error)
+            return None
+
+
+def _check_minima(structures: Sequence[Structure]) -> None:
+    for description, _, labels in structures:
+        force = largest_force(labels)
+        if force > SMALL_FORCE:
+            raise ValueError(
+                f"{description}: forces up to {force:.2f} eV/Ang; expected at most {SMALL_FORCE}, "
+                "since a relaxed-ion elastic tensor is that of a structure at its minimum. Thermal "
+                "snapshots have a clamped-ion tensor only: set data.elastic.relaxed_ions=false"
+            )
