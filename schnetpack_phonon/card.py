@@ -29,6 +29,7 @@ def write_card(path: str | Path) -> str:
     """
     path = Path(path)
     metadata = read_metadata(path)
+    settings = metadata["settings"]
     provenance, labels = read_provenance(path), read_labels(path)
     rows = pd.concat([provenance, labels], axis=1)
     lines = [
@@ -42,7 +43,7 @@ def write_card(path: str | Path) -> str:
         "",
         "## Made with",
         "",
-        *_settings({**metadata["versions"], **metadata["settings"]["calculator"]}),
+        *_settings({**metadata["versions"], **settings["calculator"], **_elastic(settings)}),
         "",
         *_phonons(metadata),
         "## Labels",
@@ -88,6 +89,10 @@ def _labels(labels: pd.DataFrame) -> Iterator[str]:
 def _listed(names: Any) -> str:
     names = sorted(names)
     return ", ".join(names) if len(names) < 9 else f"{len(names)} compositions"
+
+
+def _elastic(settings: dict[str, Any]) -> dict[str, Any]:
+    return {f"elastic tensors: {key}": value for key, value in settings.get("elastic", {}).items()}
 
 
 def _settings(settings: dict[str, Any]) -> Iterator[str]:

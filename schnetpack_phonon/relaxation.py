@@ -16,6 +16,9 @@ from schnetpack_phonon.calculators import LabellingCalculator, Labels
 from schnetpack_phonon.properties import PROPERTIES
 from schnetpack_phonon.structures import Crystal, to_ase
 
+#: Forces up to here count as those of a minimum, in eV/Ang.
+SMALL_FORCE = 0.05
+
 
 class _Supercell(Calculator):
     """Energy, forces and stress of a unit cell, calculated in a supercell of it."""
@@ -94,10 +97,6 @@ def relax_ions(
 def _minimize(what: Any, name: str, fmax: float, max_steps: int) -> None:
     if not BFGS(what, logfile=None).run(fmax=fmax, steps=max_steps):
         raise CalculationFailed(f"{name} did not relax to {fmax} eV/Ang in {max_steps} steps")
-
-
-#: Forces up to here count as those of a minimum, in eV/Ang.
-SMALL_FORCE = 0.05
 
 
 def largest_force(labels: Labels) -> float:

@@ -19,6 +19,7 @@ from ase.calculators.emt import EMT
 
 from schnetpack_phonon import properties
 from schnetpack_phonon.calculators import AseCalculator
+from schnetpack_phonon.card import write_card
 from schnetpack_phonon.database import DatabaseError, read_metadata, read_provenance
 from schnetpack_phonon.elasticity import point_group, symmetrized
 from schnetpack_phonon.ensembles import PhononEnsemble, RandomEnsemble
@@ -153,7 +154,7 @@ class _NoShear(EMT):
 
 
 def test_elastic_tensors(tmp_path):
-    """In each row, symmetric and in GPa; a snapshot without one is replaced and counted."""
+    """In each row, on average cubic; a snapshot without one is replaced and counted."""
     data = ensemble_data(
         tmp_path,
         RandomEnsemble([0.05], n_snapshots=10, seed=3),
@@ -173,6 +174,7 @@ def test_elastic_tensors(tmp_path):
     mean = tensors.mean(axis=(0, 1))
     cubic = symmetrized(mean, point_group(antiperovskite("Cu3PdAu", 4.35)))
     np.testing.assert_allclose(mean, cubic, atol=5)  # of 100 to 200 GPa
+    assert "| elastic tensors: strain | 0.005 |" in write_card(data.datapath)
     plain = ensemble_data(tmp_path, elastic=None)
     with pytest.raises(DatabaseError, match=r"elastic: .*0\.005.* there, nothing asked for"):
         plain.prepare_data()
