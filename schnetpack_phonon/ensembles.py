@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from scipy.special import ndtri
 
+from schnetpack_phonon.modes import Operator
 from schnetpack_phonon.phonons import HarmonicModel, shortest_distance, to_matrix
 from schnetpack_phonon.sampling import NormalSampler, Sampler
 from schnetpack_phonon.snapshots import Source, check_thermal, ideal_of
@@ -47,8 +48,11 @@ class PhononEnsemble(_Thermal):
         super().__init__(temperatures, statistics, **options)
 
     def _matrix(self, source: HarmonicModel, parameter: float) -> np.ndarray:
-        source.check_amplitudes(parameter, self.statistics)
         return source.displacement_matrix(parameter, self.statistics)
+
+    def _displacer(self, source: HarmonicModel, parameter: float) -> Operator:
+        source.check_amplitudes(parameter, self.statistics)
+        return source.displacer(parameter, self.statistics)
 
 
 class MatchedEnsemble(_Thermal):
@@ -170,7 +174,7 @@ class RandomEnsemble(Sampler):
         # The centre is held: one part in n_atoms less.
         return np.full(n_atoms, parameter**2 / share * (1 - 1 / n_atoms))
 
-    def _matrix(self, source: Source, parameter: float) -> None:
+    def _displacer(self, source: Source, parameter: float) -> Operator:
         limit = shortest_distance(source) / 2
         reach = parameter / 2 if self.distribution == "one_sided" else parameter
         if reach > limit:
@@ -178,3 +182,4 @@ class RandomEnsemble(Sampler):
                 f"data.ensemble.amplitudes has {parameter:g} Ang ({self.distribution}), which moves"
                 f" atoms by {reach:g} Ang, more than half the shortest distance ({limit:.2f} Ang)"
             )
+        return lambda displacements: displacements

@@ -127,7 +127,10 @@ def harmonic_models(
     models = {}
     for crystal in crystals:
         model = harmonic_model(
-            crystal.supercell, mixed_force_constants(crystal, force_constants), instabilities
+            crystal.supercell,
+            mixed_force_constants(crystal, force_constants),
+            instabilities,
+            crystal.translations,
         )
         models.update(dict.fromkeys(((crystal.name, float(t)) for t in temperatures), model))
     return models

@@ -15,6 +15,8 @@ from ase.neighborlist import neighbor_list
 from phonopy.physical_units import get_physical_units
 from scipy import constants
 
+from schnetpack_phonon.modes import Modes, Operator, WholeModes, bloch_modes, whole_modes
+
 POLICIES = ("error", "abs", "floor", "freeze")
 
 THZ_PER_SQRT_FC: float = get_physical_units().DefaultToTHz  # sqrt(eV/Ang^2/amu) -> THz
@@ -107,7 +109,7 @@ class HarmonicModel:
         frequencies: of the force constants, in THz, imaginary ones negative; rigid translations
             are left out; shape=(3 n_atoms - 3,).
         sampled_frequencies: what displacements are drawn with, in THz; 0 for frozen modes.
-        eigenvectors: mass-weighted, orthonormal columns; shape=(3 n_atoms, 3 n_atoms - 3).
+        modes: mass-weighted and orthonormal.
         policy: what leads from ``frequencies`` to ``sampled_frequencies``, in words.
         renormalization: how the force constants were found, where they are effective ones.
     """
@@ -116,9 +118,14 @@ class HarmonicModel:
     force_constants: np.ndarray
     frequencies: np.ndarray
     sampled_frequencies: np.ndarray
-    eigenvectors: np.ndarray
+    modes: Modes
     policy: str
     renormalization: Renormalization | None = None
+
+    @property
+    def eigenvectors(self) -> np.ndarray:
+        """Of the modes, mass-weighted columns; shape=(3 n_atoms, 3 n_atoms - 3)."""
+        return self.modes.eigenvectors
 
     @property
     def n_imaginary(self) -> int:
@@ -132,10 +139,9 @@ class HarmonicModel:
     @property
     def sampled_force_constants(self) -> np.ndarray:
         """Force constants whose modes are those that are drawn; shape as ``force_constants``."""
-        masses = np.repeat(self.ideal.get_masses(), 3)
+        root = np.sqrt(np.repeat(self.ideal.get_masses(), 3))
         squares = (self.sampled_frequencies / THZ_PER_SQRT_FC) ** 2
-        weighted = self.eigenvectors * np.sqrt(masses)[:, None]
-        return to_blocks((weighted * squares) @ weighted.T)
+        return to_blocks(root[:, None] * self.modes.matrix(squares) * root)
 
     def mode_amplitudes(self, temperature: float, statistics: str = "quantum") -> np.ndarray:
         """Standard deviation of each mode coordinate in sqrt(amu) Ang, shape=(3 n_atoms - 3,).
@@ -166,9 +172,7 @@ class HarmonicModel:
     def check_amplitudes(self, temperature: float, statistics: str = "quantum") -> None:
         """Raises ValueError where one mode alone moves atoms by half the shortest distance."""
         sigma = self.mode_amplitudes(temperature, statistics)
-        masses = self.ideal.get_masses()
-        vectors = self.eigenvectors.reshape(len(masses), 3, -1) * sigma
-        per_mode = (np.linalg.norm(vectors, axis=1) / np.sqrt(masses)[:, None]).max(axis=0)
+        per_mode = self.modes.largest_steps(self.ideal, sigma)
         worst = int(per_mode.argmax())
         limit = shortest_distance(self.ideal) / 2
         if per_mode[worst] > limit:
@@ -187,9 +191,21 @@ class HarmonicModel:
         not depend on the arbitrary basis of degenerate modes, so a seed gives the same
         displacements whatever linear algebra library computed the eigenvectors.
         """
-        masses = np.repeat(self.ideal.get_masses(), 3)
+        root = np.sqrt(np.repeat(self.ideal.get_masses(), 3))
         sigma = self.mode_amplitudes(temperature, statistics)
-        return (self.eigenvectors * sigma) @ self.eigenvectors.T / np.sqrt(masses)[:, None]
+        return self.modes.matrix(sigma) / root[:, None]
+
+    def displacer(self, temperature: float, statistics: str = "quantum") -> Operator:
+        """Turns standard normal numbers into displacements, both shape=(n, 3 n_atoms), Ang.
+
+        The same as :meth:`displacement_matrix`, without the matrix where the crystal is large.
+        """
+        if isinstance(self.modes, WholeModes):
+            matrix = self.displacement_matrix(temperature, statistics)
+            return lambda numbers: numbers @ matrix.T
+        root = np.sqrt(np.repeat(self.ideal.get_masses(), 3))
+        weighted = self.modes.operator(self.mode_amplitudes(temperature, statistics))
+        return lambda numbers: weighted(numbers) / root
 
     def canonical_eigenvectors(self) -> np.ndarray:
         """Eigenvectors in a basis that does not depend on the linear algebra library.
@@ -219,47 +235,49 @@ class HarmonicModel:
 
 
 def harmonic_model(
-    ideal: Atoms, force_constants: np.ndarray, instabilities: Instabilities
+    ideal: Atoms,
+    force_constants: np.ndarray,
+    instabilities: Instabilities,
+    translations: np.ndarray | None = None,
 ) -> HarmonicModel:
     """Diagonalises the mass-weighted force constants of a supercell.
-
-    Rigid translations are projected out before, so that they cannot mix with soft modes.
 
     Args:
         ideal: the undisplaced supercell.
         force_constants: in eV/Ang^2, shape=(n_atoms, n_atoms, 3, 3).
         instabilities: what happens to imaginary and very low modes.
+        translations: :attr:`.Crystal.translations`; with them large supercells take seconds
+            instead of minutes.
 
     Raises:
         ValueError: for force constants of another shape, with NaN, not symmetric, or that push
             back a crystal which is moved as a whole.
     """
     check_force_constants(ideal, force_constants)
-    frequencies, eigenvectors = normal_modes(ideal, force_constants)
+    frequencies, modes = normal_modes(ideal, force_constants, translations)
     return HarmonicModel(
         ideal,
         force_constants,
         frequencies,
         instabilities.apply(frequencies),
-        eigenvectors,
+        modes,
         str(instabilities),
     )
 
 
-def normal_modes(ideal: Atoms, force_constants: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Frequencies (THz, imaginary ones negative) and eigenvectors, without rigid translations."""
-    n = len(ideal)
+def normal_modes(
+    ideal: Atoms, force_constants: np.ndarray, translations: np.ndarray | None = None
+) -> tuple[np.ndarray, Modes]:
+    """Frequencies (THz, imaginary ones negative) and modes, without rigid translations."""
     matrix = to_matrix(force_constants)
     masses = ideal.get_masses()
     inverse_root = 1 / np.sqrt(np.repeat(masses, 3))
     dynamical = (matrix + matrix.T) / 2 * np.outer(inverse_root, inverse_root)
-    translations = np.kron(np.sqrt(masses / masses.sum())[:, None], np.eye(3))
-    others = np.eye(3 * n) - translations @ translations.T
-    top = 2 * np.abs(dynamical).sum(axis=1).max() + 1.0  # above every eigenvalue
-    dynamical = others @ dynamical @ others + top * translations @ translations.T
-    eigenvalues, eigenvectors = np.linalg.eigh(dynamical)
-    eigenvalues, eigenvectors = eigenvalues[:-3], eigenvectors[:, :-3]
-    return np.sign(eigenvalues) * np.sqrt(np.abs(eigenvalues)) * THZ_PER_SQRT_FC, eigenvectors
+    found: tuple[np.ndarray, Modes] | None = None
+    if translations is not None:
+        found = bloch_modes(dynamical, masses, translations)
+    squares, modes = found or whole_modes(dynamical, masses)
+    return np.sign(squares) * np.sqrt(np.abs(squares)) * THZ_PER_SQRT_FC, modes
 
 
 def free_energy(frequencies: np.ndarray, temperature: float, statistics: str = "quantum") -> float:

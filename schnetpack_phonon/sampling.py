@@ -19,6 +19,7 @@ from ase.neighborlist import neighbor_list
 from scipy.special import ndtri
 from scipy.stats import qmc
 
+from schnetpack_phonon.modes import Operator
 from schnetpack_phonon.phonons import HarmonicModel, shortest_distance
 from schnetpack_phonon.snapshots import (
     SimpleEnsemble,
@@ -122,8 +123,8 @@ class Sampler(SimpleEnsemble):
         """The same from points in the open unit cube, shape=(n, 3 n_atoms)."""
 
     @abstractmethod
-    def _matrix(self, source: Source, parameter: float) -> np.ndarray | None:
-        """Turns random numbers into displacements in Ang; None leaves them as they are."""
+    def _displacer(self, source: Source, parameter: float) -> Operator:
+        """Turns random numbers into displacements in Ang, both shape=(n, 3 n_atoms)."""
 
     @abstractmethod
     def mean_square_displacements(self, source: Source, parameter: float) -> np.ndarray:
@@ -132,13 +133,12 @@ class Sampler(SimpleEnsemble):
     def batches(self, name: str, source: Source, parameter: float) -> Iterator[Batch]:
         """Endless stream of :data:`BATCH` snapshots at a time."""
         ideal = ideal_of(source)
-        matrix = self._matrix(source, parameter)
+        displaced = self._displacer(source, parameter)
         accept = Acceptance(ideal, self.min_distance, self.max_displacement)
         group = f"{name}/{self._family(parameter)}"
         for first in count(0, BATCH):
             numbers = self._numbers(group, first, len(ideal), parameter)
-            u = numbers if matrix is None else numbers @ matrix.T
-            u = u.reshape(BATCH, -1, 3)
+            u = displaced(numbers).reshape(BATCH, -1, 3)
             if self.draws == "antithetic":
                 u = u - u.mean(axis=1, keepdims=True)
                 u[1::2] *= -1
@@ -192,6 +192,10 @@ class NormalSampler(Sampler):
     @abstractmethod
     def _matrix(self, source: HarmonicModel, parameter: float) -> np.ndarray:
         """A of u = A z in Ang."""
+
+    def _displacer(self, source: HarmonicModel, parameter: float) -> Operator:
+        matrix = self._matrix(source, parameter)
+        return lambda numbers: numbers @ matrix.T
 
     def mean_square_displacements(self, source: HarmonicModel, parameter: float) -> np.ndarray:
         matrix = self._matrix(source, parameter)

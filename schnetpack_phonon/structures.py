@@ -17,6 +17,9 @@ from ase.data import chemical_symbols
 from ase.io import read
 from phonopy import Phonopy
 from phonopy.structure.atoms import PhonopyAtoms
+from phonopy.structure.cells import get_supercell
+
+from schnetpack_phonon.modes import translations
 
 
 def to_phonopy(atoms: Atoms) -> PhonopyAtoms:
@@ -89,7 +92,12 @@ class Crystal:
     @property
     def supercell(self) -> Atoms:
         """The undisplaced supercell in phonopy's order of atoms."""
-        return to_ase(self.phonopy().supercell)
+        return to_ase(get_supercell(to_phonopy(self.unitcell), np.array(self.supercell_matrix)))
+
+    @property
+    def translations(self) -> np.ndarray:
+        """Of the unit cell in the supercell, see :func:`schnetpack_phonon.modes.translations`."""
+        return translations(self.supercell, self.unitcell, np.array(self.supercell_matrix))
 
 
 class StructureSource(Protocol):

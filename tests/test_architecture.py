@@ -10,7 +10,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "schnetpack_phonon"
 # A module imports only those before it in a line.
 CHAINS = (
-    "properties structures phonons snapshots sampling ensembles",
+    "properties modes structures phonons snapshots sampling ensembles",
     "snapshots fixed_ensembles",
     "sampling combined_ensembles",
     "properties elasticity calculators finite_strain",
@@ -75,7 +75,7 @@ def test_nothing_imports_the_commands():
 
 def test_phonopy_stays_where_crystals_are_made():
     users = {p.stem for p in PACKAGE.glob("*.py") if "phonopy" in imports(p)[1]}
-    assert users == {"structures", "phonons", "force_constants", "phonopy_files"}
+    assert users == {"modes", "structures", "phonons", "force_constants", "phonopy_files"}
 
 
 @pytest.mark.parametrize("module", [*sorted(MODULES - TORCH_USERS), "_hydra"])

@@ -9,6 +9,7 @@ from ase import Atoms, units
 
 from schnetpack_phonon.ensembles import MatchedEnsemble, PhononEnsemble
 from schnetpack_phonon.fixed_ensembles import ModeEnsemble, SpecialEnsemble
+from schnetpack_phonon.modes import WholeModes
 from schnetpack_phonon.phonons import HarmonicModel, Instabilities, harmonic_model
 from schnetpack_phonon.structures import Crystal, supercell_matrix
 from tests.ensemble_fixtures import (
@@ -114,7 +115,7 @@ def rebased(model: HarmonicModel) -> HarmonicModel:
         turn = np.linalg.qr(rng.normal(size=(stop - start, stop - start))).Q
         vectors[:, start:stop] = vectors[:, start:stop] @ turn
     assert np.diff(edges).max() > 5
-    return replace(model, eigenvectors=vectors)
+    return replace(model, modes=WholeModes(vectors))
 
 
 class TestSpecial:

@@ -1,0 +1,216 @@
+"""Normal modes of a supercell: all at once, or wave vector by wave vector.
+
+Both are functions of the same mass-weighted force constants; a large supercell of a small unit
+cell has its modes as Bloch waves, which take seconds where the whole matrix takes minutes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Protocol
+
+import numpy as np
+import scipy.fft
+from ase import Atoms
+from phonopy.structure.snf import SNF3x3
+
+_SAME_SITE = 1e-3  # of a cell vector
+_INVARIANT = 1e-8  # largest break of a translation, as a share of the largest force constant
+# Below, products of whole matrices are faster; labels of such cells are known to the last digit.
+_MIN_TRANSLATIONS = 27
+
+Operator = Callable[[np.ndarray], np.ndarray]
+
+
+class Modes(Protocol):
+    """Orthonormal, mass-weighted modes without rigid translations, in order of frequency."""
+
+    @property
+    def eigenvectors(self) -> np.ndarray:
+        """As columns, shape=(3 n_atoms, 3 n_atoms - 3)."""
+
+    def matrix(self, values: np.ndarray) -> np.ndarray:
+        """E diag(values) E^T, shape=(3 n_atoms, 3 n_atoms), of a value a mode."""
+
+    def operator(self, values: np.ndarray) -> Operator:
+        """Multiplies rows, shape=(n, 3 n_atoms), with E diag(values) E^T."""
+
+    def largest_steps(self, ideal: Atoms, values: np.ndarray) -> np.ndarray:
+        """Longest displacement of an atom in each mode of this amplitude, shape=(n_modes,)."""
+
+
+@dataclass(frozen=True)
+class WholeModes:
+    """Of one matrix.
+
+    Attributes:
+        eigenvectors: as columns, shape=(3 n_atoms, 3 n_atoms - 3).
+    """
+
+    eigenvectors: np.ndarray
+
+    def matrix(self, values: np.ndarray) -> np.ndarray:
+        return (self.eigenvectors * values) @ self.eigenvectors.T
+
+    def operator(self, values: np.ndarray) -> Operator:
+        matrix = self.matrix(values)
+        return lambda rows: rows @ matrix
+
+    def largest_steps(self, ideal: Atoms, values: np.ndarray) -> np.ndarray:
+        masses = ideal.get_masses()
+        vectors = self.eigenvectors.reshape(len(masses), 3, -1) * values
+        return (np.linalg.norm(vectors, axis=1) / np.sqrt(masses)[:, None]).max(axis=0)
+
+
+@dataclass(frozen=True)
+class BlochModes:
+    """Of one matrix a wave vector.
+
+    Attributes:
+        atoms: atom of each site and translation, shape=(n_sites, d1, d2, d3): the translations
+            are the group of integers modulo (d1, d2, d3).
+        blocks: eigenvectors at each wave vector, shape=(d1, d2, d3, 3 n_sites, 3 n_sites).
+        place: of each mode in order of frequency among all of (d1, d2, d3, 3 n_sites), rigid
+            translations left out, shape=(3 n_atoms - 3,).
+        dynamical: mass-weighted force constants of the whole, shape=(3 n_atoms, 3 n_atoms).
+    """
+
+    atoms: np.ndarray
+    blocks: np.ndarray
+    place: np.ndarray
+    whole: Callable[[], np.ndarray]
+
+    @cached_property
+    def eigenvectors(self) -> np.ndarray:
+        return self.whole()
+
+    def matrix(self, values: np.ndarray) -> np.ndarray:
+        return self.operator(values)(np.eye(3 * self.atoms.size))
+
+    def operator(self, values: np.ndarray) -> Operator:
+        n_sites, *shape = self.atoms.shape
+        half = slice(0, shape[2] // 2 + 1)  # the rest are complex conjugates
+        vectors = self.blocks[:, :, half]
+        matrices = (vectors * self._spread(values)[:, :, half, None]) @ vectors.conj().swapaxes(
+            -1, -2
+        )
+        inverse = np.argsort(self.atoms.ravel())
+
+        def apply(rows: np.ndarray) -> np.ndarray:
+            n = len(rows)
+            grid = rows.reshape(n, -1, 3)[:, self.atoms]  # n, sites, d1, d2, d3, xyz
+            waves = scipy.fft.rfftn(grid, axes=(2, 3, 4))
+            waves = waves.transpose(2, 3, 4, 1, 5, 0).reshape(*waves.shape[2:5], 3 * n_sites, n)
+            waves = (matrices @ waves).reshape(*waves.shape[:3], n_sites, 3, n)
+            grid = scipy.fft.irfftn(waves.transpose(5, 3, 0, 1, 2, 4), s=shape, axes=(2, 3, 4))
+            return grid.reshape(n, -1, 3)[:, inverse].reshape(n, -1)
+
+        return apply
+
+    def largest_steps(self, ideal: Atoms, values: np.ndarray) -> np.ndarray:
+        n_sites, *shape = self.atoms.shape
+        masses = ideal.get_masses()[self.atoms[:, 0, 0, 0]]
+        vectors = self.blocks.reshape(*shape, n_sites, 3, 3 * n_sites)
+        lengths = np.linalg.norm(vectors, axis=-2) / np.sqrt(masses)[:, None]
+        # Two travelling waves make two standing ones, which are sqrt(2) higher at their crests.
+        indices = np.stack(np.meshgrid(*map(np.arange, shape), indexing="ij"), axis=-1)
+        standing = (2 * indices % shape == 0).all(axis=-1)
+        crest = np.where(standing, 1.0, np.sqrt(2))[..., None] / np.sqrt(np.prod(shape))
+        return (lengths.max(axis=-2) * crest).ravel()[self.place] * values
+
+    def _spread(self, values: np.ndarray) -> np.ndarray:
+        """Values by wave vector, 0 for rigid translations, shape=(d1, d2, d3, 3 n_sites)."""
+        found = np.zeros(self.atoms.size * 3)
+        found[self.place] = values
+        return found.reshape(*self.atoms.shape[1:], -1)
+
+
+def whole_modes(dynamical: np.ndarray, masses: np.ndarray) -> tuple[np.ndarray, WholeModes]:
+    """Eigenvalues in ascending order, shape=(3 n_atoms - 3,), and modes.
+
+    Rigid translations are projected out before, so that they cannot mix with soft modes.
+
+    Args:
+        dynamical: mass-weighted force constants, symmetric, shape=(3 n_atoms, 3 n_atoms).
+        masses: shape=(n_atoms,).
+    """
+    values, vectors = _without_translations(dynamical, masses)
+    return values[:-3], WholeModes(vectors[:, :-3])
+
+
+def bloch_modes(
+    dynamical: np.ndarray, masses: np.ndarray, atoms: np.ndarray
+) -> tuple[np.ndarray, BlochModes] | None:
+    """As :func:`whole_modes`, from the translations of the crystal.
+
+    Args:
+        dynamical: mass-weighted force constants, symmetric, shape=(3 n_atoms, 3 n_atoms).
+        masses: shape=(n_atoms,).
+        atoms: of :func:`translations`.
+
+    Returns:
+        None if there are too few translations to be worth it, or they do not leave the matrix as
+        it is.
+    """
+    n_sites, *shape = atoms.shape
+    n_atoms = atoms.size
+    if n_atoms // n_sites < _MIN_TRANSLATIONS:
+        return None
+    grid = dynamical.reshape(n_atoms, 3, n_atoms, 3)
+    first = grid[atoms[:, 0, 0, 0]][:, :, atoms]  # sites, xyz, sites, d1, d2, d3, xyz
+    for shift in np.ndindex(*shape):
+        moved = np.roll(atoms, [-s for s in shift], axis=(1, 2, 3))
+        there = grid[moved[:, 0, 0, 0]][:, :, moved]
+        if np.abs(there - first).max() > _INVARIANT * np.abs(first).max():
+            return None
+    waves = scipy.fft.fftn(first, axes=(3, 4, 5)).conj()
+    waves = waves.transpose(3, 4, 5, 0, 1, 2, 6).reshape(*shape, 3 * n_sites, 3 * n_sites)
+    values, blocks = np.linalg.eigh((waves + waves.conj().swapaxes(-1, -2)) / 2)
+    values[0, 0, 0], blocks[0, 0, 0] = _without_translations(
+        waves[0, 0, 0].real, masses[atoms[:, 0, 0, 0]]
+    )
+    values[0, 0, 0, -3:] = np.inf
+    place = np.argsort(values.ravel(), kind="stable")[:-3]
+
+    def whole() -> np.ndarray:
+        return whole_modes(dynamical, masses)[1].eigenvectors
+
+    return values.ravel()[place], BlochModes(atoms, blocks, place, whole)
+
+
+def translations(ideal: Atoms, unitcell: Atoms, supercell_matrix: np.ndarray) -> np.ndarray:
+    """Atom of each site of the unit cell and translation, see :class:`BlochModes`.
+
+    Args:
+        ideal: the supercell in phonopy's order: all copies of an atom one after the other.
+        unitcell: of which it is made.
+        supercell_matrix: phonopy's convention.
+
+    Returns:
+        shape=(n_sites, d1, d2, d3), the d by Smith's normal form of the supercell matrix.
+    """
+    form = SNF3x3(np.array(supercell_matrix))
+    shape = np.abs(np.diag(form.D))
+    n_sites = len(unitcell)
+    site = np.repeat(np.arange(n_sites), len(ideal) // n_sites)
+    steps = (ideal.positions - unitcell.positions[site]) @ np.linalg.inv(unitcell.cell.array)
+    cells = steps.round()
+    if np.abs(steps - cells).max() > _SAME_SITE or (ideal.numbers != unitcell.numbers[site]).any():
+        raise ValueError("the supercell is not the unit cell repeated, in phonopy's order of atoms")
+    element = (cells.astype(int) @ form.P.T) % shape
+    atoms = np.empty((n_sites, *shape), dtype=int)
+    atoms[site, *element.T] = np.arange(len(ideal))
+    return atoms
+
+
+def _without_translations(
+    dynamical: np.ndarray, masses: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Eigenvalues and eigenvectors; the last three are the rigid translations."""
+    n = len(masses)
+    rigid = np.kron(np.sqrt(masses / masses.sum())[:, None], np.eye(3))
+    others = np.eye(3 * n) - rigid @ rigid.T
+    top = 2 * np.abs(dynamical).sum(axis=1).max() + 1.0  # above every eigenvalue
+    return np.linalg.eigh(others @ dynamical @ others + top * rigid @ rigid.T)
