@@ -18,8 +18,8 @@ from phonopy.structure.snf import SNF3x3
 
 _SAME_SITE = 1e-3  # of a cell vector
 _INVARIANT = 1e-8  # largest break of a translation, as a share of the largest force constant
-# Below, products of whole matrices are faster; labels of such cells are known to the last digit.
-_MIN_TRANSLATIONS = 27
+# Below, products of whole matrices are as fast.
+_MIN_TRANSLATIONS = 64
 
 Operator = Callable[[np.ndarray], np.ndarray]
 

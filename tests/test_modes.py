@@ -20,6 +20,13 @@ MATRICES = {
 }
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _small_cells_too():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(modes, "_MIN_TRANSLATIONS", 27)
+        yield
+
+
 @pytest.fixture(scope="module", params=MATRICES, ids=str)
 def both(request, central_springs):
     """A crystal with soft and imaginary modes, its model by the whole matrix and by Bloch waves."""

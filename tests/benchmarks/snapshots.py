@@ -111,7 +111,9 @@ class Size:
         self.model: HarmonicModel | None = None
 
     def make_model(self) -> None:
-        self.model = harmonic_model(self.ideal, self.springs, Instabilities("error", 0.1))
+        self.model = harmonic_model(
+            self.ideal, self.springs, Instabilities("error", 0.1), self.crystal.translations
+        )
 
     def make_sampler(self) -> None:
         self.sampler = RandomDisplacements(
