@@ -14,8 +14,8 @@ from ase.io import iread
 
 from schnetpack_phonon.elasticity import strained, voigt_to_tensor
 from schnetpack_phonon.phonons import shortest_distance
-from schnetpack_phonon.sampling import snapshot_stream
 from schnetpack_phonon.snapshots import DECIMALS, Ensemble, SimpleEnsemble, Snapshot, Source
+from schnetpack_phonon.streams import snapshot_stream
 from schnetpack_phonon.structures import Crystal, digest, files_of_crystals
 
 

@@ -46,8 +46,8 @@ from schnetpack_phonon.phonons import (
     to_blocks,
     to_matrix,
 )
-from schnetpack_phonon.sampling import snapshot_stream
 from schnetpack_phonon.snapshots import displaced_positions
+from schnetpack_phonon.streams import snapshot_stream
 from schnetpack_phonon.structures import Crystal
 
 log = logging.getLogger(__name__)

@@ -28,6 +28,7 @@ from schnetpack_phonon.snapshots import (
     displaced_positions,
     ideal_of,
 )
+from schnetpack_phonon.streams import snapshot_streams
 from schnetpack_phonon.structures import Crystal
 
 # Snapshots are drawn in whole batches that start at multiples of this, so that the same products of
@@ -50,12 +51,6 @@ class Batch:
     first: int
     positions: np.ndarray
     accepted: np.ndarray
-
-
-def snapshot_stream(seed: int, group: str, index: int) -> np.random.Generator:
-    """The random stream of snapshot ``index`` of a named group."""
-    key = (zlib.crc32(group.encode()), index)
-    return np.random.Generator(np.random.PCG64(np.random.SeedSequence(seed, spawn_key=key)))
 
 
 class Sampler(SimpleEnsemble):
@@ -155,7 +150,7 @@ class Sampler(SimpleEnsemble):
                 engine.fast_forward(first)
             return self._from_unit_cube(_inside(engine.random(BATCH)), parameter)
         pair = 2 if self.draws == "antithetic" else 1
-        streams = [snapshot_stream(self.seed, group, k) for k in range(first, first + BATCH, pair)]
+        streams = snapshot_streams(self.seed, group, range(first, first + BATCH, pair))
         numbers = np.array([self._random(stream, n_atoms, parameter) for stream in streams])
         return numbers.repeat(pair, axis=0)
 

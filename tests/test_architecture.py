@@ -12,6 +12,8 @@ PACKAGE = Path(__file__).parents[1] / "schnetpack_phonon"
 CHAINS = (
     "properties modes structures phonons snapshots sampling ensembles",
     "snapshots fixed_ensembles",
+    "streams sampling",
+    "streams renormalization",
     "sampling combined_ensembles",
     "properties elasticity calculators finite_strain",
     "elasticity combined_ensembles",
