@@ -20,6 +20,7 @@ from scipy.stats import qmc
 from schnetpack_phonon.ensembles import MatchedEnsemble
 from schnetpack_phonon.phonons import Instabilities, harmonic_model
 from schnetpack_phonon.sampling import BATCH, DRAWS, Acceptance
+from schnetpack_phonon.streams import snapshot_stream
 from schnetpack_phonon.structures import Crystal, supercell_matrix
 from tests.ensemble_fixtures import (
     ROUNDING,
