@@ -9,11 +9,10 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from itertools import islice
 from typing import Any
 
 import loky
@@ -22,7 +21,7 @@ from ase import Atoms
 from tqdm import tqdm
 
 from schnetpack_phonon.calculators import LabellingCalculator, Labels
-from schnetpack_phonon.label_store import LabellingError, LabelStore, Record
+from schnetpack_phonon.label_store import Input, LabellingError, LabelStore, Record
 from schnetpack_phonon.relaxation import relax, relax_ions
 from schnetpack_phonon.structures import Crystal
 
@@ -34,12 +33,16 @@ _LOG_INTERVAL = 30.0  # seconds between progress lines where there is no termina
 
 @dataclass(frozen=True)
 class Job:
-    """A picklable computation, identified by a hash of all that determines its result."""
+    """A picklable computation, identified by a hash of all that determines its result.
+
+    Its input is kept beside the labels, for people.
+    """
 
     key: str
     description: str
     compute: Callable[..., Labels]
     arguments: tuple[Any, ...]
+    input: Input | None = None
 
 
 def settings_hash(settings: Any) -> str:
@@ -56,20 +59,28 @@ def _structure_hash(atoms: Atoms) -> str:
     return digest.hexdigest()[:24]
 
 
-def _identity(calculator: LabellingCalculator, atoms: Atoms) -> list[Any]:
-    return [calculator.settings, calculator.code_version, _structure_hash(atoms)]
+def _job(
+    task: str,
+    calculator: LabellingCalculator,
+    atoms: Atoms,
+    description: str,
+    compute: Callable[..., Labels],
+    arguments: tuple[Any, ...],
+) -> Job:
+    given = Input(task, description, calculator.code_version, calculator.settings, atoms)
+    key = settings_hash([task, given.settings, given.code, _structure_hash(atoms)])
+    return Job(key, description, compute, arguments, given)
 
 
 def label_job(calculator: LabellingCalculator, atoms: Atoms, description: str) -> Job:
     """The labels of one structure."""
-    key = settings_hash(["label", *_identity(calculator, atoms)])
-    return Job(key, description, calculator.label, (atoms,))
+    return _job("label", calculator, atoms, description, calculator.label, (atoms,))
 
 
 def relaxed_label_job(calculator: LabellingCalculator, atoms: Atoms, description: str) -> Job:
     """The labels of one structure after its atoms relaxed in the cell as it is."""
-    key = settings_hash(["label relaxed", *_identity(calculator, atoms)])
-    return Job(key, description, _relaxed_label, (calculator, atoms))
+    arguments = (calculator, atoms)
+    return _job("label relaxed", calculator, atoms, description, _relaxed_label, arguments)
 
 
 def _relaxed_label(calculator: LabellingCalculator, atoms: Atoms) -> Labels:
@@ -78,9 +89,11 @@ def _relaxed_label(calculator: LabellingCalculator, atoms: Atoms) -> Labels:
 
 def relax_job(calculator: LabellingCalculator, crystal: Crystal) -> Job:
     """Cell and positions of a crystal's unit cell relaxed with the calculator."""
-    identity = _identity(calculator, crystal.unitcell)
-    key = settings_hash(["relax", *identity, crystal.supercell_matrix])
-    return Job(key, f"relax {crystal.name}", _relaxed, (calculator, crystal))
+    settings, code = calculator.settings, calculator.code_version
+    identity = [settings, code, _structure_hash(crystal.unitcell), crystal.supercell_matrix]
+    key = settings_hash(["relax", *identity])
+    given = Input("relax", crystal.name, code, settings, crystal.supercell)
+    return Job(key, f"relax {crystal.name}", _relaxed, (calculator, crystal), given)
 
 
 def _relaxed(calculator: LabellingCalculator, crystal: Crystal) -> Labels:
@@ -131,17 +144,24 @@ class Labeller:
         self.store = store
         self.max_failed_share = max_failed_share
 
-    def run(self, jobs: Sequence[Job], description: str) -> list[Record]:
-        """Records of all jobs, in order.
+    def run(self, jobs: Collection[Job], description: str) -> Sequence[Record]:
+        """Records of all jobs, in order, each read from the store when it is asked for.
+
+        Args:
+            jobs: gone through twice, so they may be made on the way.
+            description: for progress and messages.
 
         Raises:
             LabellingError: when too many jobs fail, a worker dies or the store cannot be written.
         """
-        todo = {job.key: job for job in jobs if job.key not in self.store}
-        keys = {job.key for job in jobs}
-        failed = [key for key in keys - todo.keys() if self.store[key].error]
-        with _Progress(description, total=len(keys), done=len(keys) - len(todo)) as progress:
-            for job, record in self._completed(todo.values()):
+        order = [job.key for job in jobs]
+        keys = set(order)
+        missing = {key for key in keys if key not in self.store}
+        failed = [key for key in keys - missing if self.store.failed(key)]
+        if missing:
+            self.store.prepare()
+        with _Progress(description, total=len(keys), done=len(keys) - len(missing)) as progress:
+            for job, record in self._completed(jobs, missing):
                 self.store.add(record)
                 if record.error:
                     failed.append(job.key)
@@ -158,18 +178,25 @@ class Labeller:
                 + f". Finished labels are safe in {self.store.path}; look at the structure and the "
                 "calculator's settings, or raise data.max_failed_share"
             )
-        return [self.store[job.key] for job in jobs]
+        return _Records(self.store, order)
 
-    def _completed(self, jobs: Iterable[Job]):
+    def _completed(self, jobs: Collection[Job], missing: set[str]) -> Iterator[tuple[Job, Record]]:
         """(job, record) as they complete, with a bounded number of jobs in flight."""
-        queue = iter(jobs)
+        todo = (job for job in jobs if job.key in missing)
+        queue: Iterator[Job] = todo if missing else iter(())
         running: dict[Future, Job] = {}
         death: Exception | None = None
         try:
             while True:
                 try:
-                    for job in islice(queue, 2 * _n_workers(self.executor) - len(running)):
-                        running[self.executor.submit(_compute, job.compute, job.arguments)] = job
+                    n_most = 2 * _n_workers(self.executor)
+                    while len(running) < n_most and (job := next(queue, None)):
+                        missing.remove(job.key)
+                        if job.key in self.store:  # another process was faster
+                            yield job, self.store[job.key]
+                        else:
+                            future = self.executor.submit(_compute, job.compute, job.arguments)
+                            running[future] = job
                 except _WORKER_DEATH as error:
                     death, queue = error, iter(())
                 if not running:
@@ -188,7 +215,7 @@ class Labeller:
                             f"{len(self.store)} finished labels are safe in {self.store.path}"
                         ) from error
                     else:
-                        yield job, Record(job.key, labels, reason)
+                        yield job, Record(job.key, labels, reason, job.input)
         finally:
             for future in running:
                 future.cancel()
@@ -198,6 +225,22 @@ class Labeller:
                 f"{len(self.store)} finished labels are safe in {self.store.path}; run again to go "
                 "on, with fewer workers (data.executor.max_workers) if memory was short"
             ) from death
+
+
+class _Records(Sequence[Record]):
+    """Records by their keys; labels of 100,000 structures need not be in memory at once."""
+
+    def __init__(self, store: LabelStore, keys: Sequence[str]):
+        self._store = store
+        self._keys = keys
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+    def __getitem__(self, index):
+        if isinstance(index, slice):
+            return _Records(self._store, self._keys[index])
+        return self._store[self._keys[index]]
 
 
 def _n_workers(executor: Executor) -> int:

@@ -1,9 +1,14 @@
-"""What several test modules share: a crystal of springs, EMT, a pool, a database, a full disk."""
+"""What several test modules share: a crystal of springs, EMT, a pool, a database, broken disks."""
 
 from __future__ import annotations
 
+import errno
+import fcntl
+import os
 import resource
 from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pytest
@@ -114,6 +119,37 @@ def full_disk():
             resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
     return limit
+
+
+@pytest.fixture
+def read_only():
+    """Context in which nothing can be written to its folder, not even by root."""
+    with TemporaryDirectory() as name:
+
+        @contextmanager
+        def forbid():
+            user = os.geteuid()
+            forbid.folder.chmod(0o555)
+            if user == 0:
+                os.seteuid(65534)
+            try:
+                yield
+            finally:
+                os.seteuid(user)
+                forbid.folder.chmod(0o755)
+
+        forbid.folder = Path(name)
+        yield forbid
+
+
+@pytest.fixture
+def no_locks(monkeypatch):
+    """A file system that has no locks, such as NFS without its lock manager."""
+
+    def refuse(file, operation):
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "lockf", refuse)
 
 
 @pytest.fixture

@@ -59,6 +59,10 @@ def record(number: int) -> Record:
     return Record(f"h{number}", {"energy": rng.normal(size=1), "forces": rng.normal(size=(2, 3))})
 
 
+def failure(number: int) -> Record:
+    return Record(f"h{number}", None, "no convergence")
+
+
 def same(one: Record, other: Record) -> bool:
     """Equal to the last bit, shape and type."""
     if one.labels is None or other.labels is None:

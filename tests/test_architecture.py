@@ -26,6 +26,8 @@ CHAINS = (
     "structures dispersion plotting preview",
     "properties structures calculators label_store labelling preparation generation datamodule",
     "datamodule callbacks",
+    "files label_store",
+    "files database",
     "properties structures calculators tight_binding labelling",
     "properties calculators relaxation labelling",
     "calculators external_code cp2k_output cp2k",

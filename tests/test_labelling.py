@@ -8,9 +8,11 @@ import time
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from ase import Atoms
 from ase.build import bulk
 from ase.calculators.calculator import CalculationFailed
 from ase.calculators.emt import EMT
@@ -101,8 +103,19 @@ def test_death_of_a_worker(store, jobs):
     assert all(same(again[f"h{n}"], record(n)) for n in numbers[:-1])
 
 
-class DyingPool(Executor):
-    """Finishes each job at once; takes three and finds its workers dead."""
+class AtOnce(Executor):
+    """Finishes each job when it takes it."""
+
+    _max_workers = 1
+
+    def submit(self, function, *arguments):
+        future = Future()
+        future.set_result(function(*arguments))
+        return future
+
+
+class DyingPool(AtOnce):
+    """Takes three jobs and finds its workers dead."""
 
     n_taken = 0
 
@@ -110,9 +123,7 @@ class DyingPool(Executor):
         if self.n_taken == 3:
             raise BrokenProcessPool("a worker died")
         self.n_taken += 1
-        future = Future()
-        future.set_result(function(*arguments))
-        return future
+        return super().submit(function, *arguments)
 
 
 def test_labels_that_finished_before_the_death(store, jobs):
@@ -214,6 +225,30 @@ def test_identity_of_a_label(emt, pool):
     assert len({key, *others}) == 8
 
 
+def test_keys_of_paid_labels_stay():
+    """They are in the stores of our users: a change here makes them pay again."""
+    settings = {"code": "CP2K", "kpoints": [2, 2, 2], "cutoff": 280.0}
+    calculator = SimpleNamespace(settings=settings, code_version="CP2K 2023.1", label=None)
+    crystal = Crystal("NaCl", bulk("NaCl", "rocksalt", a=5.6), supercell_matrix([2, 2, 2]))
+    assert relax_job(calculator, crystal).key == "h655781f6c4339026"
+    atoms = crystal.unitcell.copy()
+    atoms.positions[1] += [0.1, -0.25, 1e-6]
+    assert label_job(calculator, atoms, "").key == "h42b34be932442a49"
+
+
+def test_record_tells_what_was_calculated(store, threads, emt):
+    """Enough to find its key again; also where it failed."""
+    lonely = Atoms("U", cell=[3, 3, 3], pbc=True)  # EMT does not know it
+    jobs = [label_job(emt, copper(0), "copper"), label_job(emt, lonely, "uranium")]
+    Labeller(threads, store).run(jobs, "two")
+    records = [LabelStore(store.path)[job.key] for job in jobs]
+    assert [r.input.description for r in records] == ["copper", "uranium"]
+    assert "NotImplementedError" in records[1].error
+    for record_ in records:
+        assert label_job(emt, record_.input.atoms, "").key == record_.key
+        assert (record_.input.code, record_.input.settings) == (emt.code_version, emt.settings)
+
+
 def test_identity_of_a_relaxation(emt):
     def key(a=3.6, supercell=(2, 2, 2)):
         return relax_job(emt, Crystal("Cu", bulk("Cu", a=a), supercell_matrix(supercell))).key
@@ -236,6 +271,28 @@ def test_labels_of_relaxed_atoms_as_a_job(emt, pool, store):
     assert np.abs(before[properties.forces]).max() > 0.1
     assert np.abs(after[properties.forces]).max() < 1e-3
     assert after[properties.energy] < before[properties.energy]
+
+
+def test_label_of_another_process_is_taken(store, jobs):
+    """One that it finished after this run had begun."""
+    other = LabelStore(store.path)
+
+    class Shared(AtOnce):
+        def submit(self, function, *arguments):
+            other.add(record(4))
+            return super().submit(function, *arguments)
+
+    numbers = (0, 1, 3, 4, 5)
+    records = Labeller(Shared(), store).run(jobs(*numbers), "ensemble")
+    assert jobs.calls() == [0, 1, 3, 5]
+    assert all(same(r, record(n)) for r, n in zip(records, numbers, strict=True))
+
+
+def test_nothing_is_paid_for_that_cannot_be_stored(tmp_path, jobs, no_locks):
+    store = LabelStore(tmp_path / "store.jsonl")
+    with ThreadPoolExecutor(1) as pool, pytest.raises(LabellingError, match="No locks"):
+        Labeller(pool, store).run(jobs(0, 1), "ensemble")
+    assert not (tmp_path / "calls").exists()
 
 
 def _nowhere():

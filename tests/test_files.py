@@ -1,0 +1,74 @@
+"""Locks between processes, and files that are whole or absent."""
+
+import errno
+import os
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from schnetpack_phonon.files import advice, locked, replacing
+
+
+def hold(path: Path) -> None:
+    """Adds one to the number in a file, slowly."""
+    with locked(path):
+        number = int(path.read_text())
+        time.sleep(0.002)
+        path.write_text(str(number + 1))
+
+
+def test_lock_keeps_other_processes_out(tmp_path, pool):
+    path = tmp_path / "number"
+    path.write_text("0")
+    for future in [pool.submit(hold, path) for _ in range(60)]:
+        future.result()
+    assert path.read_text() == "60"
+
+
+def block(path: Path) -> None:
+    with locked(path):
+        path.touch()
+        time.sleep(0.5)
+
+
+def test_who_waits_says_so(tmp_path, pool, caplog):
+    path = tmp_path / "data.db"
+    holder = pool.submit(block, path)
+    while not path.exists():
+        time.sleep(0.01)
+    with caplog.at_level("INFO", "schnetpack_phonon"), locked(path, "waiting for it"):
+        assert caplog.messages == ["waiting for it"]
+    holder.result()
+    with locked(path, "waiting for it"):
+        assert len(caplog.messages) == 1
+
+
+def test_replaced_whole_or_not_at_all(tmp_path):
+    path = tmp_path / "table.csv"
+    for text in ("first", "second"):
+        with replacing(path) as part:
+            part.write_text(text)
+            assert part.parent == tmp_path
+            assert part.suffix == ".csv"
+        assert path.read_text() == text
+    with suppress(KeyboardInterrupt), replacing(path) as part:
+        part.write_text("third")
+        raise KeyboardInterrupt
+    assert path.read_text() == "second"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize(
+    ("code", "what"),
+    [
+        (errno.ENOSPC, "make room"),
+        (errno.EROFS, "make the folder writable, or set data.datapath"),
+        (errno.ENOLCK, "no locks .*set data.datapath to a place on a local disk"),
+        (errno.ENOTDIR, "set data.datapath to a place that can be written to"),
+    ],
+)
+def test_advice(code, what):
+    with pytest.raises(ValueError, match=what):
+        raise ValueError(advice(OSError(code, os.strerror(code)), "data.datapath"))
