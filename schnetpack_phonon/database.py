@@ -7,12 +7,11 @@ a whole one. Units stand in the host's metadata keys, our own under ``schnetpack
 from __future__ import annotations
 
 import json
-import os
 import sqlite3
-from collections.abc import Iterator, Sequence
-from contextlib import closing, suppress
+from collections.abc import Iterable, Iterator
+from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import ase.db
 import pandas as pd
@@ -22,6 +21,7 @@ from ase.io import write
 from ase.stress import full_3x3_to_voigt_6_stress
 
 from schnetpack_phonon.calculators import Labels
+from schnetpack_phonon.files import replacing
 from schnetpack_phonon.properties import (
     DISTANCE_UNIT,
     PROPERTIES,
@@ -42,14 +42,28 @@ class DatabaseError(RuntimeError):
     """The database at the given path is not the one that was asked for."""
 
 
+class Row(NamedTuple):
+    """A labelled structure.
+
+    Attributes:
+        atoms: the structure.
+        data: arrays by property, shaped as :mod:`schnetpack_phonon.properties` says.
+        key_value_pairs: what it is, for people and for selections.
+    """
+
+    atoms: Atoms
+    data: dict[str, np.ndarray]
+    key_value_pairs: dict[str, Any]
+
+
 def write_database(
     path: str | Path,
-    snapshots: Sequence[Snapshot],
-    labels: Sequence[Labels],
+    snapshots: Iterable[Snapshot],
+    labels: Iterable[Labels],
     provenance: dict[str, Any],
     metadata: dict[str, Any],
 ) -> None:
-    """Writes the whole database at once.
+    """Writes the whole database at once, row by row as they come.
 
     Args:
         path: ends with ``.db``; must not exist.
@@ -61,54 +75,68 @@ def write_database(
     Raises:
         DatabaseError: if the file exists or cannot be written.
     """
+    rows = (
+        Row(
+            snapshot.atoms,
+            {
+                **row,
+                ideal_positions: snapshot.ideal.positions,
+                ideal_cell: snapshot.ideal.cell.array.reshape(
+                    array_shape(ideal_cell, len(snapshot.ideal))
+                ),
+            },
+            {
+                "structure": snapshot.structure,
+                "kind": snapshot.kind,
+                snapshot.parameter_name: snapshot.parameter,
+                "seed": snapshot.seed,
+                "snapshot": snapshot.index,
+                "parent": snapshot.parent,
+                **snapshot.phonons,
+                **provenance,
+            },
+        )
+        for snapshot, row in zip(snapshots, labels, strict=True)
+    )
+    write_rows(path, rows, {METADATA_KEY: {"format": FORMAT_VERSION, **metadata}})
+
+
+def write_rows(path: str | Path, rows: Iterable[Row], metadata: dict[str, Any]) -> None:
+    """Writes any labelled structures as a database that the host reads.
+
+    Args:
+        path: ends with ``.db``; must not exist.
+        rows: one is held at a time.
+        metadata: beside the host's own keys.
+
+    Raises:
+        DatabaseError: if the file exists or cannot be written.
+    """
     path = Path(path)
     if path.exists():
         raise DatabaseError(f"{path} exists already")
-    part = path.with_name(f".{path.stem}.part.db")
-    keys = (*labels[0], ideal_positions, ideal_cell)
+    keys: dict[str, None] = {}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        part.unlink(missing_ok=True)
         # ase.db takes a lock of its own only around single writes; the caller holds one.
-        with ase.db.connect(str(part), use_lock_file=False) as db:
+        with (
+            replacing(path) as part,
+            ase.db.connect(str(part), use_lock_file=False) as db,
+        ):
+            for row in rows:
+                db.write(row.atoms, data=row.data, key_value_pairs=row.key_value_pairs)
+                keys |= dict.fromkeys(row.data)
             db.metadata = {
                 "_distance_unit": DISTANCE_UNIT,
                 "_property_unit_dict": {key: PROPERTIES[key].unit for key in keys},
                 "atomrefs": {},
-                METADATA_KEY: {"format": FORMAT_VERSION, **metadata},
+                **metadata,
             }
-            for snapshot, row in zip(snapshots, labels, strict=True):
-                n = len(snapshot.atoms)
-                data = {
-                    **row,
-                    ideal_positions: snapshot.ideal.positions,
-                    ideal_cell: snapshot.ideal.cell.array.reshape(array_shape(ideal_cell, n)),
-                }
-                db.write(
-                    snapshot.atoms,
-                    data=data,
-                    key_value_pairs={
-                        "structure": snapshot.structure,
-                        "kind": snapshot.kind,
-                        snapshot.parameter_name: snapshot.parameter,
-                        "seed": snapshot.seed,
-                        "snapshot": snapshot.index,
-                        "parent": snapshot.parent,
-                        **snapshot.phonons,
-                        **provenance,
-                    },
-                )
-        with open(part, "rb") as file:
-            os.fsync(file.fileno())
-        part.replace(path)
     except (OSError, sqlite3.Error) as error:
         raise DatabaseError(
             f"cannot write {path}: {error}. The labels are safe in the label store; "
             "make room and run again"
         ) from error
-    finally:
-        with suppress(OSError):  # where the folder could not be made there is nothing to remove
-            part.unlink()
 
 
 def read_metadata(path: str | Path) -> dict[str, Any]:
