@@ -52,7 +52,7 @@ class Row(NamedTuple):
     """
 
     atoms: Atoms
-    data: dict[str, np.ndarray]
+    data: Labels
     key_value_pairs: dict[str, Any]
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from itertools import islice
 from typing import Any, TypeAlias
 
@@ -15,7 +16,7 @@ from schnetpack_phonon import properties
 from schnetpack_phonon.calculators import LabellingCalculator, Labels
 from schnetpack_phonon.elasticity import finite_strain_tensor, finite_strains, strained
 from schnetpack_phonon.label_store import Record
-from schnetpack_phonon.labelling import Labeller, label_job, relaxed_label_job
+from schnetpack_phonon.labelling import Job, Labeller, Repeated, label_job, relaxed_label_job
 from schnetpack_phonon.properties import PROPERTIES
 from schnetpack_phonon.relaxation import SMALL_FORCE, largest_force
 
@@ -55,14 +56,15 @@ class FiniteStrain:
         self,
         labeller: Labeller,
         calculator: LabellingCalculator,
-        structures: Sequence[Structure],
+        structures: Iterable[Structure],
     ) -> list[Labels | None]:
         """Labels of structures with their elastic tensors, in GPa.
 
         Args:
             labeller: computes what is not in the label store yet.
             calculator: the code that labels.
-            structures: descriptions, atoms, and the labels that they have already.
+            structures: descriptions, atoms, and the labels that they have already; gone through
+                several times.
 
         Returns:
             Of each structure; None where a strained copy has no label, or where the stresses of
@@ -77,13 +79,15 @@ class FiniteStrain:
             jobs[properties.elastic_tensor_relaxed] = relaxed_label_job
         strains = list(zip(_NAMES, finite_strains(self.strain).reshape(-1, 3, 3), strict=True))
         found: list[Labels | None] = [labels for _, _, labels in structures]
+
+        def copies(make_job: Callable[..., Job]) -> Iterator[Job]:
+            for description, atoms, _ in structures:
+                for name, strain in strains:
+                    what = f"{description}, strain {name}"
+                    yield make_job(calculator, strained(atoms, strain), what)
+
         for key, make_job in jobs.items():
-            copies = [
-                make_job(calculator, strained(atoms, strain), f"{description}, strain {name}")
-                for description, atoms, _ in structures
-                for name, strain in strains
-            ]
-            records = iter(labeller.run(copies, PROPERTIES[key].label))
+            records = iter(labeller.run(Repeated(partial(copies, make_job)), PROPERTIES[key].label))
             for k, (description, _, _) in enumerate(structures):
                 tensor = self._tensor(description, list(islice(records, len(strains))))
                 labels = found[k]
@@ -103,7 +107,7 @@ class FiniteStrain:
             return None
 
 
-def _check_minima(structures: Sequence[Structure]) -> None:
+def _check_minima(structures: Iterable[Structure]) -> None:
     for description, _, labels in structures:
         force = largest_force(labels)
         if force > SMALL_FORCE:

@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
+from itertools import compress, islice
 from pathlib import Path
 from typing import Any
 
-import fasteners
-
 from schnetpack_phonon.calculators import Labels
-from schnetpack_phonon.database import check_settings, write_database
+from schnetpack_phonon.database import DatabaseError, check_settings, write_database
+from schnetpack_phonon.files import advice, locked
 from schnetpack_phonon.force_constants import Models
 from schnetpack_phonon.label_store import LabellingError, LabelStore
-from schnetpack_phonon.labelling import Labeller, label_job, settings_hash
+from schnetpack_phonon.labelling import Job, Labeller, Repeated, label_job, settings_hash
 from schnetpack_phonon.phonons import HarmonicModel
 from schnetpack_phonon.preparation import Recipe, prepare
 from schnetpack_phonon.preview import write_preview
-from schnetpack_phonon.snapshots import Snapshot, accepted, snapshot_groups
+from schnetpack_phonon.snapshots import Snapshot, snapshot_groups, until_accepted
 from schnetpack_phonon.structures import Crystal
 
 log = logging.getLogger(__name__)
@@ -54,7 +55,8 @@ class Generation:
         Of several processes one makes it and the others wait.
 
         Raises:
-            DatabaseError: if what is there is damaged, foreign or made with other settings.
+            DatabaseError: if what is there is damaged, foreign or made with other settings, or
+                where it cannot be written.
             LabellingError: if labels cannot be computed; finished ones are kept.
             ValueError: if the calculator would be wrong for a crystal.
         """
@@ -62,18 +64,20 @@ class Generation:
             check_settings(self.datapath, self.recipe.settings)
             return
         self._check_crystals()
-        self.datapath.parent.mkdir(parents=True, exist_ok=True)
-        lock = fasteners.InterProcessLock(f"{self.datapath}.lock")
-        if not lock.acquire(blocking=False):
-            log.info("another process is building %s: waiting for it", self.datapath)
-            lock.acquire()
-        try:
+        with ExitStack() as stack:
+            try:
+                self.datapath.parent.mkdir(parents=True, exist_ok=True)
+                what = f"another process is building {self.datapath}: waiting for it"
+                stack.enter_context(locked(self.datapath, what))
+            except OSError as error:
+                raise DatabaseError(
+                    f"cannot write {self.datapath}: {error.strerror}; "
+                    f"{advice(error, 'data.datapath')}"
+                ) from error
             if self.datapath.exists():
                 check_settings(self.datapath, self.recipe.settings)
             else:
                 self._build()
-        finally:
-            lock.release()
 
     def preview(self) -> str:
         """Describes the ensemble in a folder beside the database, and labels none of its snapshots.
@@ -115,12 +119,18 @@ class Generation:
         ensemble, calculator = self.recipe.ensemble, self.recipe.calculator
         with self._labeller() as labeller:
             crystals, models = prepare(self.recipe, labeller, self.datapath.parent)
-            snapshots, labels, counts = self._labelled(labeller, crystals, models)
+            drawn = _Drawn(self.recipe, crystals, models)
+            labels, found = self._labelled(labeller, drawn)
+        counts = {
+            "n_rows": sum(found),
+            "n_failed": len(found) - sum(found),
+            "n_rejected": drawn.n_rejected,
+        }
         settings = self.recipe.settings
         write_database(
             self.datapath,
-            snapshots,
-            labels,
+            compress(drawn.snapshots(), found),
+            (own for own in labels if own is not None),
             provenance={
                 "code": calculator.code_version,
                 "settings_hash": settings_hash(settings),
@@ -139,64 +149,86 @@ class Generation:
                     {"structure": name, "temperature": temperature, **_summary(model)}
                     for (name, temperature), model in models.items()
                 ],
-                "n_rows": len(snapshots),
                 **counts,
             },
         )
         log.info(
             "%s: %d structures, %d failed, %d rejected for short distances",
             self.datapath,
-            len(snapshots),
-            counts["n_failed"],
-            counts["n_rejected"],
+            *counts.values(),
         )
 
     def _labelled(
-        self, labeller: Labeller, crystals: Sequence[Crystal], models: Models
-    ) -> tuple[list[Snapshot], list[Labels], dict[str, int]]:
-        """The first ``n_snapshots`` snapshots of each group that have labels."""
-        groups = list(snapshot_groups(self.recipe.ensemble, crystals, models))
-        found: list[list[tuple[Snapshot, Labels]]] = [[] for _ in groups]
-        counts = {"n_failed": 0, "n_rejected": 0}
-        wanted = sum(group.n_snapshots for group in groups)
+        self, labeller: Labeller, drawn: _Drawn
+    ) -> tuple[Iterable[Labels | None], list[bool]]:
+        """Labels of what is drawn, with more for what fails, and where there are any."""
         while True:
-            drawn = []
-            for rows, group in zip(found, groups, strict=True):
-                snapshots, rejected = accepted(group.stream, group.n_snapshots - len(rows))
-                counts["n_rejected"] += rejected
-                drawn += [(rows, snapshot) for snapshot in snapshots]
-            if not drawn:
-                break
-            labels = self._labels(labeller, [snapshot for _, snapshot in drawn])
-            for (rows, snapshot), own in zip(drawn, labels, strict=True):
-                if own is None:
-                    counts["n_failed"] += 1
-                else:
-                    rows.append((snapshot, own))
-            if counts["n_failed"] > self.max_failed_share * wanted:
+            labels = self._labels(labeller, drawn)
+            found = [own is not None for own in labels]
+            flags = iter(found)
+            failed = [list(islice(flags, size)).count(False) for size in drawn.sizes]
+            if failed == drawn.n_more:
+                return labels, found
+            drawn.n_more = failed
+            n_failed, n_wanted = sum(failed), drawn.n_wanted
+            if n_failed > self.max_failed_share * n_wanted:
                 raise LabellingError(
-                    f"{counts['n_failed']} snapshots failed for {wanted} wanted ones, "
+                    f"{n_failed} snapshots failed for {n_wanted} wanted ones, "
                     f"more than the share of {self.max_failed_share:g} that is allowed "
                     f"(data.max_failed_share); reasons are in {self.label_store}"
                 )
-        labelled = [row for rows in found for row in rows]
-        return [snapshot for snapshot, _ in labelled], [own for _, own in labelled], counts
 
-    def _labels(self, labeller: Labeller, snapshots: Sequence[Snapshot]) -> list[Labels | None]:
+    def _labels(self, labeller: Labeller, drawn: _Drawn) -> Iterable[Labels | None]:
         """Of each snapshot; None where a calculation failed."""
         calculator, elastic = self.recipe.calculator, self.recipe.elastic
-        jobs = [label_job(calculator, s.atoms, describe(s)) for s in snapshots]
-        records = labeller.run(jobs, f"{self.recipe.ensemble.settings['kind']} ensemble")
-        labels = [record.labels for record in records]
+        records = labeller.run(drawn, f"{self.recipe.ensemble.settings['kind']} ensemble")
+        labels = Repeated(lambda: (record.labels for record in records))
         if elastic is None:
             return labels
-        structures = [
-            (describe(snapshot), snapshot.atoms, own)
-            for snapshot, own in zip(snapshots, labels, strict=True)
-            if own is not None
-        ]
+        structures = Repeated(
+            lambda: (
+                (describe(snapshot), snapshot.atoms, own)
+                for snapshot, own in zip(drawn.snapshots(), labels, strict=True)
+                if own is not None
+            )
+        )
         extended = iter(elastic.labels(labeller, calculator, structures))
         return [own and next(extended) for own in labels]
+
+
+class _Drawn:
+    """The first snapshots of each group, as jobs.
+
+    Each pass draws them anew. They are the same each time, so none has to be kept.
+    """
+
+    def __init__(self, recipe: Recipe, crystals: Sequence[Crystal], models: Models):
+        self._groups = partial(snapshot_groups, recipe.ensemble, crystals, models)
+        self._calculator = recipe.calculator
+        wanted = [group.n_snapshots for group in self._groups()]
+        self.n_wanted = sum(wanted)
+        self.n_more = [0] * len(wanted)
+        """Of each group, in place of failed ones."""
+        self.sizes: list[int] = []
+        """Of each group, as the last pass found it."""
+        self.n_rejected = 0
+
+    def __iter__(self) -> Iterator[Job]:
+        for snapshot in self.snapshots():
+            yield label_job(self._calculator, snapshot.atoms, describe(snapshot))
+
+    def snapshots(self) -> Iterator[Snapshot]:
+        sizes: list[int] = []
+        n_rejected = 0
+        for group, more in zip(self._groups(), self.n_more, strict=True):
+            sizes.append(0)
+            for snapshot in until_accepted(group.stream, group.n_snapshots + more):
+                if snapshot is None:
+                    n_rejected += 1
+                else:
+                    sizes[-1] += 1
+                    yield snapshot
+        self.sizes, self.n_rejected = sizes, n_rejected
 
 
 def describe(snapshot: Snapshot) -> str:

@@ -9,11 +9,11 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import loky
 import numpy as np
@@ -24,6 +24,8 @@ from schnetpack_phonon.calculators import LabellingCalculator, Labels
 from schnetpack_phonon.label_store import Input, LabellingError, LabelStore, Record
 from schnetpack_phonon.relaxation import relax, relax_ions
 from schnetpack_phonon.structures import Crystal
+
+T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
@@ -144,11 +146,11 @@ class Labeller:
         self.store = store
         self.max_failed_share = max_failed_share
 
-    def run(self, jobs: Collection[Job], description: str) -> Sequence[Record]:
+    def run(self, jobs: Iterable[Job], description: str) -> Sequence[Record]:
         """Records of all jobs, in order, each read from the store when it is asked for.
 
         Args:
-            jobs: gone through twice, so they may be made on the way.
+            jobs: may be made on the way; gone through twice, so no iterator.
             description: for progress and messages.
 
         Raises:
@@ -180,7 +182,7 @@ class Labeller:
             )
         return _Records(self.store, order)
 
-    def _completed(self, jobs: Collection[Job], missing: set[str]) -> Iterator[tuple[Job, Record]]:
+    def _completed(self, jobs: Iterable[Job], missing: set[str]) -> Iterator[tuple[Job, Record]]:
         """(job, record) as they complete, with a bounded number of jobs in flight."""
         todo = (job for job in jobs if job.key in missing)
         queue: Iterator[Job] = todo if missing else iter(())
@@ -225,6 +227,16 @@ class Labeller:
                 f"{len(self.store)} finished labels are safe in {self.store.path}; run again to go "
                 "on, with fewer workers (data.executor.max_workers) if memory was short"
             ) from death
+
+
+@dataclass(frozen=True)
+class Repeated(Iterable[T]):
+    """Items that are made anew each time that they are gone through."""
+
+    make: Callable[[], Iterator[T]]
+
+    def __iter__(self) -> Iterator[T]:
+        return self.make()
 
 
 class _Records(Sequence[Record]):

@@ -215,24 +215,34 @@ def snapshot_groups(
                 yield Group(member, crystal.name, parameter, source, stream)
 
 
-def accepted(stream: Iterator[Snapshot | None], n: int) -> tuple[list[Snapshot], int]:
-    """The next n accepted snapshots, fewer at the end of a stream, and how many were rejected."""
-    snapshots: list[Snapshot] = []
-    rejected = 0
-    while len(snapshots) < n:
+def until_accepted(stream: Iterator[Snapshot | None], n: int) -> Iterator[Snapshot | None]:
+    """A stream until n snapshots were accepted; None stands for a rejected one.
+
+    Raises:
+        ValueError: if nearly all are rejected.
+    """
+    n_accepted = n_rejected = 0
+    while n_accepted < n:
         try:
             snapshot = next(stream)
         except StopIteration:
-            break
-        if snapshot is None:
-            rejected += 1
-            if rejected > 100 * n:
-                raise ValueError(
-                    f"{rejected} of {rejected + len(snapshots)} snapshots had two atoms too close "
-                    "or one too far from its site: the displacements are too large for this "
-                    "crystal; lower the temperature or amplitude, data.ensemble.min_distance, or "
-                    "raise data.ensemble.max_displacement"
-                )
-        else:
-            snapshots.append(snapshot)
-    return snapshots, rejected
+            return
+        yield snapshot
+        if snapshot is not None:
+            n_accepted += 1
+            continue
+        n_rejected += 1
+        if n_rejected > 100 * n:
+            raise ValueError(
+                f"{n_rejected} of {n_rejected + n_accepted} snapshots had two atoms too close "
+                "or one too far from its site: the displacements are too large for this "
+                "crystal; lower the temperature or amplitude, data.ensemble.min_distance, or "
+                "raise data.ensemble.max_displacement"
+            )
+
+
+def accepted(stream: Iterator[Snapshot | None], n: int) -> tuple[list[Snapshot], int]:
+    """The next n accepted snapshots, fewer at the end of a stream, and how many were rejected."""
+    found = list(until_accepted(stream, n))
+    snapshots = [snapshot for snapshot in found if snapshot is not None]
+    return snapshots, len(found) - len(snapshots)

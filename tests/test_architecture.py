@@ -28,6 +28,7 @@ CHAINS = (
     "datamodule callbacks",
     "files label_store",
     "files database",
+    "files generation",
     "properties structures calculators tight_binding labelling",
     "properties calculators relaxation labelling",
     "calculators external_code cp2k_output cp2k",

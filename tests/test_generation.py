@@ -109,6 +109,13 @@ def test_damaged_and_foreign_databases_are_refused(built, tmp_path, damage):
     assert path.read_bytes() == content
 
 
+def test_place_that_cannot_be_written(tmp_path, read_only, no_locks):
+    with pytest.raises(DatabaseError, match=r"No locks .*set data.datapath to a place on a local"):
+        ensemble_data(tmp_path).prepare_data()
+    with read_only(), pytest.raises(DatabaseError, match=r"Permission .*make the folder writable"):
+        ensemble_data(read_only.folder).prepare_data()
+
+
 class _Moody(EMT):
     """Fails for a share of all displaced structures, always the same ones."""
 
