@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import logging
 import sys
 from pathlib import Path
@@ -16,6 +17,7 @@ spkphonon generate --dry-run experiment=...           look at the ensemble, labe
 spkphonon card data/NAME.db ...                       write a page about a database
 spkphonon extxyz data/NAME.db NAME.extxyz             its structures and labels for other codes
 spkphonon report runs/NAME ...                        print what finished runs gave
+spkphonon labels list data/labels.jsonl               what a label store holds (and --help)
 
 'generate' takes what spktrain takes: spkphonon generate experiment=... --help
 """
@@ -35,6 +37,8 @@ def main() -> None:
         _extxyz(*arguments)
     elif command == "report" and arguments:
         _report(arguments)
+    elif command == "labels":
+        _labels(arguments)
     else:
         print(USAGE)
         sys.exit(0 if command in ("-h", "--help") else 2)
@@ -102,3 +106,42 @@ def _report(folders: list[str]) -> None:
             print(read_report(Path(folder)))
     except ReportError as error:
         sys.exit(f"spkphonon report: {error}")
+
+
+def _labels(arguments: list[str]) -> None:
+    from schnetpack_phonon.database import DatabaseError
+    from schnetpack_phonon.label_export import export
+    from schnetpack_phonon.label_maintenance import merge, prune, summary
+    from schnetpack_phonon.label_store import LabellingError
+
+    parser = argparse.ArgumentParser("spkphonon labels", description="Looks after label stores.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    listing = commands.add_parser("list", help="what a store holds, and what failed and why")
+    listing.add_argument("store", metavar="STORE")
+    listing.set_defaults(run=lambda a: summary(a.store))
+
+    merging = commands.add_parser("merge", help="add the records of other stores to one")
+    merging.add_argument("into", metavar="INTO")
+    merging.add_argument("sources", metavar="FROM", nargs="+")
+    merging.set_defaults(run=lambda a: merge(a.into, a.sources))
+
+    exporting = commands.add_parser("export", help="write structures and labels for other programs")
+    exporting.add_argument("store", metavar="STORE")
+    exporting.add_argument("target", metavar="OUT.extxyz|.db|.csv")
+    exporting.add_argument("--failed", action="store_true", help="those that failed, with reasons")
+    exporting.set_defaults(run=lambda a: export(a.store, a.target, a.failed))
+
+    pruning = commands.add_parser("prune", help="drop failed records, so that they are tried again")
+    pruning.add_argument("store", metavar="STORE")
+    pruning.add_argument("--code", help="only those of this code, as 'list' prints it")
+    pruning.add_argument("--finished", action="store_true", help="its finished labels too")
+    pruning.set_defaults(run=lambda a: prune(a.store, a.code, a.finished))
+
+    chosen = parser.parse_args(arguments)
+    if getattr(chosen, "finished", False) and chosen.code is None:
+        pruning.error("--finished drops labels that were paid for: say --code of which code")
+    try:
+        print(chosen.run(chosen))
+    except (DatabaseError, LabellingError, OSError) as error:
+        sys.exit(f"spkphonon labels: {error}")

@@ -11,49 +11,19 @@ import sqlite3
 from collections.abc import Iterable, Iterator
 from contextlib import closing
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import ase.db
 import pandas as pd
 from ase import Atoms
-from ase.calculators.singlepoint import SinglePointCalculator
-from ase.io import write
-from ase.stress import full_3x3_to_voigt_6_stress
 
 from schnetpack_phonon.calculators import Labels
-from schnetpack_phonon.files import replacing
-from schnetpack_phonon.properties import (
-    DISTANCE_UNIT,
-    PROPERTIES,
-    array_shape,
-    energy,
-    forces,
-    ideal_cell,
-    ideal_positions,
-    stress,
-)
+from schnetpack_phonon.properties import array_shape, ideal_cell, ideal_positions
+from schnetpack_phonon.rows import DatabaseError, Row, write_db, write_xyz
 from schnetpack_phonon.snapshots import Snapshot
 
 METADATA_KEY = "schnetpack_phonon"
 FORMAT_VERSION = 1
-
-
-class DatabaseError(RuntimeError):
-    """The database at the given path is not the one that was asked for."""
-
-
-class Row(NamedTuple):
-    """A labelled structure.
-
-    Attributes:
-        atoms: the structure.
-        data: arrays by property, shaped as :mod:`schnetpack_phonon.properties` says.
-        key_value_pairs: what it is, for people and for selections.
-    """
-
-    atoms: Atoms
-    data: Labels
-    key_value_pairs: dict[str, Any]
 
 
 def write_database(
@@ -98,45 +68,7 @@ def write_database(
         )
         for snapshot, row in zip(snapshots, labels, strict=True)
     )
-    write_rows(path, rows, {METADATA_KEY: {"format": FORMAT_VERSION, **metadata}})
-
-
-def write_rows(path: str | Path, rows: Iterable[Row], metadata: dict[str, Any]) -> None:
-    """Writes any labelled structures as a database that the host reads.
-
-    Args:
-        path: ends with ``.db``; must not exist.
-        rows: one is held at a time.
-        metadata: beside the host's own keys.
-
-    Raises:
-        DatabaseError: if the file exists or cannot be written.
-    """
-    path = Path(path)
-    if path.exists():
-        raise DatabaseError(f"{path} exists already")
-    keys: dict[str, None] = {}
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # ase.db takes a lock of its own only around single writes; the caller holds one.
-        with (
-            replacing(path) as part,
-            ase.db.connect(str(part), use_lock_file=False) as db,
-        ):
-            for row in rows:
-                db.write(row.atoms, data=row.data, key_value_pairs=row.key_value_pairs)
-                keys |= dict.fromkeys(row.data)
-            db.metadata = {
-                "_distance_unit": DISTANCE_UNIT,
-                "_property_unit_dict": {key: PROPERTIES[key].unit for key in keys},
-                "atomrefs": {},
-                **metadata,
-            }
-    except (OSError, sqlite3.Error) as error:
-        raise DatabaseError(
-            f"cannot write {path}: {error}. The labels are safe in the label store; "
-            "make room and run again"
-        ) from error
+    write_db(path, rows, {METADATA_KEY: {"format": FORMAT_VERSION, **metadata}})
 
 
 def read_metadata(path: str | Path) -> dict[str, Any]:
@@ -222,35 +154,23 @@ def read_displaced(path: str | Path, index: int) -> tuple[Atoms, Atoms]:
 
 
 def write_extxyz(path: str | Path, target: str | Path) -> None:
-    """All rows as an extended XYZ file: whole or not at all.
-
-    Energy, forces and stress stand where ASE looks for them; other scalar labels and the
-    provenance in the comment line, and ``ideal_positions`` as a column.
+    """All rows as an extended XYZ file, their provenance in the comment lines.
 
     Raises:
         DatabaseError: for a database that is damaged or not ours.
+        OSError: if the file cannot be written.
     """
     read_metadata(path)
-    target = Path(target)
-    part = target.with_name(f".{target.name}.part")
-    try:
-        with ase.db.connect(str(path), use_lock_file=False) as db, open(part, "w") as file:
-            for row in db.select():
-                atoms = Atoms(row.numbers, row.positions, cell=row.cell, pbc=row.pbc)
-                data = dict(row.data)
-                results = {key: data.pop(key) for key in (energy, forces, stress) if key in data}
-                if energy in results:
-                    results[energy] = results[energy].item()
-                if stress in results:
-                    results[stress] = full_3x3_to_voigt_6_stress(results[stress][0])
-                atoms.calc = SinglePointCalculator(atoms, **results)
-                atoms.new_array(ideal_positions, data.pop(ideal_positions))
-                scalars = {key: v.item() if v.size == 1 else v[0] for key, v in data.items()}
-                atoms.info = {**row.key_value_pairs, **scalars}
-                write(file, atoms, format="extxyz")
-        part.replace(target)
-    finally:
-        part.unlink(missing_ok=True)
+    with ase.db.connect(str(path), use_lock_file=False) as db:
+        rows = (
+            Row(
+                Atoms(row.numbers, row.positions, cell=row.cell, pbc=row.pbc),
+                row.data,
+                row.key_value_pairs,
+            )
+            for row in db.select()
+        )
+        write_xyz(target, rows)
 
 
 def _differences(there: dict[str, Any], asked: dict[str, Any], prefix: str = "") -> Iterator[str]:

@@ -165,6 +165,17 @@ class LabelStore:
         return own
 
 
+def existing_store(path: str | Path) -> LabelStore:
+    """A store to look into.
+
+    Raises:
+        LabellingError: if there is none.
+    """
+    if not Path(path).exists():
+        raise LabellingError(f"no label store at {Path(path).absolute()}")
+    return LabelStore(path)
+
+
 class _File:
     """Where the records of one file lie; they are read when they are asked for."""
 

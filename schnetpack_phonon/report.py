@@ -66,6 +66,14 @@ def read_report(folder: Path) -> str:
     return (folder / PAGE).read_text()
 
 
+def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """A Markdown table whose columns line up in a terminal too."""
+    widths = [max(len(row[k]) for row in (head, *rows)) for k in range(len(head))]
+    lines = [head, ["-" * width for width in widths], *rows]
+    padded = ([cell.ljust(w) for cell, w in zip(row, widths, strict=True)] for row in lines)
+    return [f"| {' | '.join(row)} |" for row in padded]
+
+
 def _errors_table(metrics: pd.DataFrame) -> list[str]:
     head = ["property", "unit", "MAE", "RMSE", "R²", "R² within crystals"]
     head += ["MAE of the mean", "MAE of the crystal's mean"]
@@ -76,7 +84,7 @@ def _errors_table(metrics: pd.DataFrame) -> list[str]:
         cells += [f"{row[k]:.3f}" for k in ("r2", "r2_crystal")]
         cells += [f"{row[k]:.3g}" for k in ("mae_mean", "mae_crystal_mean")]
         rows.append([known.label if known else row["property"], row["unit"], *cells])
-    return _table(head, rows)
+    return markdown_table(head, rows)
 
 
 def _shares_table(shares: pd.DataFrame) -> list[str]:
@@ -94,12 +102,4 @@ def _shares_table(shares: pd.DataFrame) -> list[str]:
         for row in both.groupby("structure").head(3).to_dict("records")
     ]
     head = ["crystal", "bond", "variance share [95 %]", "untrained control"]
-    return _table(head, rows)
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """A Markdown table whose columns line up in a terminal too."""
-    widths = [max(len(row[k]) for row in (head, *rows)) for k in range(len(head))]
-    lines = [head, ["-" * width for width in widths], *rows]
-    padded = ([cell.ljust(w) for cell, w in zip(row, widths, strict=True)] for row in lines)
-    return [f"| {' | '.join(row)} |" for row in padded]
+    return markdown_table(head, rows)

@@ -1,10 +1,13 @@
 """What several test files share: small labelled ensembles of alloys that EMT knows."""
 
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 
 import ase.db
 import numpy as np
+from ase import Atoms
+from ase.build import bulk
 from ase.calculators.emt import EMT
 from schnetpack.transform import CastTo32, MatScipyNeighborList
 
@@ -13,6 +16,7 @@ from schnetpack_phonon.datamodule import EnsembleData
 from schnetpack_phonon.ensembles import PhononEnsemble
 from schnetpack_phonon.force_constants import FiniteDisplacements
 from schnetpack_phonon.label_store import Record
+from schnetpack_phonon.labelling import label_job
 from schnetpack_phonon.phonons import Instabilities
 from schnetpack_phonon.splits import ParentSplit
 from schnetpack_phonon.structures import Antiperovskites
@@ -57,6 +61,22 @@ def rows(path):
 def record(number: int) -> Record:
     rng = np.random.default_rng(number)
     return Record(f"h{number}", {"energy": rng.normal(size=1), "forces": rng.normal(size=(2, 3))})
+
+
+def copper(number: int) -> Atoms:
+    atoms = bulk("Cu", cubic=True).repeat(2)
+    atoms.rattle(0.05, seed=number)
+    return atoms
+
+
+def labelled_copper(number: int, code: str = "ase 3.25") -> Record:
+    """With input, as a run leaves it; every tenth failed."""
+    calculator = AseCalculator(EMT)
+    job = label_job(calculator, copper(number), f"copper {number}")
+    given = replace(job.input, code=code)
+    if number % 10 == 0:
+        return Record(f"h{number}", None, "CalculationFailed: not converged", given)
+    return Record(f"h{number}", calculator.label(given.atoms), None, given)
 
 
 def failure(number: int) -> Record:

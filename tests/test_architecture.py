@@ -27,7 +27,7 @@ CHAINS = (
     "properties structures calculators label_store labelling preparation generation datamodule",
     "datamodule callbacks",
     "files label_store",
-    "files database",
+    "files calculators rows database",
     "files generation",
     "properties structures calculators tight_binding labelling",
     "properties calculators relaxation labelling",
@@ -39,6 +39,8 @@ CHAINS = (
     "plotting callbacks",
     "report callbacks",
     "report cli",
+    "label_store report label_maintenance cli",
+    "label_store rows label_export cli",
 )
 TORCH_USERS = {"splits", "datamodule", "task", "heads", "attribution", "evaluation", "callbacks"}
 MODULES = {path.stem for path in PACKAGE.glob("[a-z]*.py")}

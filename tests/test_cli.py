@@ -8,6 +8,8 @@ import pytest
 
 from schnetpack_phonon.cli import main
 from schnetpack_phonon.database import read_provenance
+from schnetpack_phonon.label_store import LabelStore
+from tests.data_fixtures import labelled_copper
 
 COMMAND = Path(sys.executable).parent / "spkphonon"
 EMT = (
@@ -56,6 +58,28 @@ def test_report_prints_the_page_of_a_run(tmp_path, monkeypatch, capsys):
     assert capsys.readouterr().out == "# a run\n\n"
     with pytest.raises(SystemExit, match="nowhere"):
         call(monkeypatch, "report", "nowhere")
+
+
+def test_label_stores(tmp_path, monkeypatch, capsys):
+    for name, number in (("a.jsonl", 0), ("b.jsonl", 1)):
+        LabelStore(name).add(labelled_copper(number))
+
+    def said(*arguments):
+        call(monkeypatch, "labels", *arguments)
+        return capsys.readouterr().out
+
+    assert "2 records, 1 of them new" in said("merge", "a.jsonl", "b.jsonl")
+    assert "1 finished labels, 1 failed" in said("list", "a.jsonl")
+    assert "1 records" in said("export", "a.jsonl", "a.extxyz")
+    assert "1 records" in said("export", "--failed", "a.jsonl", "failed.csv")
+    assert "dropped 1 failed" in said("prune", "a.jsonl")
+    assert "1 finished labels, kept 0" in said("prune", "a.jsonl", "--finished", "--code=ase 3.25")
+    with pytest.raises(SystemExit, match=r"spkphonon labels: no label store at .*nowhere"):
+        said("list", "nowhere")
+    with pytest.raises(SystemExit):
+        said("prune", "b.jsonl", "--finished")
+    assert "say --code of which code" in capsys.readouterr().err
+    assert len(LabelStore("b.jsonl")) == 1
 
 
 @pytest.mark.parametrize(("arguments", "code"), [([], 0), (["--help"], 0), (["nonsense"], 2)])

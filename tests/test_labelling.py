@@ -30,7 +30,7 @@ from schnetpack_phonon.labelling import (
 )
 from schnetpack_phonon.structures import Crystal, supercell_matrix
 from schnetpack_phonon.tight_binding import TightBinding
-from tests.data_fixtures import record, same
+from tests.data_fixtures import copper, record, same
 
 
 def count(folder: Path, number: int) -> dict[str, np.ndarray]:
@@ -164,12 +164,6 @@ def test_workers_end_with_a_killed_parent():
     while any(Path(f"/proc/{pid}/cmdline").exists() for pid in workers):
         assert time.monotonic() < end, "workers outlive their parent"
         time.sleep(0.1)
-
-
-def copper(number: int):
-    atoms = bulk("Cu", cubic=True).repeat(2)
-    atoms.rattle(0.05, seed=number)
-    return atoms
 
 
 def label_copper(path: Path) -> None:

@@ -1,0 +1,96 @@
+"""Label stores as files that other programs read."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from schnetpack_phonon.files import replacing
+from schnetpack_phonon.label_store import LabellingError, Record, existing_store
+from schnetpack_phonon.properties import PROPERTIES, array_shape
+from schnetpack_phonon.rows import Row, write_db, write_xyz
+
+
+def export(path: str | Path, target: str | Path, failed: bool = False) -> str:
+    """Writes structures with their labels, or those that failed with the reasons.
+
+    Args:
+        path: the store.
+        target: ``.extxyz``, ``.db`` (which SchNetPack reads; NaN where a structure has no such
+            label) or ``.csv`` (the scalars, a line a record, also where a store of the first
+            versions holds no structure).
+        failed: the failed ones.
+
+    Returns:
+        What was written and what was left out.
+
+    Raises:
+        LabellingError: if there is no store, nothing to export or a file in its way.
+        DatabaseError: if the database cannot be written.
+        OSError: if another file cannot be written.
+    """
+    target = Path(target)
+    if target.suffix not in (".extxyz", ".db", ".csv"):
+        raise LabellingError(f"cannot export to {target}: expected .extxyz, .db or .csv")
+    if target.exists():
+        raise LabellingError(f"{target} exists already: take another name, or move it away")
+    store = existing_store(path)
+    keys: list[str] = []
+    names: dict[str, None] = {}
+    left_out: Counter[str] = Counter()
+    for record in map(store.__getitem__, store):
+        labels = record.labels or {}
+        if (record.labels is None) != failed:
+            continue
+        if not labels.keys() <= PROPERTIES.keys():
+            left_out["relaxations"] += 1
+        elif record.input is None and target.suffix != ".csv":
+            left_out["records of old stores, which hold no structure"] += 1
+        else:
+            keys.append(record.key)
+            names |= dict.fromkeys(labels)
+    without = ", ".join(f"{what} ({n})" for what, n in left_out.items())
+    without = f"; left out: {without}" if without else ""
+    if not keys:
+        raise LabellingError(f"nothing to export from {store.path}{without}")
+    records = map(store.__getitem__, keys)
+    if target.suffix == ".csv":
+        with replacing(target) as part:
+            pd.DataFrame(map(_line, records)).to_csv(part, index=False)
+    elif target.suffix == ".db":
+        write_db(target, (_row(record, names) for record in records), {})
+    else:
+        write_xyz(target, (_row(record, record.labels or ()) for record in records))
+    return f"{target}: {len(keys)} records{without}"
+
+
+def _row(record: Record, names: Iterable[str]) -> Row:
+    assert record.input is not None
+    atoms, labels = record.input.atoms, record.labels or {}
+    data = {
+        name: labels.get(name, np.full(array_shape(name, len(atoms)), np.nan)) for name in names
+    }
+    return Row(atoms, data, _provenance(record))
+
+
+def _line(record: Record) -> dict[str, Any]:
+    line: dict[str, Any] = _provenance(record)
+    if record.input:
+        atoms = record.input.atoms
+        line |= {"formula": atoms.get_chemical_formula(), "n_atoms": len(atoms)}
+    labels = record.labels or {}
+    return line | {name: value.item() for name, value in labels.items() if value.size == 1}
+
+
+def _provenance(record: Record) -> dict[str, str]:
+    found = {"key": record.key}
+    if record.input:
+        found |= {name: getattr(record.input, name) for name in ("task", "code", "description")}
+    if record.error:
+        found["error"] = record.error
+    return found
