@@ -1,11 +1,9 @@
 """One database, built once, the same however the build was interrupted."""
 
 import os
-import signal
 import subprocess
 import sys
 import textwrap
-import time
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -26,7 +24,9 @@ from schnetpack_phonon.ensembles import PhononEnsemble, RandomEnsemble
 from schnetpack_phonon.finite_strain import FiniteStrain
 from schnetpack_phonon.label_store import LabellingError, LabelStore
 from schnetpack_phonon.structures import Antiperovskites, antiperovskite
-from tests.data_fixtures import ALLOYS, ensemble_data, rows
+from tests.data_fixtures import ALLOYS, ensemble_data, rows, same
+
+ROOT = Path(__file__).parents[1]
 
 
 def test_rows_hold_what_the_calculator_says(built):
@@ -226,35 +226,31 @@ ensemble_data(Path({folder!r}), calculator=AseCalculator(Slow)).prepare_data()
 
 def start_build(folder, delay):
     code = textwrap.dedent(_BUILD.format(folder=str(folder), delay=delay))
-    root = Path(__file__).parents[1]
     return subprocess.Popen(
         [sys.executable, "-c", code],
         cwd=folder,
-        env=os.environ | {"PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"},
+        env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
         stdout=subprocess.PIPE,
     )
 
 
-def test_killed_and_restarted_gives_the_same_database(built, tmp_path):
-    store = tmp_path / "data" / "labels.jsonl"
-    finished = 0
-    for _ in range(2):
-        process = start_build(tmp_path, delay=0.05)
-        while process.poll() is None and (
-            not store.exists() or store.read_bytes().count(b"\n") < finished + 6
-        ):
-            time.sleep(0.005)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-        process.stdout.close()
-        finished = store.read_bytes().count(b"\n")
-    assert not (tmp_path / "data" / "test.db").exists()
-    data = ensemble_data(tmp_path)
-    data.prepare_data()
-    assert rows(data.datapath) == rows(built.datapath)
-    text = store.read_text().splitlines()
-    keys = [line.split('"')[3] for line in text[1:]]
-    assert len(keys) == len(set(keys))  # nothing was computed twice
+@pytest.mark.parametrize("n_kills", [5, pytest.param(200, marks=pytest.mark.slow)])
+def test_killed_at_random_moments(tmp_path, n_kills):
+    """However often: no label is lost, none is computed twice, the database is the same."""
+    command = [sys.executable, "-m", "tests.kills", str(tmp_path), str(n_kills)]
+    told = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True).stdout
+    kills = [line.split() for line in told.splitlines()]
+    assert len(kills) == n_kills
+    builds = [tmp_path / str(number) / "data" for number in range(1 + int(kills[-1][0]))]
+    whole = tmp_path / "undisturbed" / "data"
+    labels = LabelStore(whole / "labels.jsonl")
+    assert len(labels) == 2 + 6 + 40
+    for folder in builds:
+        assert rows(folder / "test.db") == rows(whole / "test.db")
+        store = LabelStore(folder / "labels.jsonl")
+        assert store.path.read_bytes().count(b"\n") == 1 + len(labels)
+        assert sorted(store) == sorted(labels)
+        assert all(same(store[key], labels[key]) for key in labels)
 
 
 def test_two_builders_make_one_database(built, tmp_path):
