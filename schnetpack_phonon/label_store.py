@@ -209,7 +209,8 @@ class _File:
     def append(self, data: bytes) -> None:
         """Writes behind the last whole line and returns when it is on the disk."""
         with open(self.path, "ab", buffering=0) as file:
-            file.truncate(self.end)
+            if file.tell() > self.end:  # a line that was cut off
+                file.truncate(self.end)
             try:
                 rest = data
                 while rest:
