@@ -47,8 +47,10 @@ def export(path: str | Path, target: str | Path, failed: bool = False) -> str:
         labels = record.labels or {}
         if (record.labels is None) != failed:
             continue
-        if not labels.keys() <= PROPERTIES.keys():
-            left_out["relaxations"] += 1
+        task = record.input.task if record.input else ""
+        if not failed and (task not in ("label", "") or not labels.keys() <= PROPERTIES.keys()):
+            # The labels are not those of the structure that was given.
+            left_out[task or "relax"] += 1
         elif record.input is None and target.suffix != ".csv":
             left_out["records of old stores, which hold no structure"] += 1
         else:

@@ -1,5 +1,6 @@
 """One database, built once, the same however the build was interrupted."""
 
+import gc
 import os
 import subprocess
 import sys
@@ -22,7 +23,9 @@ from schnetpack_phonon.database import DatabaseError, read_metadata, read_proven
 from schnetpack_phonon.elasticity import point_group, symmetrized
 from schnetpack_phonon.ensembles import PhononEnsemble, RandomEnsemble
 from schnetpack_phonon.finite_strain import FiniteStrain
-from schnetpack_phonon.label_store import LabellingError, LabelStore
+from schnetpack_phonon.label_store import LabellingError, LabelStore, Record
+from schnetpack_phonon.labelling import Job
+from schnetpack_phonon.snapshots import Snapshot
 from schnetpack_phonon.structures import Antiperovskites, antiperovskite
 from tests.data_fixtures import ALLOYS, ensemble_data, rows, same
 
@@ -185,6 +188,33 @@ def test_elastic_tensors(tmp_path):
     plain = ensemble_data(tmp_path, elastic=None)
     with pytest.raises(DatabaseError, match=r"elastic: .*0\.005.* there, nothing asked for"):
         plain.prepare_data()
+
+
+class _Watching(EMT):
+    """Counts snapshots and what is made of them in memory, when most are behind it."""
+
+    n_calls = n_alive = 0
+
+    def calculate(self, *args, **kwargs):
+        _Watching.n_calls += 1
+        if _Watching.n_calls == 80:
+            gc.collect()
+            alive = [type(thing) in (Snapshot, Job, Record) for thing in gc.get_objects()]
+            _Watching.n_alive = sum(alive)
+        super().calculate(*args, **kwargs)
+
+
+def test_ensemble_is_not_held_in_memory(tmp_path):
+    """Neither its snapshots nor its labels: only what is being worked on."""
+    data = ensemble_data(
+        tmp_path,
+        RandomEnsemble([0.1], n_snapshots=100, seed=3),
+        AseCalculator(_Watching),
+        structure=Antiperovskites(["Cu3PdAu"], relax=False, lattice_constants=ALLOYS),
+    )
+    data.prepare_data()
+    assert len(read_provenance(data.datapath)) == 100
+    assert 0 < _Watching.n_alive < 20
 
 
 def test_too_many_failures_stop_with_the_reason(tmp_path):

@@ -1,5 +1,7 @@
 """What other programs find in an exported store."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -15,14 +17,16 @@ from tests.data_fixtures import copper, failure, labelled_copper, record
 
 @pytest.fixture
 def path(store, emt, rock_salt):
-    """Three labels, one of them with a gap, a failure, a relaxation, and two without input."""
+    """Three labels, one of them with a gap, a failure, two relaxations, and two without input."""
     gap = labelled_copper(3)
     gap.labels[properties.band_gap] = np.array([0.5])
     relaxation = relax_job(emt, rock_salt)
     cell = {"cell": np.eye(3), "positions": np.zeros((2, 3))}
     relaxed = Record(relaxation.key, cell, None, relaxation.input)
+    ions = labelled_copper(4)
+    ions = replace(ions, input=replace(ions.input, task="label relaxed"))
     several = (labelled_copper(1), labelled_copper(2), gap, labelled_copper(10))
-    for item in (*several, relaxed, record(20), failure(30)):
+    for item in (*several, relaxed, ions, record(20), failure(30)):
         store.add(item)
     return store.path
 
@@ -31,7 +35,7 @@ def test_extxyz(path, tmp_path):
     """Structures, energies, forces and stresses as ASE knows them, and where they come from."""
     target = tmp_path / "out.extxyz"
     text = export(path, target)
-    assert f"{target}: 3 records; left out: relaxations (1), records of old stores" in text
+    assert f"{target}: 3 records; left out: relax (1), label relaxed (1), records of old" in text
     found = read(target, ":")
     for number, atoms in zip((1, 2, 3), found, strict=True):
         labels = labelled_copper(number).labels

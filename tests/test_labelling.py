@@ -173,12 +173,19 @@ def label_copper(path: Path) -> None:
 
 
 def test_kill_9_and_restart(tmp_path):
-    """Killed after a few, some and many labels: in the end all are there, each once, all right."""
+    """Killed after a few, some and many labels; at last two runs at once finish what is left.
+
+    In the end all labels are there, each once, and all right.
+    """
     path, done = tmp_path / "store.jsonl", 0
     code = f"import pathlib, {__name__} as m; m.label_copper(pathlib.Path({str(path)!r}))"
     root = Path(__file__).parents[__name__.count(".")]
+
+    def start():
+        return subprocess.Popen([sys.executable, "-c", code], cwd=root)
+
     for n_lines in (5, 30, 60):
-        process = subprocess.Popen([sys.executable, "-c", code], cwd=root)
+        process = start()
         while not path.exists() or path.read_bytes().count(b"\n") < n_lines:
             assert process.poll() is None, "it ended before it could be killed"
             time.sleep(0.002)
@@ -186,7 +193,7 @@ def test_kill_9_and_restart(tmp_path):
         process.wait()
         assert done < len(LabelStore(path)) < 120
         done = len(LabelStore(path))
-    label_copper(path)
+    assert [process.wait() for process in [start(), start()]] == [0, 0]
     keys = [json.loads(line)["key"] for line in path.read_text().splitlines()[1:]]
     assert len(keys) == len(set(keys)) == 120
     store = LabelStore(path)
