@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from schnetpack_phonon.report import ReportError, read_report
 
@@ -14,12 +16,14 @@ log = logging.getLogger(__name__)
 USAGE = """\
 spkphonon generate experiment=phonon_antiperovskite   make the database and stop
 spkphonon generate --dry-run experiment=...           look at the ensemble, label none of it
+spkphonon export FOLDER experiment=...                write inputs of the labels that come next
+spkphonon collect FOLDER                              read what came of them
 spkphonon card data/NAME.db ...                       write a page about a database
 spkphonon extxyz data/NAME.db NAME.extxyz             its structures and labels for other codes
 spkphonon report runs/NAME ...                        print what finished runs gave
 spkphonon labels list data/labels.jsonl               what a label store holds (and --help)
 
-'generate' takes what spktrain takes: spkphonon generate experiment=... --help
+'generate' and 'export' take what spktrain takes: spkphonon generate experiment=... --help
 """
 
 
@@ -28,9 +32,12 @@ def main() -> None:
     command, *arguments = sys.argv[1:] or ["--help"]
     if command == "generate":
         dry_run = "--dry-run" in arguments
-        arguments = [a for a in arguments if a != "--dry-run"]
-        sys.argv = [f"{sys.argv[0]} generate", *arguments]
-        _generate(dry_run)
+        _with_data(command, [a for a in arguments if a != "--dry-run"], _generate(dry_run))
+    elif command == "export" and arguments and "=" not in arguments[0]:
+        folder, *overrides = arguments
+        _with_data(command, overrides, _export(Path(folder).absolute()))
+    elif command == "collect":
+        _collect(arguments)
     elif command == "card" and arguments:
         _card(arguments)
     elif command == "extxyz" and len(arguments) == 2:
@@ -44,8 +51,32 @@ def main() -> None:
         sys.exit(0 if command in ("-h", "--help") else 2)
 
 
-def _generate(dry_run: bool) -> None:
-    # Hydra and torch are imported here: `report` has no need of them.
+def _generate(dry_run: bool) -> Callable[[Any, Any], None]:
+    def act(data: Any, _: Any) -> None:
+        if dry_run:
+            print(data.preview())
+            return
+        data.prepare_data()
+        log.info("database: %s", Path(data.datapath).resolve())
+
+    return act
+
+
+def _export(folder: Path) -> Callable[[Any, Any], None]:
+    from schnetpack_phonon.exchange import export
+
+    def act(data: Any, config: Any) -> None:
+        from omegaconf import OmegaConf
+
+        code = OmegaConf.to_container(config.data.calculator, resolve=True)
+        print(export(data.generation, folder, code))  # type: ignore[arg-type]
+
+    return act
+
+
+def _with_data(command: str, overrides: list[str], act: Callable[[Any, Any], None]) -> None:
+    """Calls ``act`` with the data module of a Hydra configuration and with that."""
+    # Hydra and torch are imported here: the other commands have no need of them.
     import hydra
     from hydra.errors import InstantiationException
     from omegaconf import DictConfig
@@ -54,30 +85,53 @@ def _generate(dry_run: bool) -> None:
     from schnetpack_phonon.calculators import UnavailableError
     from schnetpack_phonon.database import DatabaseError
     from schnetpack_phonon.label_store import LabellingError
+    from schnetpack_phonon.manifest import ManifestError
 
     errors = (
         DatabaseError,
         LabellingError,
+        ManifestError,
         UnavailableError,
         InstantiationException,
+        OSError,
         ValueError,
     )
 
     @hydra.main(config_path="pkg://schnetpack/configs", config_name="train", version_base="1.2")
-    def generate(config: DictConfig) -> None:
+    def run(config: DictConfig) -> None:
         try:
-            data = hydra.utils.instantiate(config.data)
-            if dry_run:
-                print(data.preview())
-                return
-            data.prepare_data()
+            act(hydra.utils.instantiate(config.data), config)
         except KeyboardInterrupt:
             sys.exit(130)
         except errors as error:
-            sys.exit(f"spkphonon generate: {error}")
-        log.info("database: %s", Path(data.datapath).resolve())
+            sys.exit(f"spkphonon {command}: {error}")
 
-    generate()
+    sys.argv = [f"{sys.argv[0]} {command}", *overrides]
+    run()
+
+
+def _collect(arguments: list[str]) -> None:
+    """Exits with 0 if there are labels of all structures, 3 if some are still to come."""
+    from schnetpack_phonon.exchange import collect
+    from schnetpack_phonon.label_store import LabellingError
+    from schnetpack_phonon.manifest import ManifestError
+
+    parser = argparse.ArgumentParser("spkphonon collect")
+    parser.add_argument("folder", type=Path, help="that spkphonon export wrote")
+    parser.add_argument("--results", metavar="FILE", help="read this file in each folder with ASE")
+    parser.add_argument(
+        "--give-up", action="store_true", help="store what failed as failed, to be replaced"
+    )
+    parser.add_argument("--label-store", type=Path, help="that of the export by default")
+    options = parser.parse_args(arguments)
+    try:
+        found = collect(
+            options.folder.absolute(), options.results, options.give_up, options.label_store
+        )
+    except (LabellingError, ManifestError, OSError) as error:
+        sys.exit(f"spkphonon collect: {error}")
+    print(found)
+    sys.exit(0 if found.complete else 3)
 
 
 def _card(paths: list[str]) -> None:

@@ -12,7 +12,7 @@ from ase.calculators.calculator import CalculationFailed
 from ase.units import Bohr, GPa, Hartree
 
 from schnetpack_phonon import properties
-from schnetpack_phonon.external_code import NotConverged
+from schnetpack_phonon.external_code import NotConverged, check_places, check_symbols
 
 
 def read_output(folder: Path, atoms: Atoms) -> dict[str, Any]:
@@ -20,28 +20,37 @@ def read_output(folder: Path, atoms: Atoms) -> dict[str, Any]:
 
     Args:
         folder: holds ``label.out`` and, for a mesh of k-points, the levels at Gamma in ``bands``.
-        atoms: that were calculated; the output must list the same elements in the same order.
+        atoms: that were calculated.
 
     Returns:
         energy (eV), forces (eV/Ang), stress (3x3, ASE's sign, eV/Ang^3), vbm, cbm and
         band_gap_gamma (eV), partial_occupation (electrons).
 
     Raises:
+        OtherStructure: if species, their order, cell or positions are others.
         NotConverged: if the density did not converge.
-        CalculationFailed: if the output is missing, cut off, aborted or of other atoms.
+        CalculationFailed: if the output is missing, cut off or aborted.
     """
     text = _text(folder)
+    structure = _structure(text)
+    if structure is not None:
+        symbols, positions, cell = structure
+        check_symbols(atoms, symbols, "CP2K")
+        check_places(atoms, cell, positions, "CP2K")
     if "SCF run NOT converged" in text:
         raise NotConverged("CP2K's density did not converge")
     if "PROGRAM ENDED AT" not in text:
         raise CalculationFailed(_abort_message(text))
+    if structure is None:
+        raise CalculationFailed("CP2K's output does not repeat its input: set ECHO_INPUT there")
     energy = re.search(r"ENERGY\| Total FORCE_EVAL.*?(-?\d+\.\d+)\s*$", text, re.MULTILINE)
     if energy is None:
         raise CalculationFailed("CP2K's output has no energy")
     mesh = _levels(text)
     gamma = mesh
     if (folder / "bands").exists():
-        gamma = [np.loadtxt(folder / "bands", usecols=(1, 2), ndmin=2).T]
+        _, _, bands = (folder / "bands").read_text().rpartition("# Set")
+        gamma = [np.loadtxt(bands.splitlines()[1:], usecols=(1, 2), ndmin=2).T]
     elif "FOR K POINT" in text:
         raise CalculationFailed("CP2K wrote no levels at Gamma beside those of the mesh")
     n_full = _n_valence_bands(text)
@@ -69,10 +78,24 @@ def read_version(folder: Path) -> str:
 
 
 def _text(folder: Path) -> str:
+    """What the last run in a folder wrote: CP2K appends to the outputs that it finds."""
     path = folder / "label.out"
     if not path.exists():
         raise CalculationFailed("CP2K wrote no output")
-    return path.read_text(errors="replace")
+    _, _, text = path.read_text(errors="replace").rpartition("PROGRAM STARTED AT")
+    return text
+
+
+def _structure(text: str) -> tuple[list[str], np.ndarray, np.ndarray] | None:
+    """Symbols, positions and cell in Ang of the input, which the output repeats, if it does."""
+    number = r" +(-?\d\S*)"
+    cell = re.findall(rf"^ +[ABC]{3 * number}$", text, re.MULTILINE)
+    section = re.search(r"&COORD\n(.*?)&END COORD", text, re.DOTALL)
+    if len(cell) != 3 or section is None:
+        return None
+    sites = re.findall(rf"^ *([A-Z][a-z]?){3 * number}$", section[1], re.MULTILINE)
+    positions = np.array([values for _, *values in sites], dtype=float).reshape(-1, 3)
+    return [symbol for symbol, *_ in sites], positions, np.array(cell, dtype=float)
 
 
 def _levels(text: str) -> list[np.ndarray]:

@@ -13,6 +13,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
 from ase import Atoms
 from ase.calculators.calculator import CalculationFailed, Calculator
 
@@ -28,8 +29,16 @@ from schnetpack_phonon.calculators import (
 log = logging.getLogger(__name__)
 
 
+# Above the last digit of any output, below what tells displaced structures apart.
+_SAME_PLACE = 1e-3  # Ang
+
+
 class NotConverged(CalculationFailed):
     """The self-consistent cycle ended without convergence."""
+
+
+class OtherStructure(CalculationFailed):
+    """The output is not of the atoms that were asked for."""
 
 
 class ExternalCode(ABC):
@@ -76,7 +85,8 @@ class ExternalCode(ABC):
 
         Raises:
             NotConverged: if the density did not converge.
-            CalculationFailed: if the output is missing, cut off, aborted or of other atoms.
+            OtherStructure: if the output is of other atoms, see :func:`check_places`.
+            CalculationFailed: if it is missing, cut off or aborted.
         """
 
     @abstractmethod
@@ -165,3 +175,33 @@ class ExternalCode(ABC):
             ) from error
         except OSError as error:
             raise UnavailableError(f"cannot run {self.command!r}: {error}") from error
+
+
+def check_symbols(atoms: Atoms, symbols: Sequence[str], name: str) -> None:
+    """Raises OtherStructure unless an output has the same elements in the same order."""
+    if list(symbols) != atoms.get_chemical_symbols():
+        raise OtherStructure(
+            f"{name}'s output has {len(symbols)} atoms ({''.join(symbols[:5])}...); "
+            f"expected {atoms.get_chemical_formula(mode='reduce')} in that order"
+        )
+
+
+def check_places(atoms: Atoms, cell: np.ndarray, positions: np.ndarray, name: str) -> None:
+    """Raises OtherStructure unless an output has the same cell and atoms, in Angstrom.
+
+    Atoms may have moved by lattice vectors.
+    """
+    deviation = np.abs(cell - atoms.cell.array).max()
+    if not deviation < _SAME_PLACE:
+        raise OtherStructure(
+            f"{name}'s output has another cell, by {deviation:.3g} Ang: is it of another "
+            "structure or in another unit?"
+        )
+    shift = atoms.cell.scaled_positions(positions - atoms.positions)
+    distance = np.linalg.norm((shift - shift.round()) @ atoms.cell.array, axis=1)
+    atom = int(distance.argmax())
+    if not distance[atom] < _SAME_PLACE:
+        raise OtherStructure(
+            f"{name}'s output has atom {atom} ({atoms[atom].symbol}) elsewhere, by "
+            f"{distance[atom]:.3g} Ang: is it of another structure or in another order?"
+        )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
@@ -18,7 +18,15 @@ from schnetpack_phonon.database import DatabaseError, check_settings, write_data
 from schnetpack_phonon.files import advice, locked
 from schnetpack_phonon.force_constants import Models
 from schnetpack_phonon.label_store import LabellingError, LabelStore
-from schnetpack_phonon.labelling import Job, Labeller, Repeated, label_job, settings_hash
+from schnetpack_phonon.labelling import (
+    Job,
+    Labeller,
+    MissingLabelsError,
+    Planner,
+    Repeated,
+    label_job,
+    settings_hash,
+)
 from schnetpack_phonon.phonons import HarmonicModel
 from schnetpack_phonon.preparation import Recipe, prepare
 from schnetpack_phonon.preview import write_preview
@@ -94,6 +102,23 @@ class Generation:
         text = write_preview(folder, self.recipe.ensemble, crystals, models)
         log.info("preview: %s", folder / "preview.md")
         return text
+
+    def plan(self) -> dict[str, list[Job]]:
+        """What has to be labelled next: all jobs that need no labels but those in the store.
+
+        Returns:
+            What for -> jobs; empty where nothing is missing.
+        """
+        if self.datapath.exists():
+            check_settings(self.datapath, self.recipe.settings)
+            return {}
+        self._check_crystals()
+        store = LabelStore(self.label_store, self.shipped_labels)
+        planner = Planner(store, self.max_failed_share)
+        with suppress(MissingLabelsError):
+            crystals, models = prepare(self.recipe, planner, self.datapath.parent)
+            self._labelled(planner, _Drawn(self.recipe, crystals, models))
+        return planner.missing
 
     def _check_crystals(self) -> None:
         for crystal in self.recipe.structure.crystals:

@@ -70,8 +70,17 @@ def _job(
     arguments: tuple[Any, ...],
 ) -> Job:
     given = Input(task, description, calculator.code_version, calculator.settings, atoms)
-    key = settings_hash([task, given.settings, given.code, _structure_hash(atoms)])
+    key = _key(task, given.settings, given.code, atoms)
     return Job(key, description, compute, arguments, given)
+
+
+def _key(task: str, settings: dict[str, Any], code_version: str, atoms: Atoms) -> str:
+    return settings_hash([task, settings, code_version, _structure_hash(atoms)])
+
+
+def label_key(settings: dict[str, Any], code_version: str, atoms: Atoms) -> str:
+    """Key of the labels that a calculator of these settings gives for a structure."""
+    return _key("label", settings, code_version, atoms)
 
 
 def label_job(calculator: LabellingCalculator, atoms: Atoms, description: str) -> Job:
@@ -227,6 +236,35 @@ class Labeller:
                 f"{len(self.store)} finished labels are safe in {self.store.path}; run again to go "
                 "on, with fewer workers (data.executor.max_workers) if memory was short"
             ) from death
+
+
+class MissingLabelsError(LabellingError):
+    """Labels are asked for that are not in the store, where none are computed."""
+
+
+class Planner(Labeller):
+    """Computes nothing: tells which labels would have to be.
+
+    Attributes:
+        missing: what for -> jobs that are not in the store.
+    """
+
+    def __init__(self, store: LabelStore, max_failed_share: float = 0.1):
+        super().__init__(Executor(), store, max_failed_share)  # the base class, which runs nothing
+        self.missing: dict[str, list[Job]] = {}
+
+    def run(self, jobs: Iterable[Job], description: str) -> Sequence[Record]:
+        """Records of all jobs, in order.
+
+        Raises:
+            MissingLabelsError: if they are not all in the store.
+            LabellingError: if too many of them failed.
+        """
+        todo = {job.key: job for job in jobs if job.key not in self.store}
+        if todo:
+            self.missing[description] = list(todo.values())
+            raise MissingLabelsError(f"labels that are not in the store yet: {len(todo)}")
+        return super().run(jobs, description)
 
 
 @dataclass(frozen=True)

@@ -35,6 +35,7 @@ from schnetpack_phonon.force_constants import (
     unmixed,
 )
 from schnetpack_phonon.label_store import LabellingError
+from schnetpack_phonon.labelling import MissingLabelsError
 from schnetpack_phonon.phonons import (
     THZ_PER_SQRT_FC,
     HarmonicModel,
@@ -146,12 +147,18 @@ class Renormalised:
         pure = unmixed(crystals)
         harmonic = self.source.models(pure, temperatures, label)
         found: Models = {}
+        missing: MissingLabelsError | None = None
         for temperature in temperatures:
             for crystal in pure:
                 start = harmonic[crystal.name, temperature]
-                found[crystal.name, temperature] = self._converge(
-                    crystal, start, temperature, label
-                )
+                try:
+                    found[crystal.name, temperature] = self._converge(
+                        crystal, start, temperature, label
+                    )
+                except MissingLabelsError as error:  # the next labels of all are asked for at once
+                    missing = error
+        if missing:
+            raise missing
         models: Models = {}
         for crystal in crystals:
             for temperature in temperatures:

@@ -1,5 +1,6 @@
 """spkphonon, called as a user calls it."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ from schnetpack_phonon.cli import main
 from schnetpack_phonon.database import read_provenance
 from schnetpack_phonon.label_store import LabelStore
 from tests.data_fixtures import labelled_copper
+from tests.exchange_fixtures import CODE, IDEAL, run
 
 COMMAND = Path(sys.executable).parent / "spkphonon"
 EMT = (
@@ -45,6 +47,48 @@ def test_bad_input_says_what_is_wrong_and_writes_nothing(tmp_path):
     assert "Ag3SX" in run.stderr
     assert "Ag3SBr" in run.stderr
     assert not (tmp_path / "data").exists()
+
+
+def test_export_and_collect_until_the_database_is_made(tmp_path, monkeypatch, capsys):
+    """On a machine without the code."""
+    IDEAL.write(tmp_path / "POSCAR")
+    options = (
+        EMT[0],
+        "data/ensemble=random",
+        "data.ensemble.amplitudes=[0.1]",
+        "data.ensemble.n_snapshots=1",
+        "data/structure=file",
+        "data.structure.path=POSCAR",
+        "data.structure.supercell=[1,1,1]",
+        "data.structure.relax=false",
+        "data/calculator=cp2k",
+        *(f"data.calculator.{key}={value}" for key, value in CODE.items() if key[0] != "_"),
+        "data.executor.max_workers=1",
+    )
+    options = tuple(option.replace("=2023.1", "='2023.1'") for option in options)
+    exported = spkphonon(tmp_path, "export", "out", *options)
+    assert exported.returncode == 0, exported.stderr
+    assert "2 inputs written, 2 folders to be run" in exported.stdout
+    assert collect(monkeypatch, tmp_path / "out") == 3
+    assert "2  not run yet" in capsys.readouterr().out
+    run(tmp_path / "out")
+    assert collect(monkeypatch, tmp_path / "out") == 0
+    assert "2  finished, now in the label store" in capsys.readouterr().out
+    made = spkphonon(tmp_path, "generate", *options)
+    assert made.returncode == 0, made.stderr
+    assert len(read_provenance(tmp_path / "data" / "file_random.db")) == 1
+
+
+def test_collect_from_a_folder_that_was_not_exported(tmp_path, monkeypatch):
+    message = r"spkphonon collect: no .*manifest\.json: expected a folder"
+    assert re.match(message, collect(monkeypatch, tmp_path))
+    assert not list(tmp_path.iterdir())
+
+
+def collect(monkeypatch, *arguments):
+    with pytest.raises(SystemExit) as stop:
+        call(monkeypatch, "collect", *map(str, arguments))
+    return stop.value.code
 
 
 def call(monkeypatch, *arguments):

@@ -11,6 +11,7 @@ from ase.units import Bohr, GPa, Hartree
 
 from schnetpack_phonon.calculators import band_edges
 from schnetpack_phonon.cp2k_output import read_output, read_version
+from schnetpack_phonon.external_code import OtherStructure
 from tests.cp2k_fixtures import MESHES, STORED, aluminium_phosphide
 
 
@@ -135,14 +136,42 @@ def test_outputs_that_are_not_complete(output, pattern, replacement, message):
         read_output(output("mesh", pattern, replacement), aluminium_phosphide())
 
 
-@pytest.mark.parametrize(
-    ("others", "expected"),
-    [(aluminium_phosphide()[::-1], "PAl"), (bulk("GaP", "zincblende", a=5.5), "GaP")],
-    ids=["another order", "another element"],
-)
-def test_outputs_of_other_atoms(others, expected):
-    with pytest.raises(CalculationFailed, match=rf"\(AlP\.\.\.\); expected {expected} in that"):
-        read_output(STORED / "mesh", others)
+def test_outputs_of_other_atoms():
+    """Of other elements, in another order, elsewhere, in another cell."""
+    atoms = aluminium_phosphide()
+    displaced, strained = atoms.copy(), atoms.copy()
+    displaced.positions[1, 2] += 0.002
+    strained.set_cell(atoms.cell * 1.001)
+    for others, message in (
+        (bulk("GaP", "zincblende", a=5.5), r"2 atoms \(AlP\.\.\.\); expected GaP in that order"),
+        (atoms[::-1], r"2 atoms \(AlP\.\.\.\); expected PAl in that order"),
+        (displaced, r"atom 1 \(P\) elsewhere, by 0\.002 Ang"),
+        (strained, r"another cell, by 0\.0028\d Ang"),
+    ):
+        with pytest.raises(OtherStructure, match=f"CP2K's output has {message}"):
+            read_output(STORED / "mesh", others)
+
+
+def test_input_is_not_repeated(output):
+    with pytest.raises(CalculationFailed, match="does not repeat its input: set ECHO_INPUT"):
+        read_output(output("mesh", "&COORD.*?&END COORD", ""), aluminium_phosphide())
+
+
+def test_last_of_several_runs_in_a_folder_counts(output):
+    """CP2K appends to what it finds there."""
+    atoms = aluminium_phosphide()
+    folder = output("mesh", r"PROGRAM ENDED AT", "")
+    for name in ("label.out", "bands"):
+        text = (STORED / "mesh" / name).read_text()
+        with open(folder / name, "a") as file:
+            file.write(text)
+    found = read_output(folder, atoms)
+    for key, expected in read_output(STORED / "mesh", atoms).items():
+        np.testing.assert_array_equal(found[key], expected, err_msg=key)
+    with open(folder / "label.out", "a") as file:
+        file.write(" **** PROGRAM STARTED AT\n")
+    with pytest.raises(CalculationFailed, match="cut off"):
+        read_output(folder, atoms)
 
 
 def test_no_output(tmp_path):

@@ -23,8 +23,11 @@ from schnetpack_phonon.database import DatabaseError, read_metadata, read_proven
 from schnetpack_phonon.elasticity import point_group, symmetrized
 from schnetpack_phonon.ensembles import PhononEnsemble, RandomEnsemble
 from schnetpack_phonon.finite_strain import FiniteStrain
+from schnetpack_phonon.force_constants import FiniteDisplacements
 from schnetpack_phonon.label_store import LabellingError, LabelStore, Record
-from schnetpack_phonon.labelling import Job
+from schnetpack_phonon.labelling import Job, Labeller
+from schnetpack_phonon.phonons import Instabilities
+from schnetpack_phonon.renormalization import Renormalised
 from schnetpack_phonon.snapshots import Snapshot
 from schnetpack_phonon.structures import Antiperovskites, antiperovskite
 from tests.data_fixtures import ALLOYS, ensemble_data, rows, same
@@ -235,6 +238,47 @@ def test_too_small_a_supercell_is_refused_before_anything_runs(tmp_path):
     with pytest.raises(ValueError, match=r"40 atoms.*100"):
         data.prepare_data()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_plan_is_what_can_be_labelled_next(tmp_path):
+    """Stage by stage, until the database can be made; nothing is calculated or written for it."""
+    data = ensemble_data(
+        tmp_path, structure=Antiperovskites(["Cu3PdAu"], relax=False, lattice_constants=ALLOYS)
+    )
+    stages = []
+    while plan := data.generation.plan():
+        stages.append({what: len(jobs) for what, jobs in plan.items()})
+        assert data.generation.plan().keys() == plan.keys()
+        _label(data.generation, plan)
+    assert stages == [{"ideal crystals": 1, "force constants": 3}, {"phonon ensemble": 8}]
+    n_labels = len(LabelStore(data.generation.label_store))
+    data.prepare_data()
+    assert len(LabelStore(data.generation.label_store)) == n_labels
+    assert data.generation.plan() == {}
+    other = ensemble_data(tmp_path, PhononEnsemble([100, 400], n_snapshots=4, seed=2))
+    with pytest.raises(DatabaseError, match="made with other settings"):
+        other.generation.plan()
+
+
+def test_plan_asks_for_the_next_step_of_all_renormalisations(tmp_path):
+    data = ensemble_data(
+        tmp_path,
+        structure=Antiperovskites(["Cu3PdAu"], relax=False, lattice_constants=ALLOYS),
+        phonons=Renormalised(FiniteDisplacements(Instabilities()), n_samples=4),
+    )
+    _label(data.generation, data.generation.plan())
+    plan = data.generation.plan()
+    assert {what: len(jobs) for what, jobs in plan.items()} == {
+        "renormalisation of Cu3PdAu at 100 K, step 1": 4,
+        "renormalisation of Cu3PdAu at 300 K, step 1": 4,
+    }
+
+
+def _label(generation, plan):
+    with ThreadPoolExecutor(2) as executor:
+        labeller = Labeller(executor, LabelStore(generation.label_store))
+        for what, jobs in plan.items():
+            labeller.run(jobs, what)
 
 
 _BUILD = """

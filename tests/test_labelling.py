@@ -23,6 +23,8 @@ from schnetpack_phonon.label_store import LabellingError, LabelStore
 from schnetpack_phonon.labelling import (
     Job,
     Labeller,
+    MissingLabelsError,
+    Planner,
     label_job,
     process_pool,
     relax_job,
@@ -308,3 +310,15 @@ def test_what_cannot_be_done_here_is_no_record(tmp_path):
     assert "snapshot 5: FileNotFoundError: no such program: dft.x" in str(error.value)
     assert "1 finished labels are safe" in str(error.value)
     assert len(LabelStore(store.path)) == 1
+
+
+def test_planner_tells_what_is_missing_and_runs_nothing(store, jobs, threads, tmp_path):
+    Labeller(threads, store).run(jobs(1, 2), "first")
+    (tmp_path / "calls").unlink()
+    planner = Planner(store)
+    assert [record.key for record in planner.run(jobs(2, 1), "stored")] == ["h2", "h1"]
+    with pytest.raises(MissingLabelsError, match="not in the store yet: 2"):
+        planner.run(jobs(1, 3, 4, 3), "second")
+    missing = {what: [job.key for job in found] for what, found in planner.missing.items()}
+    assert missing == {"second": ["h3", "h4"]}
+    assert not (tmp_path / "calls").exists()

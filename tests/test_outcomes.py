@@ -1,0 +1,226 @@
+"""Labels are taken from the output of the very structure, code and version, or not at all."""
+
+import shutil
+
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.calculators.singlepoint import SinglePointCalculator
+from ase.io import read, write
+from ase.units import Hartree
+
+from schnetpack_phonon import properties
+from schnetpack_phonon.exchange import collect, export
+from schnetpack_phonon.label_store import LabelStore
+from schnetpack_phonon.outcomes import Status
+from tests.exchange_fixtures import CODE, SPRING, calculations, cp2k, make_generation, run, spoil
+
+
+@pytest.fixture
+def generation(tmp_path):
+    return make_generation(tmp_path)
+
+
+@pytest.fixture
+def root(tmp_path, generation):
+    """The ideal crystal and two snapshots, exported and run."""
+    export(generation, tmp_path / "out", CODE)
+    run(tmp_path / "out")
+    return tmp_path / "out"
+
+
+@pytest.fixture
+def first(root) -> str:
+    return next(iter(calculations(root)))
+
+
+@pytest.fixture
+def refused(root, generation):
+    """Collects, and tells status and reason of the first calculation, which gave no labels."""
+
+    def outcome(results: str | None = None):
+        summary = collect(root, results)
+        found = summary.outcomes[0]
+        assert found.labels is None
+        assert not summary.complete
+        store = generation.label_store
+        assert not store.exists() or found.calculation.key not in LabelStore(store)
+        assert found.calculation.folder in (root / "todo.txt").read_text()
+        assert f"{found.calculation.folder} ({found.calculation.description}): " in str(summary)
+        return found.status, found.reason
+
+    return outcome
+
+
+def test_labels_are_those_of_the_output(root):
+    """Energy and forces of the spring that the fake program holds the atoms together with."""
+    for outcome in collect(root).outcomes:
+        a, b = outcome.calculation.atoms.positions
+        stretch = b - a - np.full(3, 5.46 / 4)
+        expected = -8 * Hartree + SPRING * stretch @ stretch / 2
+        assert outcome.labels["energy"].item() == pytest.approx(expected, abs=1e-8)
+        np.testing.assert_allclose(
+            outcome.labels["forces"], SPRING * np.array([stretch, -stretch]), atol=1e-8
+        )
+        assert outcome.labels.keys() == set(cp2k().properties)
+        for key, value in outcome.labels.items():
+            assert value.shape == properties.array_shape(key, 2)
+
+
+def test_output_of_another_snapshot(root, first, refused):
+    other = list(calculations(root))[1]
+    shutil.copy(root / other / "label.out", root / first / "label.out")
+    status, reason = refused()
+    assert status is Status.OTHER_STRUCTURE
+    assert "is it of another structure or in another order" in reason
+
+
+def test_output_with_the_atoms_in_another_order(root, first, refused):
+    spoil(root, first, r"( Al [^\n]*\n)( P [^\n]*\n)( +UNIT)", r"\2\1\3")
+    status, reason = refused()
+    assert status is Status.OTHER_STRUCTURE
+    assert "has 2 atoms (PAl...); expected AlP in that order" in reason
+
+
+def test_output_in_another_cell(root, first, refused):
+    spoil(root, first, r" C 2\.73", " C 2.75")
+    status, reason = refused()
+    assert status is Status.OTHER_STRUCTURE
+    assert "has another cell, by 0.02 Ang" in reason
+
+
+def test_output_of_another_version(root, first, refused):
+    spoil(root, first, "CP2K version 2023.1", "CP2K version 2024.1")
+    status, reason = refused()
+    assert status is Status.OTHER_VERSION
+    assert "written by CP2K 2024.1; expected CP2K 2023.1: run that one, or export" in reason
+
+
+@pytest.mark.parametrize(
+    ("pattern", "replacement", "named"),
+    [
+        (r"PROGRAM ENDED.*", "", "cut off: the calculation was killed or the disk is full"),
+        (r"STRESS\|.*?\n", "", "no stress tensor"),
+        (r"ENERGY\|[^\n]*", "ENERGY| Total FORCE_EVAL 1" + "0" * 400 + ".0", "not finite: energy"),
+        (r"1 1 Al [^\n]*", "1 1 Al nonsense 0 0", "ValueError: could not convert string to float"),
+    ],
+    ids=["cut off", "no stress", "not finite", "nonsense"],
+)
+def test_output_that_is_not_complete(root, first, refused, pattern, replacement, named):
+    spoil(root, first, pattern, replacement)
+    status, reason = refused()
+    assert status is Status.BROKEN
+    assert named in reason
+
+
+def test_folder_that_was_deleted(root, first, refused, generation):
+    """Its input is written again."""
+    shutil.rmtree(root / first)
+    summary = collect(root)
+    assert summary.outcomes[0].status is Status.NOT_RUN
+    export(generation, root, CODE)
+    run(root)
+    assert collect(root).complete
+
+
+def test_input_that_was_changed_is_told(root, first):
+    """The labels are stored as those of the settings that were exported."""
+    with open(root / first / "label.inp", "a") as file:
+        file.write("! more memory\n")
+    summary = collect(root)
+    assert summary.complete
+    told = [outcome.reason for outcome in summary.outcomes]
+    assert told == ["taken, but label.inp is not as it was exported", None, None]
+
+
+# ---- results that a user brings
+
+
+@pytest.fixture
+def bring(root, first):
+    """Writes ``result.extxyz`` of other results, or of other atoms."""
+    asked = calculations(root)[first].atoms
+
+    def write_results(atoms: Atoms = asked, **changes) -> None:
+        results = {
+            "energy": -7.0,
+            "forces": np.full((len(atoms), 3), 0.25),
+            "stress": np.array([0.1, 0.2, 0.3, 0.04, 0.05, 0.06]),
+        }
+        info = {"vbm": 1.0, "cbm": 3.0, "band_gap_gamma": 2.5, "partial_occupation": 0.0}
+        results = {key: changes.get(key, value) for key, value in results.items()}
+        atoms = atoms.copy()
+        atoms.info = {key: changes.get(key, value) for key, value in info.items()}
+        given = {key: value for key, value in results.items() if value is not None}
+        atoms.calc = SinglePointCalculator(atoms, **given)
+        atoms.info = {key: value for key, value in atoms.info.items() if value is not None}
+        write(root / first / "result.extxyz", atoms)
+
+    return write_results
+
+
+def test_results_in_place_of_the_output(root, first, bring):
+    """Those of the other folders are not there; what CP2K left is not looked at."""
+    bring()
+    summary = collect(root, "result.extxyz")
+    assert [o.status for o in summary.outcomes] == [Status.FINISHED] + [Status.NOT_RUN] * 2
+    labels = summary.outcomes[0].labels
+    assert labels["energy"].item() == -7
+    assert labels["band_gap"].item() == 2
+    assert labels["band_gap_gamma"].item() == 2.5
+    np.testing.assert_allclose(labels["forces"], 0.25)
+    expected = [[0.1, 0.06, 0.05], [0.06, 0.2, 0.04], [0.05, 0.04, 0.3]]
+    np.testing.assert_allclose(labels["stress"][0], expected)
+
+
+def test_results_with_atoms_moved_by_lattice_vectors(root, first, bring):
+    atoms = calculations(root)[first].atoms
+    atoms.positions[1] += atoms.cell[0] - 2 * atoms.cell[2]
+    bring(atoms)
+    assert collect(root, "result.extxyz").outcomes[0].status is Status.FINISHED
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"stress": None}, "result.extxyz has no stress; energy, forces and stress are needed"),
+        ({"energy": None, "forces": None}, "result.extxyz has no energy, no forces; energy"),
+        ({"energy": np.nan}, "not finite: energy"),
+        ({"cbm": None}, "KeyError: 'cbm'"),
+        ({"partial_occupation": None}, "no partial_occupation, which these labels have"),
+        ({"vbm": None, "cbm": None}, "no band_gap, no vbm, no cbm, which these labels have"),
+    ],
+)
+def test_results_that_are_not_complete(refused, bring, changes, named):
+    bring(**changes)
+    status, reason = refused("result.extxyz")
+    assert status is Status.BROKEN
+    assert named in reason
+
+
+def test_results_of_another_structure(root, first, refused, bring):
+    atoms = calculations(root)[first].atoms
+    turned = atoms.copy()
+    turned.rotate(90, "z", rotate_cell=True)
+    displaced = atoms.copy()
+    displaced.positions[0] += 0.01
+    for other, named in (
+        (atoms[::-1], "has 2 atoms (PAl...); expected AlP in that order"),
+        (atoms.repeat((2, 1, 1)), "has 4 atoms"),
+        (turned, "has another cell, by 5.46 Ang"),
+        (displaced, "has atom 0 (Al) elsewhere, by 0.0173 Ang"),
+    ):
+        bring(other)
+        status, reason = refused("result.extxyz")
+        assert status is Status.OTHER_STRUCTURE
+        assert named in reason
+
+
+def test_results_that_are_cut_off(root, first, refused, bring):
+    bring()
+    path = root / first / "result.extxyz"
+    path.write_text(path.read_text()[:-40])
+    status, _ = refused("result.extxyz")
+    assert status is Status.BROKEN
+    with pytest.raises(Exception):  # noqa: B017, PT011  whatever the reader raises
+        read(path)
