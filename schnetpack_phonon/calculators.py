@@ -136,6 +136,43 @@ def band_edges(energies: np.ndarray, occupations: np.ndarray) -> tuple[float, fl
     return float(energies[full].max()), float(energies[~full].min())
 
 
+def mesh_edges(
+    n_electrons: float, energies: np.ndarray, occupations: np.ndarray, at_gamma: np.ndarray
+) -> dict[str, float]:
+    """Band edges of a crystal without spin; bands are counted by electrons, two in each.
+
+    Where the bands overlap ``vbm`` is above ``cbm``, for :func:`labels_from_results`.
+
+    Args:
+        n_electrons: in the cell.
+        energies: levels in eV, ascending at each k-point, shape=(n_kpoints, n_bands).
+        occupations: electrons per orbital between 0 and 2, shape=(n_kpoints, n_bands).
+        at_gamma: levels at Gamma, which may be one of the k-points, shape=(n_bands,).
+
+    Returns:
+        vbm, cbm (over the k-points and Gamma), band_gap_gamma and partial_occupation.
+
+    Raises:
+        CalculationFailed: if the number of electrons is odd or no band is empty.
+    """
+    if round(n_electrons, 4) % 2:
+        raise CalculationFailed(f"{n_electrons:g} electrons: a closed shell needs an even number")
+    n_full = round(n_electrons) // 2
+    n_bands = min(energies.shape[1], len(at_gamma))
+    if not 0 < n_full < n_bands:
+        raise CalculationFailed(
+            f"no band edge: {n_bands} bands and {n_electrons:g} electrons, two in each"
+        )
+    valence = [*energies[:, n_full - 1], at_gamma[n_full - 1]]
+    conduction = [*energies[:, n_full], at_gamma[n_full]]
+    return {
+        "vbm": float(max(valence)),
+        "cbm": float(min(conduction)),
+        properties.band_gap_gamma: float(conduction[-1] - valence[-1]),
+        properties.partial_occupation: float(np.minimum(occupations, 2 - occupations).max()),
+    }
+
+
 class AseCalculator:
     """Any ASE calculator that gives energy, forces and stress; band edges are left out.
 

@@ -8,7 +8,6 @@ time).
 from __future__ import annotations
 
 import re
-import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,9 +15,8 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 
-from schnetpack_phonon import properties
 from schnetpack_phonon.cp2k_output import read_output, read_version
-from schnetpack_phonon.external_code import ExternalCode
+from schnetpack_phonon.external_code import ExternalCode, kpoint_mesh
 
 FUNCTIONALS = {"PBE": "ORIG", "PBEsol": "PBESOL", "revPBE": "REVPBE"}
 
@@ -51,11 +49,6 @@ class CP2K(ExternalCode):
 
     name = "CP2K"
     install = "Debian, Ubuntu: apt-get install cp2k"
-    properties = (
-        *ExternalCode.properties,
-        properties.band_gap_gamma,
-        properties.partial_occupation,
-    )
 
     def __init__(
         self,
@@ -79,8 +72,6 @@ class CP2K(ExternalCode):
             raise ValueError(
                 f"unknown functional {functional!r}; there are {', '.join(FUNCTIONALS)}"
             )
-        if len(kpoints) != 3 or min(kpoints) < 1:
-            raise ValueError(f"kpoints is {list(kpoints)}; expected three integers >= 1")
         if added_mos < 1:
             raise ValueError(f"added_mos is {added_mos}; a gap needs an empty band: >= 1")
         if min(mixing) < 0.1:
@@ -92,7 +83,7 @@ class CP2K(ExternalCode):
         self.functional = functional
         self.basis_set = basis_set
         self.potential = potential
-        self.kpoints = tuple(int(n) for n in kpoints)
+        self.kpoints = kpoint_mesh(kpoints)
         self.cutoff = float(cutoff)
         self.rel_cutoff = float(rel_cutoff)
         self.eps_default = float(eps_default)
@@ -117,7 +108,7 @@ class CP2K(ExternalCode):
         }
 
     def ask_version(self) -> str:
-        text = subprocess.check_output([*super().arguments(), "--version"], text=True, timeout=60)
+        text = self.answer("--version")
         match = re.search(r"CP2K version (\S+)", text)
         if match is None:
             raise ValueError(f"it does not answer --version as CP2K does: {text!r}")

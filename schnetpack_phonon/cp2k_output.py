@@ -11,8 +11,14 @@ from ase import Atoms
 from ase.calculators.calculator import CalculationFailed
 from ase.units import Bohr, GPa, Hartree
 
-from schnetpack_phonon import properties
-from schnetpack_phonon.external_code import NotConverged, check_places, check_symbols
+from schnetpack_phonon.calculators import mesh_edges
+from schnetpack_phonon.external_code import (
+    NotConverged,
+    check_places,
+    check_symbols,
+    cut_off,
+    no_output,
+)
 
 
 def read_output(folder: Path, atoms: Atoms) -> dict[str, Any]:
@@ -40,32 +46,29 @@ def read_output(folder: Path, atoms: Atoms) -> dict[str, Any]:
     if "SCF run NOT converged" in text:
         raise NotConverged("CP2K's density did not converge")
     if "PROGRAM ENDED AT" not in text:
-        raise CalculationFailed(_abort_message(text))
+        raise _abort(text)
     if structure is None:
         raise CalculationFailed("CP2K's output does not repeat its input: set ECHO_INPUT there")
     energy = re.search(r"ENERGY\| Total FORCE_EVAL.*?(-?\d+\.\d+)\s*$", text, re.MULTILINE)
     if energy is None:
         raise CalculationFailed("CP2K's output has no energy")
     mesh = _levels(text)
-    gamma = mesh
+    at_gamma = mesh[0][0]
     if (folder / "bands").exists():
         _, _, bands = (folder / "bands").read_text().rpartition("# Set")
-        gamma = [np.loadtxt(bands.splitlines()[1:], usecols=(1, 2), ndmin=2).T]
+        at_gamma = np.loadtxt(bands.splitlines()[1:], usecols=1, ndmin=1)
     elif "FOR K POINT" in text:
         raise CalculationFailed("CP2K wrote no levels at Gamma beside those of the mesh")
-    n_full = _n_valence_bands(text)
-    # The highest valence and the lowest conduction level of each k-point.
-    edges = np.array([energies[n_full - 1 : n_full + 1] for energies, _ in [*mesh, *gamma]])
-    occupations = np.array([occupations for _, occupations in mesh])
-    vbm, cbm = edges[:, 0].max(), edges[:, 1].min()
     return {
         "energy": float(energy[1]) * Hartree,
         "forces": _forces(text, atoms) * Hartree / Bohr,
         "stress": -_stress(text) * GPa,
-        "vbm": float(vbm),
-        "cbm": float(cbm),
-        properties.band_gap_gamma: float(edges[-1, 1] - edges[-1, 0]),
-        properties.partial_occupation: float(np.minimum(occupations, 2 - occupations).max()),
+        **mesh_edges(
+            _n_electrons(text),
+            energies=np.array([energies for energies, _ in mesh]),
+            occupations=np.array([occupations for _, occupations in mesh]),
+            at_gamma=at_gamma,
+        ),
     }
 
 
@@ -81,7 +84,7 @@ def _text(folder: Path) -> str:
     """What the last run in a folder wrote: CP2K appends to the outputs that it finds."""
     path = folder / "label.out"
     if not path.exists():
-        raise CalculationFailed("CP2K wrote no output")
+        raise no_output("CP2K", folder)
     _, _, text = path.read_text(errors="replace").rpartition("PROGRAM STARTED AT")
     return text
 
@@ -100,6 +103,8 @@ def _structure(text: str) -> tuple[list[str], np.ndarray, np.ndarray] | None:
 
 def _levels(text: str) -> list[np.ndarray]:
     """Energies in eV and occupations of each k-point, each shape=(2, n_bands)."""
+    if re.search(r"^ MO\| (ALPHA|BETA)", text, re.MULTILINE):
+        raise CalculationFailed("CP2K's output is spin-polarised; expected no UKS")
     blocks = text.split("EIGENVALUES AND OCCUPATION NUMBERS")[1:]
     row = re.compile(r"^ MO\|\s+\d+\s+\S+\s+(-?\d+\.\d+)\s+(\d+\.\d+)\s*$", re.MULTILINE)
     levels = [np.array(row.findall(block), dtype=float).T for block in blocks]
@@ -108,14 +113,11 @@ def _levels(text: str) -> list[np.ndarray]:
     return levels
 
 
-def _n_valence_bands(text: str) -> int:
-    """Half the number of electrons."""
+def _n_electrons(text: str) -> int:
     found = re.search(r"Number of electrons:\s+(\d+)", text)
     if found is None:
         raise CalculationFailed("CP2K's output does not tell the number of electrons")
-    if int(found[1]) % 2:
-        raise CalculationFailed(f"{found[1]} electrons: a closed shell needs an even number")
-    return int(found[1]) // 2
+    return int(found[1])
 
 
 def _forces(text: str, atoms: Atoms) -> np.ndarray:
@@ -123,12 +125,7 @@ def _forces(text: str, atoms: Atoms) -> np.ndarray:
     _, _, block = text.rpartition("ATOMIC FORCES in [a.u.]")
     row = re.compile(r"^\s+\d+\s+\d+\s+([A-Z][a-z]?)\s+(\S+)\s+(\S+)\s+(\S+)\s*$", re.MULTILINE)
     found = row.findall(block.partition("SUM OF ATOMIC FORCES")[0])
-    symbols = [symbol for symbol, *_ in found]
-    if symbols != atoms.get_chemical_symbols():
-        raise CalculationFailed(
-            f"CP2K's output has forces on {len(symbols)} atoms ({''.join(symbols[:5])}...); "
-            f"expected {atoms.get_chemical_formula(mode='reduce')} in that order"
-        )
+    check_symbols(atoms, [symbol for symbol, *_ in found], "CP2K")
     return np.array([values for _, *values in found], dtype=float)
 
 
@@ -141,10 +138,12 @@ def _stress(text: str) -> np.ndarray:
     return np.array([line.split() for line in found], dtype=float)
 
 
-def _abort_message(text: str) -> str:
+def _abort(text: str) -> CalculationFailed:
     """What CP2K wrote into its box before it stopped."""
     _, found, box = text.rpartition("[ABORT]")
     if not found:
-        return "CP2K's output is cut off: the calculation was killed or the disk is full"
+        return cut_off("CP2K")
     lines = [line.strip(" *|/\\_") for line in box.splitlines()[1:7]]
-    return "CP2K stopped: " + " ".join(line for line in lines if line and line != "O")
+    return CalculationFailed(
+        "CP2K stopped: " + " ".join(line for line in lines if line and line != "O")
+    )

@@ -20,7 +20,7 @@ from ase import Atoms
 from ase.io import write
 
 from schnetpack_phonon.calculators import UnavailableError
-from schnetpack_phonon.external_code import ExternalCode
+from schnetpack_phonon.external_code import LOG, ExternalCode
 from schnetpack_phonon.files import locked, replacing
 from schnetpack_phonon.generation import Generation
 from schnetpack_phonon.label_store import LabelStore, Record
@@ -45,7 +45,7 @@ _SCRIPT = """\
 #   cd "$(sed -n "${{SLURM_ARRAY_TASK_ID}}p" {todo})" && {command}
 cd "$(dirname "$0")" || exit
 for folder in $(cat {todo}); do
-    (cd "$folder" && {command})
+    (cd "$folder" && {command} > {log} 2>&1)
 done
 """
 
@@ -94,8 +94,8 @@ def export(generation: Generation, root: Path, code: Mapping[str, Any]) -> str:
         if calculator is not None:
             command = shlex.join(calculator.arguments())
             if not (root / SCRIPT).exists():  # the user's own by now
-                (root / SCRIPT).write_text(_SCRIPT.format(todo=TODO, command=command))
-            lines.append(f"in each of them: {command}")
+                (root / SCRIPT).write_text(_SCRIPT.format(todo=TODO, command=command, log=LOG))
+            lines.append(f"in each of them: {command} > {LOG} 2>&1")
     if n_todo < len(jobs):
         lines.append(f"{len(jobs) - n_todo} have been run: spkphonon collect {root}")
     return "\n".join(lines)
@@ -279,5 +279,5 @@ def _write_todo(root: Path, outcomes: Iterable[Outcome]) -> int:
 def _locked(root: Path) -> Iterator[None]:
     """One command at a time in a folder."""
     root.mkdir(parents=True, exist_ok=True)
-    with locked(root / NAME):
+    with locked(root / ".manifest"):
         yield

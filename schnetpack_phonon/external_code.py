@@ -1,4 +1,7 @@
-"""Programs that read an input in a folder and leave an output there: how they are run."""
+"""Programs that read an input in a folder and leave an output there: how they are run.
+
+What a program prints goes to ``label.log`` in that folder.
+"""
 
 from __future__ import annotations
 
@@ -17,6 +20,7 @@ import numpy as np
 from ase import Atoms
 from ase.calculators.calculator import CalculationFailed, Calculator
 
+from schnetpack_phonon import properties
 from schnetpack_phonon.calculators import (
     EDGE_LABELS,
     FORCE_LABELS,
@@ -28,7 +32,7 @@ from schnetpack_phonon.calculators import (
 
 log = logging.getLogger(__name__)
 
-
+LOG = "label.log"
 # Above the last digit of any output, below what tells displaced structures apart.
 _SAME_PLACE = 1e-3  # Ang
 
@@ -56,15 +60,19 @@ class ExternalCode(ABC):
     """Of the program."""
     install: ClassVar[str]
     """How one gets it, for error messages."""
-    properties: tuple[str, ...] = (*FORCE_LABELS, *EDGE_LABELS)
+    properties: tuple[str, ...] = (
+        *FORCE_LABELS,
+        *EDGE_LABELS,
+        properties.band_gap_gamma,
+        properties.partial_occupation,
+    )
 
     def __init__(
         self, command: str, mixing: Sequence[float], time_limit: float, version: str | None
     ):
         if not mixing or not all(0 < x <= 1 for x in mixing):
             raise ValueError(f"mixing is {list(mixing)}; expected parameters between 0 and 1")
-        if not time_limit > 0:
-            raise ValueError(f"time_limit is {time_limit} s; expected > 0")
+        check_positive(time_limit=time_limit)
         self.command = command
         self.mixing = tuple(float(x) for x in mixing)
         self.time_limit = float(time_limit)
@@ -111,6 +119,21 @@ class ExternalCode(ABC):
         """Command line of a calculation."""
         return shlex.split(self.command)
 
+    def answer(self, *arguments: str) -> str:
+        """What the program prints when it is run without a calculation, to be asked its version."""
+        with tempfile.TemporaryDirectory() as folder:
+            return subprocess.run(
+                [*shlex.split(self.command), *arguments],
+                cwd=folder,
+                timeout=60,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                errors="replace",
+                check=False,  # some fail for want of an input, after they told their version
+            ).stdout
+
     @property
     def code_version(self) -> str:
         return f"{self.name} {self.version or self._installed_version}"
@@ -137,44 +160,89 @@ class ExternalCode(ABC):
         return labels_from_results(atoms, self._results(atoms))
 
     def _results(self, atoms: Atoms) -> dict[str, Any]:
-        if self.version is not None and self.version != self._installed_version:
-            raise UnavailableError(
-                f"labels of {self.name} {self.version} are asked for and {self.command!r} is "
-                f"{self._installed_version}: set data.calculator.version=null to use it, which "
-                "computes all labels anew"
-            )
+        if self.version:  # before hours are spent
+            self._check_version(self._installed_version)
         for mixing in self.mixing:
-            with tempfile.TemporaryDirectory(prefix=f"{self.name.lower()}-") as name:
+            prefix = f"{type(self).__name__.lower()}-"
+            with tempfile.TemporaryDirectory(prefix=prefix) as name:
                 folder = Path(name)
                 self.write_input(folder, atoms, mixing)
                 self._execute(folder)
                 try:
-                    return self.read_output(folder, atoms)
+                    results = self.read_output(folder, atoms)
+                    self._check_version(self.read_version(folder))
+                    return results
                 except NotConverged as error:
                     if mixing == self.mixing[-1]:
                         raise
                     log.info("%s with mixing %g; trying the next", error, mixing)
         raise AssertionError("unreachable: mixing is never empty")
 
-    def _execute(self, folder: Path) -> None:
-        try:
-            subprocess.run(
-                self.arguments(),
-                cwd=folder,
-                env={**os.environ, "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")},
-                timeout=self.time_limit,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                check=False,  # the output file tells more than an exit status
+    def _check_version(self, version: str) -> None:
+        """Raises UnavailableError for another version than the labels are stored under."""
+        if version != (self.version or self._installed_version):
+            raise UnavailableError(
+                f"labels of {self.code_version} are asked for and {self.command!r} is {version}: "
+                f"set data.calculator.version={version} to use it, which computes all labels anew"
             )
-        except subprocess.TimeoutExpired as error:
-            raise CalculationFailed(
-                f"{self.name} took longer than {self.time_limit:g} s: raise "
-                "data.calculator.time_limit"
-            ) from error
-        except OSError as error:
-            raise UnavailableError(f"cannot run {self.command!r}: {error}") from error
+
+    def _execute(self, folder: Path) -> None:
+        with (folder / LOG).open("wb") as file:
+            try:
+                subprocess.run(
+                    self.arguments(),
+                    cwd=folder,
+                    env={**os.environ, "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")},
+                    timeout=self.time_limit,
+                    stdin=subprocess.DEVNULL,
+                    stdout=file,
+                    stderr=subprocess.STDOUT,
+                    check=False,  # the output file tells more than an exit status
+                )
+            except subprocess.TimeoutExpired as error:
+                raise CalculationFailed(
+                    f"{self.name} took longer than {self.time_limit:g} s: raise "
+                    "data.calculator.time_limit"
+                ) from error
+            except OSError as error:
+                raise UnavailableError(f"cannot run {self.command!r}: {error}") from error
+
+
+def check_positive(**values: float) -> None:
+    """Raises ValueError for an option that is not above zero."""
+    for name, value in values.items():
+        if not value > 0:
+            raise ValueError(f"{name} is {value:g}; expected > 0")
+
+
+def kpoint_mesh(kpoints: Sequence[int]) -> tuple[int, ...]:
+    """Divisions of a mesh along the three reciprocal axes.
+
+    Raises:
+        ValueError: if they are not three positive integers.
+    """
+    if len(kpoints) != 3 or min(kpoints) < 1:
+        raise ValueError(f"kpoints is {list(kpoints)}; expected three integers >= 1")
+    return tuple(int(n) for n in kpoints)
+
+
+def printed(folder: Path) -> str:
+    """What the program printed; empty if that is not known."""
+    path = folder / LOG
+    return path.read_text(errors="replace") if path.exists() else ""
+
+
+def no_output(name: str, folder: Path) -> CalculationFailed:
+    """The error of a program that wrote nothing to be read, with the last that it printed."""
+    lines = printed(folder).strip().splitlines()
+    return CalculationFailed(f"{name} wrote no output" + (f": {lines[-1]}" if lines else ""))
+
+
+def cut_off(name: str) -> CalculationFailed:
+    """The error of an output that has no end."""
+    return CalculationFailed(
+        f"{name}'s output is cut off: the calculation was killed or the disk is full"
+    )
 
 
 def check_symbols(atoms: Atoms, symbols: Sequence[str], name: str) -> None:

@@ -24,7 +24,7 @@ from schnetpack_phonon.labelling import process_pool
 from schnetpack_phonon.phonons import Instabilities, harmonic_model
 from schnetpack_phonon.snapshots import Snapshot
 from schnetpack_phonon.structures import Crystal, supercell_matrix
-from tests.cp2k_fixtures import fake, output  # noqa: F401
+from tests.code_fixtures import code, fake, output  # noqa: F401
 from tests.ensemble_fixtures import ag3sbr, nacl  # noqa: F401
 from tests.force_constants_fixtures import alloy, cubic, cubic_springs  # noqa: F401
 

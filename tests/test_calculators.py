@@ -2,7 +2,6 @@
 
 import json
 import pickle
-import shutil
 from functools import partial
 
 import numpy as np
@@ -18,10 +17,13 @@ from schnetpack_phonon.calculators import (
     as_ase_calculator,
     band_edges,
     labels_from_results,
+    mesh_edges,
 )
 from schnetpack_phonon.cp2k import CP2K
+from schnetpack_phonon.external_code import ExternalCode
 from schnetpack_phonon.structures import antiperovskite
 from schnetpack_phonon.tight_binding import TightBinding
+from tests.code_fixtures import CODES
 
 
 def rattled(atoms: Atoms) -> Atoms:
@@ -37,6 +39,16 @@ ALUMINIUM = rattled(bulk("Al", cubic=True).repeat((2, 1, 1)))
 ANTIPEROVSKITE = rattled(antiperovskite("Ag3SBr", 4.87).repeat(2))
 MAGNESIA = rattled(bulk("MgO", "rocksalt", a=4.2, cubic=True))
 PHOSPHIDE = rattled(bulk("AlP", "zincblende", a=5.46))
+ARSENIDE = rattled(bulk("AlAs", "zincblende", a=5.6))
+METAL = rattled(bulk("Al").repeat((1, 1, 2)))
+HOT = {"electronic_temperature": 3000}  # enough for the entropy of the electrons to matter
+
+
+def installed(name: str, **options) -> ExternalCode:
+    """A code as it can be run here, well converged."""
+    code = CODES[name]
+    return code.make(**(code.installed | code.accurate | options))
+
 
 CASES = {
     "EMT": (AseCalculator(EMT), ALUMINIUM),
@@ -44,17 +56,22 @@ CASES = {
     "GFN2-xTB": (TightBinding("GFN2-xTB"), MAGNESIA),
     "CP2K": (CP2K(), PHOSPHIDE),
     "CP2K at Gamma": (CP2K(kpoints=[1, 1, 1]), PHOSPHIDE),
-    # Hot enough for the entropy of the electrons to matter.
-    "CP2K of a metal": (CP2K(electronic_temperature=3000), rattled(bulk("Al").repeat((1, 1, 2)))),
+    "CP2K of a metal": (CP2K(**HOT), METAL),
+    "Quantum ESPRESSO": (installed("Quantum ESPRESSO"), ARSENIDE),
+    "Quantum ESPRESSO of a metal": (installed("Quantum ESPRESSO", **HOT), METAL),
+    "GPAW": (installed("GPAW"), PHOSPHIDE),
+    "GPAW of a metal": (installed("GPAW", **HOT), METAL),
 }
-needs_cp2k = pytest.mark.skipif(shutil.which(CP2K().command) is None, reason="CP2K not installed")
+
+
+def marks(case: str) -> list[pytest.MarkDecorator]:
+    needed = [code.needed for name, code in CODES.items() if case.startswith(name)]
+    return [pytest.mark.slow, *needed] if needed else []
 
 
 @pytest.fixture(
     scope="module",
-    params=[
-        pytest.param(n, marks=[pytest.mark.slow, needs_cp2k] if "CP2K" in n else []) for n in CASES
-    ],
+    params=[pytest.param(case, marks=marks(case)) for case in CASES],
 )
 def labelled(request):
     calculator, atoms = CASES[request.param]
@@ -161,6 +178,43 @@ def test_no_band_edge(occupations):
         band_edges(np.array([-1.0, 1.0]), np.array(occupations))
 
 
+LEVELS = np.array([[-5.0, -1.0, 2.0, 3.0], [-4.0, 0.5, 1.5, 9.0]])
+AT_GAMMA = np.array([-6.0, 0.0, 1.25])
+FULL = np.array([[2.0, 2.0, 0.0, 0.0]] * 2)
+
+
+def test_edges_of_a_mesh():
+    """Over the mesh and Gamma, which may have another number of bands."""
+    edges = {"vbm": 0.5, "cbm": 1.25, "band_gap_gamma": 1.25, "partial_occupation": 0.0}
+    assert mesh_edges(4, LEVELS, FULL, AT_GAMMA) == edges
+    assert mesh_edges(3.9999999, LEVELS, FULL, AT_GAMMA) == edges  # as some codes write it
+    higher = mesh_edges(4, LEVELS, FULL, AT_GAMMA + 0.75)
+    assert (higher["vbm"], higher["cbm"], higher["band_gap_gamma"]) == (0.75, 1.5, 1.25)
+
+
+@pytest.mark.parametrize(("band", "occupation"), [(1, 1.75), (1, 0.25), (2, 0.25)])
+def test_partial_occupation_of_a_mesh(band, occupation):
+    """Bands are counted by electrons, so that the edges do not move with it."""
+    occupations = FULL.copy()
+    occupations[1, band] = occupation
+    edges = mesh_edges(4, LEVELS, occupations, AT_GAMMA)
+    assert edges == mesh_edges(4, LEVELS, FULL, AT_GAMMA) | {"partial_occupation": 0.25}
+
+
+@pytest.mark.parametrize(
+    ("n_electrons", "message"),
+    [
+        (3, "3 electrons: a closed shell needs an even number"),
+        (4.5, r"4\.5 electrons: a closed shell"),
+        (6, "no band edge: 3 bands and 6 electrons"),
+        (0, "no band edge: 3 bands and 0 electrons"),
+    ],
+)
+def test_no_edges_of_a_mesh(n_electrons, message):
+    with pytest.raises(CalculationFailed, match=message):
+        mesh_edges(n_electrons, LEVELS, FULL, AT_GAMMA)
+
+
 RESULTS = {"energy": -1.0, "forces": np.zeros((2, 3)), "stress": np.zeros(6)}
 
 
@@ -222,8 +276,7 @@ VARIANTS = [
     TightBinding(electronic_temperature=50),
     TightBinding(accuracy=0.1),
     TightBinding(max_iterations=50),
-    CP2K(),
-    CP2K(kpoints=[1, 1, 1]),
+    *(code.make() for code in CODES.values()),
     AseCalculator(EMT),
     AseCalculator(partial(EMT, asap_cutoff=True)),
 ]

@@ -10,9 +10,10 @@ from ase.calculators.calculator import CalculationFailed
 from ase.units import Bohr, GPa, Hartree
 
 from schnetpack_phonon.calculators import band_edges
-from schnetpack_phonon.cp2k_output import read_output, read_version
+from schnetpack_phonon.cp2k_output import read_output
 from schnetpack_phonon.external_code import OtherStructure
-from tests.cp2k_fixtures import MESHES, STORED, aluminium_phosphide
+from tests.code_fixtures import MESHES
+from tests.cp2k_fixtures import STORED, aluminium_phosphide
 
 
 def test_output_at_gamma():
@@ -79,12 +80,6 @@ def test_partial_occupation(output, level, occupation):
     assert (results["vbm"], results["cbm"]) == (4.92421069, 6.75443561)
 
 
-def test_version_that_wrote_an_output(output):
-    assert read_version(STORED / "mesh") == "2023.1"
-    with pytest.raises(CalculationFailed, match="does not tell its version"):
-        read_version(output("mesh", r"CP2K\| version string.*?\n", ""))
-
-
 # ---- what can be wrong with it
 
 _BOX = """
@@ -123,10 +118,11 @@ _BOX = """
         (r"ENERGY\|.*?\n", "", "has no energy"),
         (r" MO\|.*?\n", "", "has no orbital energies"),
         (r"(K POINT 2\n)( MO\|[^\n]*\n)*", r"\1", "has no orbital energies"),
+        (r"MO\| EIG", "MO| ALPHA EIG", "is spin-polarised; expected no UKS"),
         (r"Number of electrons:.*?\n", "", "does not tell the number of electrons"),
         (r"(Number of electrons: *)8", r"\g<1>7", "7 electrons: a closed shell needs an even"),
-        (r"ATOMIC FORCES.*SUM OF", "SUM OF", "forces on 0 atoms .*; expected AlP in that order"),
-        (r"      2      2      P .*?\n", "", r"forces on 1 atoms \(Al\.\.\.\); expected AlP in"),
+        (r"ATOMIC FORCES.*SUM OF", "SUM OF", "has 0 atoms .*; expected AlP in that order"),
+        (r"      2      2      P .*?\n", "", r"has 1 atoms \(Al\.\.\.\); expected AlP in"),
         (r"STRESS\|.*?\n", "", "has no stress tensor"),
         (r"STRESS\|      z.*?\n", "", "has no stress tensor"),
     ],
@@ -172,11 +168,6 @@ def test_last_of_several_runs_in_a_folder_counts(output):
         file.write(" **** PROGRAM STARTED AT\n")
     with pytest.raises(CalculationFailed, match="cut off"):
         read_output(folder, atoms)
-
-
-def test_no_output(tmp_path):
-    with pytest.raises(CalculationFailed, match="CP2K wrote no output"):
-        read_output(tmp_path, aluminium_phosphide())
 
 
 def test_mesh_without_levels_at_gamma(tmp_path):

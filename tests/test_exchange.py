@@ -195,7 +195,7 @@ def test_export_that_was_killed_is_completed(tmp_path, generation, monkeypatch, 
     assert collect(root).complete
     assert {file.name for file in root.iterdir()} == {
         *calculations(root),
-        "manifest.json.lock",
+        ".manifest.lock",
         "manifest.json",
         "run_all.sh",
         "todo.txt",

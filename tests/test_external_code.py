@@ -1,44 +1,188 @@
-"""How programs are run: version, attempts, time, threads, and what they leave behind.
+"""What holds for all programs that are run, and how: version, attempts, time, threads, leftovers.
 
-CP2K stands for all of them.
+Where the program does not matter CP2K stands for all of them.
 """
 
+import inspect
+import json
+import os
+import pickle
 import tempfile
+from pathlib import Path
 
+import numpy as np
 import pytest
 from ase.calculators.calculator import CalculationFailed
-from ase.units import Hartree
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
 
+from schnetpack_phonon import properties
+from schnetpack_phonon._hydra import config_folder
 from schnetpack_phonon.calculators import UnavailableError
 from schnetpack_phonon.cp2k import CP2K
-from schnetpack_phonon.external_code import NotConverged
+from schnetpack_phonon.external_code import NotConverged, OtherStructure, check_places
+from tests.code_fixtures import CODES, MESHES
 from tests.cp2k_fixtures import STORED, aluminium_phosphide
 
-
-@pytest.fixture
-def diverged(output):
-    """As CP2K 2023.1 says it, which then goes on with forces that are worth nothing."""
-    return output(
-        "mesh",
-        r"  \*\*\* SCF run converged in *\d+ steps \*\*\*",
-        "  Leaving inner SCF loop after reaching   100 steps.\n\n"
-        " *** WARNING in qs_scf.F:601 :: SCF run NOT converged ***",
-    )
+# ---- options
 
 
-def test_next_mixing_where_the_density_does_not_converge(diverged, fake, monkeypatch):
+def written(calculator, atoms, tmp_path) -> list[str]:
+    """Lines of all text files that are written, blanks made one."""
+    with tempfile.TemporaryDirectory(dir=tmp_path) as folder:
+        calculator.write_input(Path(folder), atoms, 0.4)
+        texts = [path.read_text() for path in sorted(Path(folder).iterdir())]
+    return [" ".join(line.split()) for text in texts for line in text.splitlines()]
+
+
+@pytest.mark.parametrize(
+    ("name", "option", "value", "line"),
+    [(name, *option) for name, code in CODES.items() for option in code.options],
+)
+def test_every_option_reaches_the_input_and_the_settings(name, option, value, line, tmp_path):
+    code = CODES[name]
+    default, changed = code.make(), code.make(**{option: value})
+    assert line in written(changed, code.atoms, tmp_path)
+    assert line not in written(default, code.atoms, tmp_path)
+    different = {k for k in default.settings if default.settings[k] != changed.settings[k]}
+    assert different == {option}
+    assert changed.settings[option] == value
+
+
+def test_settings_tell_calculators_apart(code):
+    """How a result is reached changes no label, and needs no new ones."""
+    variants = [code.make(), *(code.make(**{option: value}) for option, value, _ in code.options)]
+    assert len({json.dumps(c.settings) for c in variants}) == len(variants)
+    same = code.make(mixing=[0.1], command="another", time_limit=60)
+    assert same.settings == code.make().settings
+    numbers = [c.make().settings["code"] for c in CODES.values()]
+    assert len(set(numbers)) == len(CODES)
+
+
+def test_config_names_every_option_with_its_default(code):
+    calculator = type(code.make())
+    config = OmegaConf.load(Path(config_folder()) / "data" / "calculator" / f"{code.config}.yaml")
+    values = OmegaConf.to_container(config)
+    assert values.pop("_target_") == f"{calculator.__module__}.{calculator.__name__}"
+    options = inspect.signature(calculator).parameters.values()
+    expected = {o.name: "???" if o.default is o.empty else o.default for o in options}
+    if "work_dir" in expected:
+        expected["work_dir"] = "${run.work_dir}"
+    assert values == {k: list(v) if isinstance(v, tuple) else v for k, v in expected.items()}
+
+
+def test_options_through_hydra(code):
+    """Settings are plain values, also where options are lists and mappings."""
+    calculator = type(code.make())
+    target = {"_target_": f"{calculator.__module__}.{calculator.__name__}", **code.make.keywords}
+    for option, value, _ in code.options:
+        made = instantiate(OmegaConf.create({**target, option: value}))
+        assert json.dumps(made.settings) == json.dumps(code.make(**{option: value}).settings)
+
+
+SHARED = [
+    ({"kpoints": [2, 2]}, r"kpoints is \[2, 2\]; expected three integers >= 1"),
+    ({"kpoints": [2, 0, 2]}, "expected three integers >= 1"),
+    ({"mixing": []}, r"mixing is \[\]; expected parameters between 0 and 1"),
+    ({"mixing": [1.5]}, r"expected parameters between 0 and 1"),
+    ({"time_limit": 0}, r"time_limit is 0; expected > 0"),
+]
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "message"),
+    [(name, *refused) for name, code in CODES.items() for refused in SHARED + code.refused],
+)
+def test_options_that_cannot_be(name, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        CODES[name].make(**arguments)
+
+
+def test_travels_to_workers(code, fake, tmp_path):
+    calculator = code.make(kpoints=[1, 2, 3], mixing=[0.3], command=fake(code=code))
+    assert calculator.code_version.endswith(code.version)
+    there = pickle.loads(pickle.dumps(calculator))
+    assert vars(there) == vars(calculator)
+    assert there.settings == calculator.settings
+    assert written(there, code.atoms, tmp_path) == written(calculator, code.atoms, tmp_path)
+
+
+# ---- outputs
+
+
+@pytest.mark.parametrize("kind", MESHES)
+def test_labels_of_stored_outputs(code, kind, fake):
+    calculator = code.make(kpoints=MESHES[kind], command=fake(code.stored(kind), code=code))
+    calculator.check(code.atoms)
+    labels = calculator.label(code.atoms)
+    assert set(labels) == set(calculator.properties)
+    for key, value in labels.items():
+        assert value.shape == properties.array_shape(key, len(code.atoms))
+    assert 0 < labels["band_gap"] <= labels["band_gap_gamma"]
+    assert (labels["band_gap"] == labels["band_gap_gamma"]) == (kind == "gamma")
+    atoms = code.atoms.copy()
+    atoms.calc = code.make(command=fake(code.stored(kind), code=code)).ase_calculator()
+    assert atoms.get_potential_energy() == labels["energy"]
+    np.testing.assert_allclose(atoms.get_stress(voigt=False), labels["stress"][0])
+
+
+def test_version_that_wrote_an_output(code):
+    assert code.make().read_version(code.stored("mesh")) == code.version
+
+
+@pytest.mark.parametrize("change", ["another order", "another element"])
+def test_outputs_of_other_atoms(code, change):
+    others = code.atoms[::-1] if change == "another order" else code.atoms.copy()
+    if change == "another element":
+        others.numbers[0] = 31
+    with pytest.raises(OtherStructure, match=r"output has \d atoms \(Al.*\); expected .* in that"):
+        code.make().read_output(code.stored("mesh"), others)
+
+
+def test_outputs_of_other_places():
+    """Not by lattice vectors, which codes are free to add."""
+    atoms = aluminium_phosphide()
+    cell, positions = atoms.cell.array, atoms.positions
+    check_places(atoms, cell, positions + cell.sum(axis=0), "A code")
+    with pytest.raises(OtherStructure, match=r"A code's output has another cell, by 0\.06 Ang: is"):
+        check_places(atoms, cell + np.eye(3) * 0.06, positions, "A code")
+    with pytest.raises(OtherStructure, match=r"A code's .* atom 1 \(P\) elsewhere, by 0\.05 Ang"):
+        check_places(atoms, cell, positions + np.outer([0, 1], [0.03, 0.04, 0]), "A code")
+    with pytest.raises(OtherStructure, match="elsewhere, by nan"):
+        check_places(atoms, cell, positions * np.nan, "A code")
+
+
+def test_no_output(code, tmp_path):
+    """The last that was printed may tell why."""
+    calculator = code.make()
+    with pytest.raises(CalculationFailed, match=f"{calculator.name} wrote no output$"):
+        calculator.read_output(tmp_path, code.atoms)
+    (tmp_path / "label.log").write_text("program: cannot load libfftw3.so\n\n")
+    with pytest.raises(CalculationFailed, match="wrote no output: program: cannot load"):
+        calculator.read_output(tmp_path, code.atoms)
+
+
+# ---- runs
+
+
+def test_next_mixing_where_the_density_does_not_converge(code, output, fake, monkeypatch):
     """And no more of them than are needed."""
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    command = fake(diverged, STORED / "mesh", STORED / "mesh")
-    labels = CP2K(command=command, mixing=[0.4, 0.15, 0.1]).label(aluminium_phosphide())
-    assert labels["energy"] == pytest.approx(-8.658380767126076 * Hartree)
-    assert fake.runs() == ["1 threads ALPHA 0.4", "1 threads ALPHA 0.15"]
+    diverged = output(*code.unconverged, code.config)
+    command = fake(diverged, code.stored("mesh"), code.stored("mesh"), code=code)
+    calculator = code.make(command=command, mixing=[0.4, 0.15, 0.1])
+    labels = calculator.label(code.atoms)
+    assert labels["energy"] == calculator.read_output(code.stored("mesh"), code.atoms)["energy"]
+    assert [run.split()[0] for run in fake.runs()] == ["1", "1"]
+    assert ["0.4" in fake.runs()[0], "0.15" in fake.runs()[1]] == [True, True]
 
 
-def test_no_mixing_converges(diverged, fake):
-    with pytest.raises(NotConverged, match="density did not converge"):
-        CP2K(command=fake(diverged, diverged), mixing=[0.3, 0.2]).label(aluminium_phosphide())
-    assert [run.split()[-1] for run in fake.runs()] == ["0.3", "0.2"]
+def test_no_mixing_converges(code, output, fake):
+    diverged = output(*code.unconverged, code.config)
+    command = fake(diverged, diverged, code=code)
+    with pytest.raises(NotConverged, match=f"{code.make().name}'s density did not converge"):
+        code.make(command=command, mixing=[0.3, 0.2]).label(code.atoms)
+    assert len(fake.runs()) == 2
 
 
 def test_other_failures_are_not_tried_again(output, fake):
@@ -53,16 +197,18 @@ def test_number_of_threads_is_the_worker_s(fake, monkeypatch):
     assert fake.runs() == ["3 threads ALPHA 0.4"]
 
 
-def test_nothing_stays_on_the_disk(fake, output, tmp_path, monkeypatch):
+def test_nothing_stays_on_the_disk(code, fake, output, tmp_path, monkeypatch):
     """Neither where it runs nor among the temporary files, also after a failure."""
-    command = fake(STORED / "mesh", output("mesh", r"ENERGY\|", ""))
+    diverged = output(*code.unconverged, code.config)
+    command = fake(code.stored("mesh"), diverged, code=code)
     for name in ("here", "scratch"):
         (tmp_path / name).mkdir()
     monkeypatch.chdir(tmp_path / "here")
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "scratch"))
-    CP2K(command=command).label(aluminium_phosphide())
-    with pytest.raises(CalculationFailed, match="no energy"):
-        CP2K(command=command).label(aluminium_phosphide())
+    calculator = code.make(command=command, mixing=[0.4])
+    calculator.label(code.atoms)
+    with pytest.raises(CalculationFailed, match="did not converge"):
+        calculator.label(code.atoms)
     assert not [*(tmp_path / "here").iterdir(), *(tmp_path / "scratch").iterdir()]
 
 
@@ -74,39 +220,114 @@ def test_time_limit(tmp_path):
         CP2K(command=str(slow), time_limit=0.2).label(aluminium_phosphide())
 
 
-def test_executable_is_not_there():
-    calculator = CP2K(command="no-such-cp2k")
-    named = "cannot run 'no-such-cp2k' .*install CP2K .* or set data.calculator.command"
+def test_executable_is_not_there(code):
+    with pytest.raises(UnavailableError, match="cannot run 'no-such-program'"):
+        code.make(command="no-such-program").label(code.atoms)
+
+
+TELLING = [name for name, code in CODES.items() if code.tells_version]
+
+
+@pytest.mark.parametrize("name", TELLING)
+def test_executable_is_asked_before_anything_is_calculated(name):
+    calculator = CODES[name].make(command="no-such-program")
+    named = f"cannot run 'no-such-program' .*install {calculator.name} .* or set data.calculator.co"
     with pytest.raises(UnavailableError, match=named):
-        calculator.check(aluminium_phosphide())
-    with pytest.raises(UnavailableError, match="cannot run 'no-such-cp2k'"):
-        calculator.label(aluminium_phosphide())
+        calculator.check(CODES[name].atoms)
 
 
-def test_stored_labels_need_no_executable(fake):
-    calculator = CP2K(command="no-such-cp2k", version="2023.1")
-    calculator.check(aluminium_phosphide())
-    assert calculator.code_version == CP2K(command=fake()).code_version
+@pytest.mark.parametrize("command", ["echo", "false"])
+@pytest.mark.parametrize("name", TELLING)
+def test_executable_is_another_program(name, command):
+    with pytest.raises(UnavailableError, match=rf"cannot run '{command}' \(it does not answer"):
+        _ = CODES[name].make(command=command).code_version
+
+
+def test_stored_labels_need_no_executable(code):
+    calculator = code.make(command="no-such-program", version=code.version)
+    calculator.check(code.atoms)
+    assert calculator.code_version == f"{calculator.name} {code.version}"
 
 
 def test_labels_of_another_version_are_not_computed(fake):
-    with pytest.raises(UnavailableError, match=r"CP2K 2030\.1 .* is 2023\.1: set .*version=null"):
+    with pytest.raises(UnavailableError, match=r"CP2K 2030\.1 .* is 2023\.1: set .*version=2023"):
         CP2K(command=fake(), version="2030.1").label(aluminium_phosphide())
 
 
-def test_executable_is_not_cp2k():
-    with pytest.raises(UnavailableError, match=r"cannot run 'echo' .*does not answer --version"):
-        _ = CP2K(command="echo").code_version
-    with pytest.raises(UnavailableError, match=r"cannot run 'false' .*data.calculator.command"):
-        _ = CP2K(command="false").code_version
+def test_outputs_of_another_version_are_not_taken(code, fake):
+    """A command may lead to another program on another machine."""
+    command = fake(code.stored("mesh"), code=code)
+    calculator = code.make(command=command, version="0.1")
+    calculator.ask_version = lambda: "0.1"
+    named = f"0.1 are asked for and '{command}' is {code.version}: set"
+    with pytest.raises(UnavailableError, match=named):
+        calculator.label(code.atoms)
 
 
-def test_code_version(fake):
-    assert CP2K(command=fake()).code_version == "CP2K 2023.1"
-
-
-def test_only_crystals(fake):
-    slab = aluminium_phosphide()
+def test_only_crystals(code, fake):
+    slab = code.atoms.copy()
     slab.pbc[2] = False
-    with pytest.raises(ValueError, match="AlP is not periodic in 3 directions"):
-        CP2K(command=fake()).check(slab)
+    with pytest.raises(ValueError, match=r"Al\w+ is not periodic in 3 directions"):
+        code.make(command=fake(code=code)).check(slab)
+
+
+# ---- the installed programs
+
+
+INSTALLED = {
+    name: pytest.param(name, marks=code.needed)
+    for name, code in CODES.items()
+    if code.installed is not None
+}
+
+
+@pytest.mark.parametrize("kind", MESHES)
+@pytest.mark.parametrize("name", INSTALLED.values())
+def test_installed_program_writes_what_is_stored(name, kind, tmp_path, monkeypatch):
+    """A new version that writes otherwise fails here."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    code = CODES[name]
+    calculator = code.make(kpoints=MESHES[kind], **code.installed)
+    labels = calculator.label(code.atoms)
+    for key, expected in calculator.read_output(code.stored(kind), code.atoms).items():
+        np.testing.assert_allclose(labels[key].squeeze(), expected, atol=1e-4, err_msg=key)
+    assert not os.listdir(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "case"),
+    [
+        pytest.param(name, case, marks=code.needed, id=f"{name} {case}")
+        for name, code in CODES.items()
+        for case in range(len(code.stops))
+    ],
+)
+def test_installed_program_stops(name, case):
+    code = CODES[name]
+    atoms, options, message = code.stops[case]
+    with pytest.raises(CalculationFailed, match=message):
+        code.make(**(code.installed | options)).label(atoms)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", INSTALLED.values())
+def test_installed_program_does_not_converge(name):
+    """In the steps that it has."""
+    code = CODES[name]
+    with pytest.raises(NotConverged):
+        code.make(mixing=[0.4], **(code.installed | code.out_of_reach)).label(code.atoms)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", INSTALLED.values())
+def test_mesh_is_a_supercell_at_gamma(name):
+    """Three k-points along an axis, Gamma among them, against three cells in a row."""
+    code = CODES[name]
+    options = code.installed | code.accurate
+    mesh = code.make(kpoints=[1, 1, 3], **options).label(code.atoms)
+    row = code.make(kpoints=[1, 1, 1], **options).label(code.atoms.repeat((1, 1, 3)))
+    for key in ("energy_per_atom", "stress", "vbm", "cbm", "band_gap"):
+        np.testing.assert_allclose(mesh[key], row[key], atol=1e-3, err_msg=key)
+    np.testing.assert_allclose(np.tile(mesh["forces"], (3, 1)), row["forces"], atol=5e-3)
+    assert mesh["band_gap"] < mesh["band_gap_gamma"] - 0.05
+    assert row["band_gap"] == row["band_gap_gamma"]

@@ -1,0 +1,62 @@
+"""Runs in GPAW's own Python: reads ``label.json`` where it stands and leaves ``results.json``."""
+
+import json
+import os
+
+import gpaw
+from ase import Atoms
+from ase.parallel import world
+from gpaw import GPAW, PW, FermiDirac, KohnShamConvergenceError, Mixer
+from gpaw.xc import XC
+
+
+def main():
+    with open("label.json") as file:
+        job = json.load(file)
+    results = {key: job[key] for key in ("numbers", "cell", "positions")}
+    results["version"] = gpaw.__version__
+    try:
+        results.update(calculate(job), converged=True)
+    except KohnShamConvergenceError:
+        results["converged"] = False
+    if world.rank == 0:
+        with open("results.json.part", "w") as file:
+            json.dump(results, file)
+        os.replace("results.json.part", "results.json")
+
+
+def calculate(job):
+    functional = XC(job["functional"])
+    functional.get_setup_name = lambda: job["datasets"]
+    calculator = GPAW(
+        xc=functional,
+        mode=PW(job["cutoff"]),
+        kpts={"size": job["kpoints"], "gamma": True},
+        occupations=FermiDirac(job["width"]),
+        mixer=Mixer(job["mixing"], 5, 50),
+        convergence={"density": job["density"], "bands": "CBM+0.5"},
+        spinpol=False,
+        txt="-",
+        **job["parameters"],
+    )
+    atoms = Atoms(job["numbers"], job["positions"], cell=job["cell"], pbc=True)
+    atoms.calc = calculator
+    energy = atoms.get_potential_energy(force_consistent=True)
+    weights = calculator.get_k_point_weights()
+    points = range(len(weights))
+    occupations = [calculator.get_occupation_numbers(k) / weights[k] for k in points]
+    return {
+        "energy": energy,
+        "forces": atoms.get_forces().tolist(),
+        "stress": atoms.get_stress(voigt=False).tolist(),
+        "n_electrons": float(calculator.get_number_of_electrons()),
+        "n_spins": calculator.get_number_of_spins(),
+        "kpoints": calculator.get_ibz_k_points().tolist(),
+        "weights": weights.tolist(),
+        "energies": [calculator.get_eigenvalues(k).tolist() for k in points],
+        "occupations": [occupation.tolist() for occupation in occupations],
+    }
+
+
+if __name__ == "__main__":
+    main()
