@@ -79,7 +79,7 @@ def test_repeated_commands_change_nothing(root, generation):
     assert export(generation, root, CODE).splitlines()[1:] == [
         "random ensemble: 2 labels are missing",
         f"0 inputs written, 3 folders to be run: {root / 'todo.txt'}",
-        "in each of them: no-such-cp2k -i label.inp -o label.out",
+        "in each of them: no-such-cp2k -i label.inp -o label.out > label.log 2>&1",
     ]
     assert contents(root) == before
     run(root)
@@ -91,14 +91,15 @@ def test_repeated_commands_change_nothing(root, generation):
 
 
 def test_script_runs_what_is_to_be_done(root, generation):
-    """With the arguments of the code, in each folder."""
+    """With the arguments of the code, in each folder, and what it prints kept there."""
     script = root / "run_all.sh"
-    script.write_text(script.read_text().replace("no-such-cp2k", "echo >> ran"))
+    script.write_text(script.read_text().replace("no-such-cp2k", "echo"))
     first, *others = (root / "todo.txt").read_text().split()
     (root / "todo.txt").write_text("\n".join(others))
     subprocess.run(["sh", script], check=True)
-    assert not (root / first / "ran").exists()
-    assert [(root / f / "ran").read_text() for f in others] == ["-i label.inp -o label.out\n"] * 2
+    assert not (root / first / "label.log").exists()
+    logs = [(root / folder / "label.log").read_text() for folder in others]
+    assert logs == ["-i label.inp -o label.out\n"] * 2
     export(generation, root, CODE)
     assert "echo" in script.read_text()  # it is the user's, once it is there
 
