@@ -1,5 +1,7 @@
 """The labels that ship make their databases without CP2K, and CP2K gives them again."""
 
+from pathlib import Path
+
 import ase.db
 import numpy as np
 import pytest
@@ -7,10 +9,14 @@ from hydra import compose, initialize_config_module
 from hydra.utils import instantiate
 from omegaconf import open_dict
 
+import schnetpack_phonon
 from schnetpack_phonon import properties
+from schnetpack_phonon.card import content_digest
 from schnetpack_phonon.cp2k import CP2K
 from schnetpack_phonon.database import read_labels, read_metadata, read_provenance
 from tests.cp2k_fixtures import needs_cp2k
+
+CARD = Path(schnetpack_phonon.__file__).parent / "datasets" / "README.md"
 
 
 @pytest.fixture
@@ -52,6 +58,7 @@ def test_shipped_labels_make_their_database_without_cp2k(shipped, kind):
     assert len(provenance) == metadata["n_rows"] == 16 * counts.iloc[0]
     assert (labels[properties.band_gap] <= labels[properties.band_gap_gamma]).all()
     assert labels.notna().all(axis=None)
+    assert f"`{content_digest(path)}`" in CARD.read_text()
     if kind == "phonon":
         assert (provenance["n_imaginary"] > 50).all()
 
