@@ -7,7 +7,7 @@ travels to workers; the code's own state is made afresh for every structure.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from functools import partial
+from functools import cache, partial
 from importlib.metadata import version
 from typing import Any, Protocol
 
@@ -24,6 +24,8 @@ from schnetpack_phonon import properties
 from schnetpack_phonon.elasticity import voigt_to_tensor
 
 Labels = dict[str, np.ndarray]
+
+package_version = cache(version)  # reads files; asked for with each label
 
 FORCE_LABELS = (
     properties.energy,
@@ -198,7 +200,7 @@ class AseCalculator:
 
     @property
     def code_version(self) -> str:
-        return f"ase {version('ase')}"
+        return f"ase {package_version('ase')}"
 
     def check(self, atoms: Atoms) -> None:
         check_size(atoms, self.min_atoms, f"{self.settings['code']} is set to need")

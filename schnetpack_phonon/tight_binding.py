@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from importlib.metadata import version
 from typing import Any
 
 from ase import Atoms
@@ -17,6 +16,7 @@ from schnetpack_phonon.calculators import (
     band_edges,
     check_size,
     labels_from_results,
+    package_version,
 )
 
 
@@ -72,7 +72,7 @@ class TightBinding:
 
     @property
     def code_version(self) -> str:
-        return f"tblite {version('tblite')}"
+        return f"tblite {package_version('tblite')}"
 
     def check(self, atoms: Atoms) -> None:
         check_size(atoms, self.min_atoms, f"{self.method} is Gamma-only and needs")

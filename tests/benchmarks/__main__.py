@@ -1,7 +1,8 @@
 """All ratios that we quote, measured on this machine: python -m tests.benchmarks."""
 
-from tests.benchmarks import labelling, snapshots
+from tests.benchmarks import label_store, labelling, snapshots
 
 if __name__ == "__main__":
     snapshots.main()
     labelling.main()
+    label_store.main()

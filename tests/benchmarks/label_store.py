@@ -1,10 +1,11 @@
 """Cost of the label store and of the database, up to 100,000 records of 40 atoms.
 
 Bookkeeping is what a label costs beside its calculation: its key, a look into the store and the
-durable write. Beside it what one would do otherwise: a line of JSON appended to a file, as it is
-or forced to the disk, and a row written to an ASE database. A database is built from a store that
-has all labels: drawn, hashed, read and written. Each of these has a process of its own, whose
-memory is the largest that it ever had; the first line of a table is what Python and imports take.
+durable write. Beside it, in turn with it, what one would do otherwise: a line of JSON appended to
+a file, as it is or forced to the disk, and a row written to an ASE database. A database is built
+from a store that has all labels: drawn, hashed, read and written. Each of these has a process of
+its own, whose memory is the largest that it ever had; the line of 0 records is what Python and
+imports take.
 
     OMP_NUM_THREADS=1 python -m tests.benchmarks.label_store
 """
@@ -64,14 +65,15 @@ def records(first: int, n: int) -> Iterator[Record]:
         yield Record(job.key, labels_from_results(snapshot.atoms, results), None, job.input)
 
 
-def milliseconds(run: Callable[[Any], object], items: list) -> float:
-    """Of a call; the median, since other work on the machine makes some calls slow."""
-    found = []
+def milliseconds(items: list, **runs: Callable[[Any], object]) -> dict[str, float]:
+    """Of a call of each; medians of calls in turn, since other work makes some of them slow."""
+    found: dict[str, list[float]] = {name: [] for name in runs}
     for item in items:
-        start = time.perf_counter()
-        run(item)
-        found.append(time.perf_counter() - start)
-    return 1e3 * float(np.median(found))
+        for name, run in runs.items():
+            start = time.perf_counter()
+            run(item)
+            found[name].append(time.perf_counter() - start)
+    return {name: 1e3 * float(np.median(times)) for name, times in found.items()}
 
 
 def append_json(path: Path, durable: bool, record: Record) -> None:
@@ -130,34 +132,30 @@ def main() -> None:
         for size, path in stores.items():
             fill(path, size)
 
-        print("\nbookkeeping of a label, ms, where there are so many already")
-        print("  records      key   lookup      add      sum  without disk  bytes per record")
+        print("\nms for a label, where there are so many already")
+        print(
+            "  records      key   lookup      add  without disk |     JSON  on disk  ASE row"
+            "  add/on disk  add/ASE row  bytes a record"
+        )
         for size, path in stores.items():
             store = LabelStore(path)
-            timed = list(records(SIZES[-1] + size, N_TIMED))
-            times = [
-                milliseconds(lambda r: label_job(CALCULATOR, r.input.atoms, ""), timed),
-                milliseconds(store.__contains__, [r.key for r in timed]),
-                milliseconds(store.add, timed),
-            ]
+            found = milliseconds(
+                list(records(SIZES[-1] + size, N_TIMED)),
+                key=lambda record: label_job(CALCULATOR, record.input.atoms, ""),
+                lookup=lambda record, store=store: record.key in store,
+                add=store.add,
+                line=partial(append_json, folder / "lines", False),
+                durable=partial(append_json, folder / "durable lines", True),
+                row=partial(write_row, folder / "rows.db"),
+            )
             with patch("os.fsync"):
-                own = milliseconds(store.add, list(records(2 * SIZES[-1] + size, N_TIMED)))
-            columns = "".join(f"{t:9.3f}" for t in (*times, sum(times)))
-            per_record = path.stat().st_size / len(store)
-            print(f"{size:9d}{columns}{own:14.3f}{per_record:18.0f}", flush=True)
-
-        timed = list(records(0, N_TIMED))
-        own = milliseconds(LabelStore(folder / "new.jsonl").add, timed)
-        line = milliseconds(partial(append_json, folder / "lines", False), timed)
-        durable = milliseconds(partial(append_json, folder / "durable lines", True), timed)
-        row = milliseconds(partial(write_row, folder / "rows.db"), timed)
-        print(f"\nwriting a label, ms: {own:.3f}")
-        for what, other in (
-            ("line of JSON", line),
-            ("line of JSON, on the disk", durable),
-            ("row of an ASE database", row),
-        ):
-            print(f"  {what:27s}{other:9.3f}  ours / it {own / other:7.2f}")
+                more = list(records(2 * SIZES[-1] + size, N_TIMED))
+                own = milliseconds(more, add=store.add)["add"]
+            ours = "".join(f"{found[name]:9.3f}" for name in ("key", "lookup", "add"))
+            others = "".join(f"{found[name]:9.3f}" for name in ("line", "durable", "row"))
+            ratios = "".join(f"{found['add'] / found[name]:13.2f}" for name in ("durable", "row"))
+            length = path.stat().st_size / len(store)
+            print(f"{size:9d}{ours}{own:14.3f} |{others}{ratios}{length:16.0f}", flush=True)
 
         print("\nwhole stores and databases, s and MB")
         print("  records    open      MB    read      MB   build      MB  build / rows one by one")
@@ -166,7 +164,7 @@ def main() -> None:
             if size:
                 cells.append(in_own_process(build, path, size))
             line = "".join(f"{seconds:8.1f}{memory:8.0f}" for seconds, memory in cells)
-            ratio = f"{1e3 * cells[-1][0] / (row * size):25.2f}" if size else ""
+            ratio = f"{1e3 * cells[-1][0] / (found['row'] * size):25.2f}" if size else ""
             print(f"{size:9d}{line}{ratio}", flush=True)
 
 
