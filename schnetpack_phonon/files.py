@@ -62,10 +62,13 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def sync_folder(folder: Path) -> None:
-    """Returns when the names in a folder are on the disk."""
+    """Returns when the names in a folder are on the disk, where the file system can tell."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # some network file systems sync files only
+            raise
     finally:
         os.close(descriptor)
 

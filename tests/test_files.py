@@ -3,12 +3,12 @@
 import errno
 import os
 import time
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
 
 import pytest
 
-from schnetpack_phonon.files import advice, locked, replacing
+from schnetpack_phonon.files import advice, locked, replacing, sync_folder
 
 
 def hold(path: Path) -> None:
@@ -58,6 +58,18 @@ def test_replaced_whole_or_not_at_all(tmp_path):
         raise KeyboardInterrupt
     assert path.read_text() == "second"
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize(("code", "error"), [(errno.EINVAL, None), (errno.EIO, OSError)])
+def test_folder_that_cannot_be_synced(tmp_path, monkeypatch, code, error):
+    """A file system that syncs no folders is no reason to stop; a broken disk is."""
+
+    def refuse(descriptor):
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(os, "fsync", refuse)
+    with pytest.raises(error) if error else nullcontext():
+        sync_folder(tmp_path)
 
 
 @pytest.mark.parametrize(

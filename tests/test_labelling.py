@@ -69,6 +69,7 @@ def test_labels_are_paid_for_once(store, jobs, threads):
     records = again.run(jobs(4, 1, 3, 4, 0, 2), "second")
     assert jobs.calls() == [0, 1, 2, 3, 4]
     assert [r.key for r in records] == ["h4", "h1", "h3", "h4", "h0", "h2"]
+    assert [r.key for r in records[1:3]] == ["h1", "h3"]
     assert all(same(r, record(int(r.key[1:]))) for r in records[:5])
     assert (records[5].labels, records[5].error) == (None, "CalculationFailed: no convergence of 2")
 
