@@ -130,7 +130,8 @@ class LabelStore:
             lines: what :meth:`line` gives, in the new order; called when the store is locked and
                 holds what other processes wrote.
         """
-        with self._writing(), replacing(self.path) as part, open(part, "wb") as file:
+        with self._writing() as own, replacing(self.path) as part, open(part, "wb") as file:
+            self._files = [own]  # what another process dropped since does not come back
             file.write(_HEADER)
             file.writelines(lines())
 
