@@ -22,6 +22,7 @@ from ase.calculators.calculator import (
 
 from schnetpack_phonon import properties
 from schnetpack_phonon.elasticity import voigt_to_tensor
+from schnetpack_phonon.executors import call_within
 
 Labels = dict[str, np.ndarray]
 
@@ -181,13 +182,20 @@ class AseCalculator:
     Args:
         factory: makes a fresh calculator; in YAML a ``_target_`` with ``_partial_: true``.
         min_atoms: smallest cell accepted.
+        time_limit: of one label, in seconds; none by default.
     """
 
     properties = FORCE_LABELS
 
-    def __init__(self, factory: Callable[[], Calculator], min_atoms: int = 1):
+    def __init__(
+        self,
+        factory: Callable[[], Calculator],
+        min_atoms: int = 1,
+        time_limit: float | None = None,
+    ):
         self.factory = factory
         self.min_atoms = min_atoms
+        self.time_limit = time_limit
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -209,6 +217,9 @@ class AseCalculator:
         return self.factory()
 
     def label(self, atoms: Atoms) -> Labels:
+        return call_within(self.time_limit, self._label, atoms)
+
+    def _label(self, atoms: Atoms) -> Labels:
         atoms = atoms.copy()
         atoms.calc = self.ase_calculator()
         try:

@@ -129,14 +129,17 @@ class Generation:
         """Whose workers are ended at once on errors; labels in flight are lost, stored ones not."""
         store = LabelStore(self.label_store, self.shipped_labels)
         executor = self.executor()
+        labeller = Labeller(executor, store, self.max_failed_share)
         try:
-            yield Labeller(executor, store, self.max_failed_share)
+            yield labeller
         except BaseException as error:
             _stop(executor)
             if isinstance(error, KeyboardInterrupt):
                 log.warning("interrupted; %d labels are in %s", len(store), store.path)
                 log.warning("the same command goes on from there")
             raise
+        finally:
+            log.info("%s", labeller.tally)
         executor.shutdown()
 
     def _build(self) -> None:

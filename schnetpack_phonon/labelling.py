@@ -6,31 +6,25 @@ import hashlib
 import json
 import logging
 import os
-import sys
-import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, wait
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-import loky
 import numpy as np
 from ase import Atoms
-from tqdm import tqdm
 
 from schnetpack_phonon.calculators import LabellingCalculator, Labels
+from schnetpack_phonon.executors import DeadWorkerError
 from schnetpack_phonon.label_store import Input, LabellingError, LabelStore, Record
+from schnetpack_phonon.progress import Progress, Tally, reasons
 from schnetpack_phonon.relaxation import relax, relax_ions
 from schnetpack_phonon.structures import Crystal
 
 T = TypeVar("T")
 
 log = logging.getLogger(__name__)
-
-_WORKER_DEATH = (BrokenProcessPool, loky.BrokenProcessPool)
-_LOG_INTERVAL = 30.0  # seconds between progress lines where there is no terminal
 
 
 @dataclass(frozen=True)
@@ -112,35 +106,6 @@ def _relaxed(calculator: LabellingCalculator, crystal: Crystal) -> Labels:
     return {"cell": atoms.cell.array, "positions": atoms.positions}
 
 
-def process_pool(max_workers: int | None = None, threads_per_worker: int = 1) -> Executor:
-    """Worker processes on this machine, each with its own number of threads.
-
-    Args:
-        max_workers: all usable cores divided by ``threads_per_worker`` by default.
-        threads_per_worker: OpenMP and BLAS threads of one worker. One is the fastest for small
-            cells: a 40-atom label is no faster with four.
-    """
-    threads = str(threads_per_worker)
-    names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-    return loky.ProcessPoolExecutor(
-        max_workers=max_workers or max(loky.cpu_count() // threads_per_worker, 1),
-        env=dict.fromkeys(names, threads),
-        initializer=_exit_with_parent,
-        initargs=(os.getpid(),),
-    )
-
-
-def _exit_with_parent(parent: int) -> None:
-    """Ends a worker whose parent was killed; it would wait for work for ever."""
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(1)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
-
-
 class Labeller:
     """Runs jobs that are not in the store yet and stores what they give.
 
@@ -154,88 +119,117 @@ class Labeller:
         self.executor = executor
         self.store = store
         self.max_failed_share = max_failed_share
+        self.tally = Tally()
 
     def run(self, jobs: Iterable[Job], description: str) -> Sequence[Record]:
         """Records of all jobs, in order, each read from the store when it is asked for.
+
+        A job whose worker died each time that it was tried is recorded as failed, but tried again
+        by the next labeller, which may have more memory.
 
         Args:
             jobs: may be made on the way; gone through twice, so no iterator.
             description: for progress and messages.
 
         Raises:
-            LabellingError: when too many jobs fail, a worker dies or the store cannot be written.
+            LabellingError: when too many jobs fail, all workers are gone or the store cannot be
+                written.
         """
         order = [job.key for job in jobs]
         keys = set(order)
-        missing = {key for key in keys if key not in self.store}
-        failed = [key for key in keys - missing if self.store.failed(key)]
+        missing = {key for key in keys if not self._settled(key)}
+        failed = {k: str(self.store[k].error) for k in keys - missing if self.store.failed(k)}
+        self.tally.keys |= keys
+        self.tally.failed |= failed
         if missing:
             self.store.prepare()
-        with _Progress(description, total=len(keys), done=len(keys) - len(missing)) as progress:
-            for job, record in self._completed(jobs, missing):
-                self.store.add(record)
-                if record.error:
-                    failed.append(job.key)
-                    log.warning("%s failed: %s", job.description, record.error)
-                progress.update(len(failed))
-                if len(failed) > max(self.max_failed_share * len(keys), 1):
-                    break
-        if len(failed) > max(self.max_failed_share * len(keys), 1):
-            reasons = sorted({str(self.store[key].error) for key in failed})
+        start = time.monotonic()
+        try:
+            with Progress(description, len(keys), len(keys) - len(missing)) as progress:
+                for job, record in self._completed(jobs, missing):
+                    self.store.add(record)
+                    if record.error:
+                        self.tally.failed[job.key] = failed[job.key] = record.error
+                        log.warning("%s failed: %s", job.description, record.error)
+                    progress.update(len(failed))
+                    if self._too_many(failed, keys):
+                        break
+        finally:
+            self.tally.seconds += time.monotonic() - start
+        if self._too_many(failed, keys):
             raise LabellingError(
                 f"{description}: {len(failed)} of {len(keys)} calculations failed, more than the "
                 f"share of {self.max_failed_share:g} that is allowed. Reasons: "
-                + "; ".join(reasons[:3])
+                + "; ".join(reasons(failed.values()))
                 + f". Finished labels are safe in {self.store.path}; look at the structure and the "
                 "calculator's settings, or raise data.max_failed_share"
             )
         return _Records(self.store, order)
+
+    def _settled(self, key: str) -> bool:
+        """Whether there is nothing more to be found out about a job."""
+        if key not in self.store:
+            return False
+        if key in self.tally.failed or not self.store.failed(key):
+            return True
+        return not str(self.store[key].error).startswith(DeadWorkerError.__name__)
+
+    def _too_many(self, failed: Collection[str], keys: Collection[str]) -> bool:
+        return len(failed) > max(self.max_failed_share * len(keys), 1)
 
     def _completed(self, jobs: Iterable[Job], missing: set[str]) -> Iterator[tuple[Job, Record]]:
         """(job, record) as they complete, with a bounded number of jobs in flight."""
         todo = (job for job in jobs if job.key in missing)
         queue: Iterator[Job] = todo if missing else iter(())
         running: dict[Future, Job] = {}
-        death: Exception | None = None
+        broken: Exception | None = None
         try:
             while True:
                 try:
                     n_most = 2 * _n_workers(self.executor)
                     while len(running) < n_most and (job := next(queue, None)):
                         missing.remove(job.key)
-                        if job.key in self.store:  # another process was faster
+                        if self._settled(job.key):  # another process was faster
                             yield job, self.store[job.key]
                         else:
                             future = self.executor.submit(_compute, job.compute, job.arguments)
                             running[future] = job
-                except _WORKER_DEATH as error:
-                    death, queue = error, iter(())
+                except BrokenExecutor as error:
+                    broken, queue = error, iter(())
                 if not running:
                     break
                 for future in wait(running, return_when=FIRST_COMPLETED).done:
                     job = running.pop(future)
                     try:
-                        labels, reason = future.result()
-                    except _WORKER_DEATH as error:
-                        death, queue = error, iter(())
-                    except Exception as error:
-                        # Not a calculation that failed, which is a record, but one that could not
-                        # be done here: no executable, no memory, no disk.
-                        raise LabellingError(
-                            f"{job.description}: {type(error).__name__}: {error}. "
-                            f"{len(self.store)} finished labels are safe in {self.store.path}"
-                        ) from error
-                    else:
-                        yield job, Record(job.key, labels, reason, job.input)
+                        yield job, self._record(job, future)
+                    except BrokenExecutor as error:
+                        broken, queue = error, iter(())
         finally:
             for future in running:
                 future.cancel()
-        if death:
+        if broken:
             raise LabellingError(
-                "a worker process died, perhaps for want of memory. "
+                f"the workers are gone: {str(broken).strip() or type(broken).__name__}\n"
                 f"{len(self.store)} finished labels are safe in {self.store.path}; run again to go "
-                "on, with fewer workers (data.executor.max_workers) if memory was short"
-            ) from death
+                "on"
+            ) from broken
+
+    def _record(self, job: Job, future: Future) -> Record:
+        try:
+            labels, reason = future.result()
+        except DeadWorkerError as error:
+            labels, reason = None, _reason(error)
+        except BrokenExecutor:
+            raise
+        except Exception as error:
+            # Not a calculation that failed, which is a record, but one that could not be done
+            # here: no executable, no memory, no disk.
+            raise LabellingError(
+                f"{job.description}: {_reason(error)}. "
+                f"{len(self.store)} finished labels are safe in {self.store.path}"
+            ) from error
+        self.tally.n_computed += 1
+        return Record(job.key, labels, reason, job.input)
 
 
 class MissingLabelsError(LabellingError):
@@ -260,7 +254,7 @@ class Planner(Labeller):
             MissingLabelsError: if they are not all in the store.
             LabellingError: if too many of them failed.
         """
-        todo = {job.key: job for job in jobs if job.key not in self.store}
+        todo = {job.key: job for job in jobs if not self._settled(job.key)}
         if todo:
             self.missing[description] = list(todo.values())
             raise MissingLabelsError(f"labels that are not in the store yet: {len(todo)}")
@@ -302,55 +296,8 @@ def _compute(function: Callable[..., Labels], arguments: tuple) -> tuple[Labels 
     try:
         return function(*arguments), None
     except (RuntimeError, ValueError, ArithmeticError, np.linalg.LinAlgError) as error:
-        return None, f"{type(error).__name__}: {error}"
+        return None, _reason(error)
 
 
-class _Progress:
-    """A bar on a terminal, a line every half minute in a log file."""
-
-    def __init__(self, description: str, total: int, done: int):
-        self._terminal = sys.stderr.isatty()
-        self._bar = tqdm(
-            desc=description,
-            total=total,
-            initial=done,
-            unit="label",
-            disable=not self._terminal or done == total,
-        )
-        self._description, self._total = description, total
-        self._initial = self._done = done
-        self._start = self._logged = time.monotonic()
-        self._failed = 0
-        if done:
-            log.info("%s: %d of %d are in the label store", description, done, total)
-
-    def __enter__(self) -> _Progress:
-        return self
-
-    def update(self, failed: int) -> None:
-        self._done += 1
-        if failed != self._failed:
-            self._failed = failed
-            self._bar.set_postfix(failed=failed)
-        self._bar.update()
-        if not self._terminal and time.monotonic() - self._logged > _LOG_INTERVAL:
-            self._logged = time.monotonic()
-            self._log()
-
-    def __exit__(self, *_: object) -> None:
-        self._bar.close()
-        if self._done > self._initial:
-            self._log()
-
-    def _log(self) -> None:
-        seconds = time.monotonic() - self._start
-        rate = (self._done - self._initial) / seconds
-        log.info(
-            "%s: %d of %d, %.2f per second, %.0f s left, %d failed",
-            self._description,
-            self._done,
-            self._total,
-            rate,
-            (self._total - self._done) / rate,
-            self._failed,
-        )
+def _reason(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"

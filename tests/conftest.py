@@ -19,8 +19,8 @@ from ase.calculators.emt import EMT
 from ase.neighborlist import neighbor_list
 
 from schnetpack_phonon.calculators import AseCalculator
+from schnetpack_phonon.executors import process_pool
 from schnetpack_phonon.label_store import LabelStore
-from schnetpack_phonon.labelling import process_pool
 from schnetpack_phonon.phonons import Instabilities, harmonic_model
 from schnetpack_phonon.snapshots import Snapshot
 from schnetpack_phonon.structures import Crystal, supercell_matrix

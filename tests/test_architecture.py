@@ -38,6 +38,8 @@ CHAINS = (
     "external_code espresso_output espresso",
     "external_code vasp_output vasp",
     "external_code gpaw_output gpaw",
+    "executors calculators cluster",
+    "executors progress labelling",
     "snapshots database generation datamodule heads",
     "datamodule task",
     "attribution callbacks",

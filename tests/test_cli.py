@@ -41,6 +41,14 @@ def test_generate_makes_the_database_and_refuses_other_settings(tmp_path):
     assert path.read_bytes() == content
 
 
+def test_failed_labels_are_told_by_summary_and_exit_status(tmp_path):
+    run = spkphonon(tmp_path, "generate", *EMT, "data.calculator.time_limit=1e-9")
+    assert run.returncode == 1
+    summary = r"4 calculations: 0 in the store, 3 computed in .*, 2 failed\n    2 x CalculationF"
+    assert re.search(summary, run.stdout)
+    assert "spkphonon generate: force constants: 2 of 3 calculations failed" in run.stderr
+
+
 def test_bad_input_says_what_is_wrong_and_writes_nothing(tmp_path):
     run = spkphonon(tmp_path, "generate", EMT[0], "data.structure.names=[Ag3SX]")
     assert run.returncode != 0

@@ -1,0 +1,179 @@
+"""Processes that compute for this one: their threads, their time limit and their death."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import BrokenExecutor, Executor, Future, ThreadPoolExecutor
+from functools import partial
+from typing import Any, TypeVar
+
+import loky
+from ase.calculators.calculator import CalculationFailed
+
+log = logging.getLogger(__name__)
+
+N_TRIES = 3  # of a job whose worker dies: it may have been another one's fault
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+
+Result = TypeVar("Result")
+
+
+class DeadWorkerError(Exception):
+    """The process of a job died, each time that it was tried."""
+
+    def __init__(
+        self,
+        message: str = f"its worker process died {N_TRIES} times: memory was short (use fewer "
+        "workers then), or the code crashes for this structure",
+    ):
+        super().__init__(message)
+
+
+def process_pool(max_workers: int | None = None, threads_per_worker: int = 1) -> Executor:
+    """Worker processes on this machine, each with its own number of threads.
+
+    A worker that dies is replaced and its job tried again; the others do not notice. Which fails
+    each time raises :class:`DeadWorkerError`.
+
+    Args:
+        max_workers: all usable cores divided by ``threads_per_worker`` by default.
+        threads_per_worker: OpenMP and BLAS threads of one worker. One is the fastest for small
+            cells: a 40-atom label is no faster with four.
+    """
+    n_workers = max_workers or max(loky.cpu_count() // threads_per_worker, 1)
+    return _ProcessPool(n_workers, dict.fromkeys(THREAD_VARIABLES, str(threads_per_worker)))
+
+
+def call_within(seconds: float | None, function: Callable[..., Result], *arguments: Any) -> Result:
+    """A function of picklable arguments, in a process beside this one that is killed when late.
+
+    No signal interrupts compiled code, but a process can be killed whatever it does. The process
+    stays for further calls of the same thread. Without a limit the function is simply called.
+
+    Raises:
+        CalculationFailed: if it takes longer than ``seconds``.
+        DeadWorkerError: if the process dies.
+    """
+    if seconds is None:
+        return function(*arguments)
+    if not hasattr(_beside, "companion"):
+        _beside.companion = _Companion()
+    return _beside.companion.call(function, *arguments, seconds=seconds)
+
+
+_beside = threading.local()
+
+
+def exit_with_parent(parent: int) -> None:
+    """Ends this process when its parent is killed; it would wait for work for ever."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+class _Companion:
+    """A process that is started when it is needed and again when it died.
+
+    Args:
+        environment: variables to set in it.
+    """
+
+    def __init__(self, environment: dict[str, str] | None = None):
+        self._environment = environment
+        self._pool: loky.ProcessPoolExecutor | None = None
+        self._killed = False
+
+    def call(
+        self, function: Callable[..., Result], *arguments: Any, seconds: float | None = None
+    ) -> Result:
+        for _ in range(N_TRIES):
+            try:
+                return self._call(function, arguments, seconds)
+            except BrokenExecutor as error:
+                if self._killed:
+                    raise
+                log.info("a worker process died: %s", str(error).splitlines()[0])
+                self._end()
+        raise DeadWorkerError
+
+    def _call(
+        self, function: Callable[..., Result], arguments: tuple, seconds: float | None
+    ) -> Result:
+        if self._pool is None:
+            self._pool = loky.ProcessPoolExecutor(
+                max_workers=1,
+                env=self._environment,
+                initializer=exit_with_parent,
+                initargs=(os.getpid(),),
+            )
+            if self._killed:
+                self._end()
+                raise BrokenExecutor("the pool was shut down")
+            # Starting it and importing what the function needs is not a part of its time.
+            self._pool.submit(_nothing, function, arguments).result()
+        future = self._pool.submit(function, *arguments)
+        try:
+            return future.result(seconds)
+        except TimeoutError as error:
+            if future.done():
+                raise  # the function's own
+            self._end()
+            raise CalculationFailed(
+                f"it took longer than {seconds:g} s: raise data.calculator.time_limit"
+            ) from error
+
+    def kill(self) -> None:
+        """Ends the process whatever it does, for good."""
+        self._killed = True
+        self._end()
+
+    def _end(self) -> None:
+        pool, self._pool = self._pool, None
+        if pool is not None:
+            pool.shutdown(kill_workers=True)
+
+
+def _nothing(*_: object) -> None:
+    pass
+
+
+class _ProcessPool(ThreadPoolExecutor):
+    """A thread for each worker process, so that a process that dies takes one job with it.
+
+    Executors of many processes cannot tell which of their jobs killed one, and drop all.
+    """
+
+    def __init__(self, n_workers: int, environment: dict[str, str]):
+        self._companions: list[_Companion] = []
+        self._killed = False
+        super().__init__(n_workers, initializer=self._add_companion, initargs=(environment,))
+
+    def _add_companion(self, environment: dict[str, str]) -> None:
+        _beside.companion = _Companion(environment)
+        self._companions.append(_beside.companion)
+        if self._killed:
+            _beside.companion.kill()
+
+    def submit(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future:
+        return super().submit(_call_beside, partial(function, *args, **kwargs))
+
+    def shutdown(
+        self, wait: bool = True, *, cancel_futures: bool = False, kill_workers: bool = False
+    ) -> None:
+        self._killed = kill_workers
+        super().shutdown(wait and not kill_workers, cancel_futures=cancel_futures or kill_workers)
+        if wait or kill_workers:
+            for companion in self._companions:
+                companion.kill()
+
+
+def _call_beside(function: Callable[[], Any]) -> Any:
+    return _beside.companion.call(function)

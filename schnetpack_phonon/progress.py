@@ -1,0 +1,131 @@
+"""How labelling goes on, and what came of it."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterable
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from datetime import timedelta
+
+from tqdm import tqdm
+from tqdm.contrib.logging import logging_redirect_tqdm
+
+log = logging.getLogger(__name__)
+
+_LOG_INTERVAL = 30.0  # seconds between progress lines where there is no terminal
+_N_REASONS = 3  # of failures that are told, the most frequent ones
+
+
+@dataclass
+class Tally:
+    """What became of the jobs of a labeller.
+
+    Attributes:
+        keys: of all jobs that were asked for.
+        n_computed: how many were computed, successfully or not.
+        failed: key -> reason.
+        seconds: that it took.
+    """
+
+    keys: set[str] = field(default_factory=set)
+    n_computed: int = 0
+    failed: dict[str, str] = field(default_factory=dict)
+    seconds: float = 0.0
+
+    def __str__(self) -> str:
+        text = f"{len(self.keys)} calculations: {len(self.keys) - self.n_computed} in the store"
+        if self.n_computed:
+            text += (
+                f", {self.n_computed} computed in {duration(self.seconds)} "
+                f"({rate(self.n_computed, self.seconds)})"
+            )
+        text += f", {len(self.failed)} failed"
+        return text + "".join(f"\n    {reason}" for reason in reasons(self.failed.values()))
+
+
+def reasons(errors: Iterable[str]) -> list[str]:
+    """The most frequent ones, with how often they occur."""
+    return [f"{count} x {error}" for error, count in Counter(errors).most_common(_N_REASONS)]
+
+
+def duration(seconds: float) -> str:
+    """As 0:00:05 or 2 days, 3:10:00."""
+    return str(timedelta(seconds=round(seconds)))
+
+
+def rate(number: int, seconds: float) -> str:
+    """In the unit of time in which it is at least one, as far as hours."""
+    units = {1: "second", 60: "minute", 3600: "hour"}
+    factor = next((factor for factor in units if number * factor >= seconds), 3600)
+    return f"{number * factor / seconds:.3g} per {units[factor]}"
+
+
+class Progress:
+    """A bar on a terminal, a line every half minute in a log file.
+
+    Args:
+        description: of the run.
+        total: number of its jobs.
+        done: how many of them were done before.
+    """
+
+    def __init__(self, description: str, total: int, done: int):
+        self._description, self._total = description, total
+        self._initial = self._done = done
+        self._failed = 0
+        self._stack = ExitStack()
+
+    def __enter__(self) -> Progress:
+        self._start = self._logged = time.monotonic()
+        if self._initial:
+            log.info(
+                "%s: %d of %d are in the label store",
+                self._description,
+                self._initial,
+                self._total,
+            )
+        self._terminal = sys.stderr.isatty() and self._initial < self._total
+        self._bar = tqdm(
+            desc=self._description,
+            total=self._total,
+            initial=self._initial,
+            unit=" labels",
+            disable=not self._terminal,
+        )
+        self._stack.enter_context(self._bar)
+        if self._terminal:  # messages go above the bar
+            self._stack.enter_context(logging_redirect_tqdm())
+        return self
+
+    def update(self, failed: int) -> None:
+        """One more is done; so many have failed in all."""
+        self._done += 1
+        if failed != self._failed:
+            self._failed = failed
+            self._bar.set_postfix(failed=failed, refresh=False)
+        self._bar.update()
+        if not self._terminal and time.monotonic() - self._logged > _LOG_INTERVAL:
+            self._logged = time.monotonic()
+            self._log()
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+        if self._done > self._initial:
+            self._log()
+
+    def _log(self) -> None:
+        seconds = time.monotonic() - self._start
+        done, left = self._done - self._initial, self._total - self._done
+        log.info(
+            "%s: %d of %d, %s, %s, %d failed",
+            self._description,
+            self._done,
+            self._total,
+            rate(done, seconds),
+            f"{duration(left * seconds / done)} left" if left else f"took {duration(seconds)}",
+            self._failed,
+        )

@@ -1,0 +1,96 @@
+"""What one reads of a run, on a terminal and in a log file."""
+
+import io
+import logging
+import re
+import sys
+
+import pytest
+
+from schnetpack_phonon import progress
+from schnetpack_phonon.progress import Progress, Tally, duration, rate, reasons
+
+
+@pytest.mark.parametrize(
+    ("number", "seconds", "text"),
+    [
+        (120, 60, "2 per second"),
+        (1, 60, "1 per minute"),
+        (59, 60, "59 per minute"),
+        (3, 7200, "1.5 per hour"),
+        (1, 36000, "0.1 per hour"),
+    ],
+)
+def test_rate(number, seconds, text):
+    """DFT takes an hour where tight binding takes a second."""
+    assert rate(number, seconds) == text
+
+
+def test_duration():
+    assert duration(59.7) == "0:01:00"
+    assert duration(90061) == "1 day, 1:01:01"
+
+
+def test_reasons():
+    assert reasons(["b", "a", "b", "c", "c", "c", "d"]) == ["3 x c", "2 x b", "1 x a"]
+
+
+def test_tally_tells_all():
+    tally = Tally({"1", "2", "3", "4"}, n_computed=3, failed={"2": "E: no"}, seconds=90)
+    text = "4 calculations: 1 in the store, 3 computed in 0:01:30 (2 per minute), 1 failed"
+    assert str(tally) == f"{text}\n    1 x E: no"
+    assert str(Tally({"1"})) == "1 calculations: 1 in the store, 0 failed"
+
+
+def run(failed=(0, 0, 1, 1)) -> None:
+    with Progress("phonon ensemble", total=6, done=2) as shown:
+        for number in failed:
+            if number:
+                logging.getLogger("a calculation").warning("it failed")
+            shown.update(number)
+
+
+def test_log_file(caplog, monkeypatch):
+    """Lines in between and at the end, of what was done now."""
+    monkeypatch.setattr(progress, "_LOG_INTERVAL", 0.0)
+    caplog.set_level("INFO")
+    run()
+    lines = [r.getMessage() for r in caplog.records if r.name == progress.__name__]
+    assert lines[0] == "phonon ensemble: 2 of 6 are in the label store"
+    assert re.fullmatch(
+        r"phonon ensemble: 3 of 6, \S+ per second, 0:00:0\d left, 0 failed", lines[1]
+    )
+    assert re.fullmatch(
+        r"phonon ensemble: 6 of 6, \S+ per second, took 0:00:0\d, 1 failed", lines[-1]
+    )
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def test_terminal(monkeypatch):
+    """A bar, and messages on lines of their own."""
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    handler = logging.StreamHandler(terminal)
+    logging.getLogger().addHandler(handler)
+    try:
+        run()
+    finally:
+        logging.getLogger().removeHandler(handler)
+    shown = re.split(r"[\r\n]", terminal.getvalue())
+    assert any("2/6" in line for line in shown)
+    assert any("6/6" in line and "failed=1" in line for line in shown)
+    assert shown.count("it failed") == 2
+
+
+def test_nothing_is_shown_where_nothing_is_done(caplog, monkeypatch):
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    caplog.set_level("INFO")
+    with Progress("lattice", total=3, done=3):
+        pass
+    assert terminal.getvalue() == ""
+    assert [r.getMessage() for r in caplog.records] == ["lattice: 3 of 3 are in the label store"]

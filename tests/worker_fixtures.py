@@ -1,0 +1,72 @@
+"""Tasks that go wrong, for the tests of executors, and what to look for afterwards.
+
+Workers import this module, so it does without the host and PyTorch.
+"""
+
+import hashlib
+import os
+import time
+from pathlib import Path
+
+import numpy as np
+from ase.calculators.emt import EMT
+
+
+def calls(folder: Path) -> int:
+    """How often the tasks of a folder were begun."""
+    trace = folder / "trace"
+    return trace.stat().st_size if trace.exists() else 0
+
+
+def die(folder: Path, times: int) -> int:
+    """Kills its process so many times, then gives how often it was called."""
+    with (folder / "trace").open("a") as file:
+        file.write(".")
+    if calls(folder) <= times:
+        os._exit(1)
+    return calls(folder)
+
+
+def endless() -> None:
+    """Compiled code: no signal reaches it."""
+    hashlib.pbkdf2_hmac("sha256", b"", b"", 2**31 - 1)
+
+
+class Endless(EMT):
+    def calculate(self, *_):
+        endless()
+
+
+def late() -> None:
+    raise TimeoutError("of a licence server")
+
+
+def process(seconds: float = 0.0) -> int:
+    time.sleep(seconds)
+    return os.getpid()
+
+
+def slow_label(number: int) -> dict[str, np.ndarray]:
+    time.sleep(1)
+    return {"energy": np.array([float(number)])}
+
+
+def environment(name: str) -> tuple[int, str]:
+    return os.getpid(), os.environ[name]
+
+
+def ended(processes: list[int], within: float) -> bool:
+    """Whether all processes end within so many seconds."""
+    end = time.monotonic() + within
+    while any(_alive(pid) for pid in processes):
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.1)
+    return True
+
+
+def _alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
