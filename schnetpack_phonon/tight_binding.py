@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 from ase import Atoms
 from ase.calculators.calculator import CalculationFailed, Calculator
 from ase.units import Bohr, Hartree, kB
@@ -18,6 +21,11 @@ from schnetpack_phonon.calculators import (
     labels_from_results,
     package_version,
 )
+from schnetpack_phonon.executors import call_within
+
+log = logging.getLogger(__name__)
+
+_STATE_TOLERANCE = 1e-3  # eV, eV/Ang, eV/Ang^3, with an accuracy factor of 1
 
 
 class TightBinding:
@@ -33,6 +41,9 @@ class TightBinding:
         max_iterations: of the self-consistent cycle.
         min_atoms: smallest cell accepted. With the Gamma point alone a primitive cell is
             nonsense (NaCl: gap 2.6 eV with 2 atoms, 4.5 eV with 8).
+        mixing: damping of the mixer where tblite's own (0.4) does not converge. Other mixing can
+            lead to another electronic state, so two of these must give the same labels.
+        time_limit: of one label, in seconds; none by default.
 
     References:
         Grimme, Bannwarth, Shushkov, J. Chem. Theory Comput. 13, 1989 (2017) (GFN1);
@@ -51,6 +62,8 @@ class TightBinding:
         accuracy: float = 1.0,
         max_iterations: int = 250,
         min_atoms: int = 40,
+        mixing: Sequence[float] = (0.2, 0.1),
+        time_limit: float | None = None,
     ):
         if method not in self.METHODS:
             raise ValueError(f"unknown xTB method {method!r}; there are {', '.join(self.METHODS)}")
@@ -59,6 +72,8 @@ class TightBinding:
         self.accuracy = accuracy
         self.max_iterations = max_iterations
         self.min_atoms = min_atoms
+        self.mixing = tuple(mixing)
+        self.time_limit = time_limit
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -89,9 +104,33 @@ class TightBinding:
         return as_ase_calculator(self._results)
 
     def label(self, atoms: Atoms) -> Labels:
-        return labels_from_results(atoms, self._results(atoms))
+        return labels_from_results(atoms, call_within(self.time_limit, self._results, atoms))
 
     def _results(self, atoms: Atoms) -> dict[str, Any]:
+        try:
+            return self._single_point(atoms)
+        except _NotConverged as error:
+            reason = str(error)
+        found: list[dict[str, Any]] = []
+        for damping in self.mixing:
+            try:
+                result = self._single_point(atoms, damping)
+            except _NotConverged:
+                continue
+            if any(self._same(result, other) for other in found):
+                log.info("%s; it does with mixing %s, and to one state", reason, self.mixing)
+                return result
+            found.append(result)
+        if found:
+            reason += f", and with mixing {self.mixing} not twice to the same state"
+        raise CalculationFailed(reason)
+
+    def _same(self, one: dict[str, Any], other: dict[str, Any]) -> bool:
+        """Within what calculations of one state differ by, far less than two states do."""
+        tolerance = _STATE_TOLERANCE * max(self.accuracy, 1)
+        return all(np.abs(one[key] - other[key]).max() < tolerance for key in one)
+
+    def _single_point(self, atoms: Atoms, damping: float | None = None) -> dict[str, Any]:
         try:
             from tblite import interface
         except ImportError as error:
@@ -110,10 +149,13 @@ class TightBinding:
         calculation.set("temperature", self.electronic_temperature * kB / Hartree)
         calculation.set("accuracy", self.accuracy)
         calculation.set("max-iter", self.max_iterations)
+        if damping is not None:
+            calculation.set("mixer-damping", damping)
         try:
             result = calculation.singlepoint()
         except RuntimeError as error:
-            raise CalculationFailed(f"{self.method}: {error}") from error
+            kind = _NotConverged if "not converged" in str(error) else CalculationFailed
+            raise kind(f"{self.method}: {error}") from error
         vbm, cbm = band_edges(result["orbital-energies"], result["orbital-occupations"])
         return {
             "energy": float(result["energy"]) * Hartree,
@@ -122,6 +164,10 @@ class TightBinding:
             "vbm": vbm * Hartree,
             "cbm": cbm * Hartree,
         }
+
+
+class _NotConverged(CalculationFailed):
+    pass
 
 
 def _gfn1_without_halogen_bonds() -> dict[str, Any]:

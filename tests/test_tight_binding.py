@@ -8,7 +8,7 @@ from ase.calculators.calculator import CalculationFailed
 from tblite.ase import TBLite
 
 from schnetpack_phonon import properties
-from schnetpack_phonon.labelling import process_pool
+from schnetpack_phonon.executors import process_pool
 from schnetpack_phonon.structures import antiperovskite
 from schnetpack_phonon.tight_binding import TightBinding
 
@@ -86,6 +86,35 @@ def test_tblite_beside_torch(magnesia):
 def test_no_convergence_is_a_failed_calculation(magnesia):
     with pytest.raises(CalculationFailed, match=r"GFN1-noX: .*not conv"):
         TightBinding(max_iterations=2).label(magnesia)
+
+
+def test_other_mixing_where_the_first_does_not_converge():
+    """Displaced iron: all mixings that converge give the same labels, so they are the labels."""
+    iron = bulk("Fe", cubic=True).repeat((2, 1, 1))
+    iron.rattle(0.05, seed=1)
+    with pytest.raises(CalculationFailed, match="SCF not converged in 250 cycles"):
+        TightBinding("GFN2-xTB", mixing=[]).label(iron)
+    labels = TightBinding("GFN2-xTB").label(iron)
+    others = TightBinding("GFN2-xTB", mixing=[0.1, 0.05]).label(iron)
+    for key in labels:
+        np.testing.assert_allclose(others[key], labels[key], atol=1e-3, err_msg=key)
+    assert TightBinding("GFN2-xTB", mixing=[]).settings == TightBinding("GFN2-xTB").settings
+
+
+def test_mixing_that_leads_to_other_states_gives_no_label(magnesia, monkeypatch):
+    """Nobody knows which of them the first would have found."""
+    converge = TightBinding._single_point
+
+    def moody(self, atoms, damping=None):
+        if damping is None:
+            return converge(TightBinding(max_iterations=2), atoms)
+        result = converge(self, atoms)
+        return result | {"energy": result["energy"] + damping}
+
+    monkeypatch.setattr(TightBinding, "_single_point", moody)
+    with pytest.raises(CalculationFailed, match=r"not converged .* not twice to the same state"):
+        TightBinding().label(magnesia)
+    assert TightBinding(mixing=[0.2, 0.1, 0.2]).label(magnesia)
 
 
 @pytest.mark.parametrize("method", ["GFN1-xTB", "IPEA1-xTB"])
