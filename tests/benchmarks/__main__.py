@@ -4,5 +4,5 @@ from tests.benchmarks import label_store, labelling, snapshots
 
 if __name__ == "__main__":
     snapshots.main()
-    labelling.main()
+    labelling.main([])
     label_store.main()
