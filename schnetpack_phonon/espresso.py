@@ -193,7 +193,7 @@ class Espresso(ExternalCode):
                 "prefix": "label",
                 "outdir": ".",
                 "pseudo_dir": ".",
-                "disk_io": "low",
+                "disk_io": "minimal",
                 "tprnfor": True,
                 "tstress": True,
             },

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import BrokenExecutor, Executor, Future, ThreadPoolExecutor
 from functools import partial
+from multiprocessing.util import Finalize
 from typing import Any, TypeVar
 
 import loky
@@ -62,6 +63,8 @@ def call_within(seconds: float | None, function: Callable[..., Result], *argumen
         return function(*arguments)
     if not hasattr(_beside, "companion"):
         _beside.companion = _Companion()
+        # A worker process that ends waits for its own processes, which wait for work.
+        Finalize(None, _beside.companion.kill, exitpriority=0)
     return _beside.companion.call(function, *arguments, seconds=seconds)
 
 

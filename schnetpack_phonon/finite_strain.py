@@ -24,6 +24,7 @@ log = logging.getLogger(__name__)
 
 Structure: TypeAlias = tuple[str, Atoms, Labels]
 _NAMES = [f"{sign}{name}" for name in ("xx", "yy", "zz", "yz", "xz", "xy") for sign in "+-"]
+N_STRAINS = len(_NAMES)
 
 
 class FiniteStrain:

@@ -16,6 +16,7 @@ from typing import Any
 from schnetpack_phonon.calculators import Labels
 from schnetpack_phonon.database import DatabaseError, check_settings, write_database
 from schnetpack_phonon.files import advice, locked
+from schnetpack_phonon.finite_strain import N_STRAINS
 from schnetpack_phonon.force_constants import Models
 from schnetpack_phonon.label_store import LabellingError, LabelStore
 from schnetpack_phonon.labelling import (
@@ -98,9 +99,19 @@ class Generation:
         self._check_crystals()
         with self._labeller() as labeller:
             crystals, models = prepare(self.recipe, labeller, self.datapath.parent)
+            cost = self._cost(labeller.store, _Drawn(self.recipe, crystals, models))
         folder = self.datapath.with_name(f"{self.datapath.stem}_preview")
-        text = write_preview(folder, self.recipe.ensemble, crystals, models)
+        text = write_preview(folder, self.recipe.ensemble, crystals, models, cost)
         log.info("preview: %s", folder / "preview.md")
+        return text
+
+    def _cost(self, store: LabelStore, drawn: _Drawn) -> str:
+        """What the labels of an ensemble take, in words."""
+        n_wanted, n_missing = drawn.n_wanted, sum(job.key not in store for job in drawn)
+        text = f"{n_wanted}, of which {n_wanted - n_missing} are in the label store"
+        if self.recipe.elastic:
+            kinds = " and as many relaxations" if self.recipe.elastic.relaxed_ions else ""
+            text += f"; for elastic tensors {N_STRAINS} strained copies of each{kinds}"
         return text
 
     def plan(self) -> dict[str, list[Job]]:

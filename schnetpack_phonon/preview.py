@@ -71,9 +71,12 @@ def preview(ensemble: Ensemble, crystals: Sequence[Crystal], models: Models) -> 
 
 
 def write_preview(
-    folder: Path, ensemble: Ensemble, crystals: Sequence[Crystal], models: Models
+    folder: Path, ensemble: Ensemble, crystals: Sequence[Crystal], models: Models, cost: str
 ) -> str:
-    """Writes tables (CSV), figures (PNG) and ``preview.md``; returns the latter's text."""
+    """Writes tables (CSV), figures (PNG) and ``preview.md``; returns the latter's text.
+
+    ``cost`` is what the labels of the ensemble take, in words.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     found = preview(ensemble, crystals, models)
     for name in ("groups", "displacements", "distances"):
@@ -84,7 +87,7 @@ def write_preview(
     for crystal in crystals:
         if crystal.composition is None:  # of arrangements there are too many to look at
             pictures += _draw_models(folder, crystal, models)
-    text = _page(found, pictures)
+    text = _page(found, pictures, cost)
     (folder / "preview.md").write_text(text)
     return text
 
@@ -158,7 +161,7 @@ def _distances(snapshots: Sequence[Snapshot]) -> Iterator[pd.DataFrame]:
         yield pd.DataFrame({"pair": pair, "distance": lengths, "ideal": d[shell].min()})
 
 
-def _page(found: Preview, pictures: Sequence[str]) -> str:
+def _page(found: Preview, pictures: Sequence[str], cost: str) -> str:
     groups = found.groups
     wide = found.displacements
     expected = wide["theory"].map(lambda x: "" if np.isnan(x) else f" ({x:.3f})")
@@ -187,5 +190,5 @@ def _page(found: Preview, pictures: Sequence[str]) -> str:
             f"{row.largest_displacement:.2f} | {'' if np.isnan(energy) else f'{energy:.1f}'} | "
             f"{rms} |"
         )
-    lines += ["", *(f"![{name}]({name})" for name in pictures), ""]
+    lines += ["", f"Labels: {cost}.", "", *(f"![{name}]({name})" for name in pictures), ""]
     return "\n".join(lines)

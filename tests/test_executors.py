@@ -12,7 +12,17 @@ from schnetpack_phonon.calculators import AseCalculator
 from schnetpack_phonon.executors import N_TRIES, DeadWorkerError, call_within, process_pool
 from schnetpack_phonon.tight_binding import TightBinding
 from tests.data_fixtures import copper
-from tests.worker_fixtures import Endless, calls, die, ended, endless, environment, late, process
+from tests.worker_fixtures import (
+    Endless,
+    calls,
+    die,
+    ended,
+    endless,
+    environment,
+    grow,
+    late,
+    process,
+)
 
 
 def test_pool_limits_processes_and_threads():
@@ -79,6 +89,19 @@ def test_time_limit_of_compiled_code():
     helper = call_within(100, process)
     assert helper != os.getpid()
     assert call_within(100, process) == helper  # started once
+
+
+def test_worker_that_grew_is_replaced_with_the_process_beside_it():
+    """Loky ends workers whose memory grows, and waits for their end."""
+    with process_pool(1) as pool:
+        worker = pool.submit(process).result()
+        helper = pool.submit(call_within, 100, process).result()
+        assert len({worker, helper, os.getpid()}) == 3
+        pool.submit(grow).result()
+        time.sleep(1.1)  # between two looks at the memory
+        assert pool.submit(process).result() == worker
+        assert ended([worker, helper], within=20)
+        assert pool.submit(process).result(timeout=60) not in (worker, helper)
 
 
 def test_no_time_limit_needs_no_process():

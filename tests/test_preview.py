@@ -10,6 +10,7 @@ from ase.calculators.emt import EMT
 
 from schnetpack_phonon import properties
 from schnetpack_phonon.ensembles import MatchedEnsemble, PhononEnsemble, RandomEnsemble
+from schnetpack_phonon.finite_strain import FiniteStrain
 from schnetpack_phonon.force_constants import FiniteDisplacements
 from schnetpack_phonon.label_store import LabelStore
 from schnetpack_phonon.phonons import Instabilities
@@ -82,9 +83,10 @@ def test_bonds_scatter_about_the_ideal_ones(copper):
 
 def test_page_and_pictures(copper, tmp_path):
     ensemble = PhononEnsemble([300], n_snapshots=5, seed=1)
-    text = write_preview(tmp_path / "preview", ensemble, *copper)
+    text = write_preview(tmp_path / "preview", ensemble, *copper, "what it takes")
     row = next(line for line in text.splitlines() if line.startswith("| Cu"))
     assert "| phonon | 300 K | 5 | 0 | 2." in row
+    assert "\nLabels: what it takes.\n" in text
     for name in ("displacements", "distances", "bands_Cu"):
         assert f"![{name}.png]({name}.png)" in text
         assert (tmp_path / "preview" / f"{name}.png").stat().st_size > 5000
@@ -99,5 +101,12 @@ def test_dry_run_labels_no_snapshot(tmp_path, caplog):
     assert text.count("| phonon |") == 2 * len(ALLOYS)
     assert not (tmp_path / "data" / "test.db").exists()
     before = len(LabelStore(data.generation.label_store))
+    n_snapshots = 4 * 2 * len(ALLOYS)
+    assert f"Labels: {n_snapshots}, of which 0 are in the label store." in text
     data.prepare_data()
-    assert len(LabelStore(data.generation.label_store)) == before + 4 * 2 * len(ALLOYS)
+    assert len(LabelStore(data.generation.label_store)) == before + n_snapshots
+    elastic = ensemble_data(tmp_path, elastic=FiniteStrain(relaxed_ions=True))
+    assert (
+        f"{n_snapshots} are in the label store; for elastic tensors 12 strained copies of each and "
+        "as many relaxations."
+    ) in elastic.preview()

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 from ase.calculators.emt import EMT
+from loky import process_executor
 
 
 def calls(folder: Path) -> int:
@@ -44,6 +45,11 @@ def late() -> None:
 def process(seconds: float = 0.0) -> int:
     time.sleep(seconds)
     return os.getpid()
+
+
+def grow() -> None:
+    """Lets loky find that this process takes too much memory."""
+    process_executor._MAX_MEMORY_LEAK_SIZE = -(2**40)
 
 
 def slow_label(number: int) -> dict[str, np.ndarray]:
