@@ -31,7 +31,7 @@ _LOST_AFTER = 60  # seconds without one after which it is lost
 
 
 def slurm(
-    cores_per_node: int,
+    cores_per_node: int | None = None,
     partition: str | None = None,
     account: str | None = None,
     walltime: str = "24:00:00",
@@ -48,7 +48,7 @@ def slurm(
     """Workers in SLURM jobs, submitted when there is work and cancelled when there is none.
 
     Args:
-        cores_per_node: that a job asks for.
+        cores_per_node: that a job asks for; has to be given.
         partition: SLURM's default if not given.
         account: the user's default if not given.
         walltime: of one job, HH:MM:SS.
@@ -66,8 +66,11 @@ def slurm(
 
     Raises:
         UnavailableError: if Parsl is not installed.
-        ValueError: if a time is not HH:MM:SS or leaves no time for a label.
+        ValueError: if the cores are not given, or a time is not HH:MM:SS or leaves no time for a
+            label.
     """
+    if cores_per_node is None:
+        raise ValueError("set data.executor.cores_per_node to the cores that a job has on a node")
     last = _seconds("longest_label", longest_label) if longest_label else 0
     begin_until = _seconds("walltime", walltime) - last
     if begin_until <= 0:

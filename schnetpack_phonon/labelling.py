@@ -139,6 +139,7 @@ class Labeller:
         keys = set(order)
         missing = {key for key in keys if not self._settled(key)}
         failed = {k: str(self.store[k].error) for k in keys - missing if self.store.failed(k)}
+        self.tally.n_stored += len(keys - missing - self.tally.keys)
         self.tally.keys |= keys
         self.tally.failed |= failed
         if missing:
@@ -190,6 +191,7 @@ class Labeller:
                     while len(running) < n_most and (job := next(queue, None)):
                         missing.remove(job.key)
                         if self._settled(job.key):  # another process was faster
+                            self.tally.n_stored += 1
                             yield job, self.store[job.key]
                         else:
                             future = self.executor.submit(_compute, job.compute, job.arguments)

@@ -26,24 +26,28 @@ class Tally:
 
     Attributes:
         keys: of all jobs that were asked for.
+        n_stored: how many were in the store, also because another process computed them.
         n_computed: how many were computed, successfully or not.
         failed: key -> reason.
         seconds: that it took.
     """
 
     keys: set[str] = field(default_factory=set)
+    n_stored: int = 0
     n_computed: int = 0
     failed: dict[str, str] = field(default_factory=dict)
     seconds: float = 0.0
 
     def __str__(self) -> str:
-        text = f"{len(self.keys)} calculations: {len(self.keys) - self.n_computed} in the store"
+        text = f"{len(self.keys)} calculations: {self.n_stored} in the store"
         if self.n_computed:
             text += (
                 f", {self.n_computed} computed in {duration(self.seconds)} "
                 f"({rate(self.n_computed, self.seconds)})"
             )
         text += f", {len(self.failed)} failed"
+        if left := len(self.keys) - self.n_stored - self.n_computed:
+            text += f", {left} not done"
         return text + "".join(f"\n    {reason}" for reason in reasons(self.failed.values()))
 
 
