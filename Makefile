@@ -1,12 +1,13 @@
 # make demo   set everything up and run the main job
 # make test   set everything up and run the tests
 # make bench  ratios that we quote, measured on this machine
+# make api    reference of the Python interface, from the docstrings: api/index.html
 
 PYTHON ?= python3
 VENV ?= .venv
 RUN := demo_$(shell date +%Y-%m-%d_%H-%M-%S)
 
-.PHONY: demo test slow bench setup clean
+.PHONY: demo test slow bench api setup clean
 
 demo: setup
 	$(VENV)/bin/spktrain experiment=phonon_antiperovskite run.id=$(RUN)
@@ -21,6 +22,9 @@ slow: setup
 bench: setup
 	$(VENV)/bin/python -m tests.benchmarks
 
+api: setup
+	$(VENV)/bin/pdoc --docformat google --math -o api schnetpack_phonon '!schnetpack_phonon._gpaw_script'
+
 setup: $(VENV)/.installed
 
 $(VENV)/.installed: pyproject.toml schnetpack_phonon/_hydra.py
@@ -34,4 +38,4 @@ $(VENV)/.installed: pyproject.toml schnetpack_phonon/_hydra.py
 	@touch $@
 
 clean:
-	rm -rf $(VENV) dist .pytest_cache .ruff_cache .mypy_cache
+	rm -rf $(VENV) api dist .pytest_cache .ruff_cache .mypy_cache
