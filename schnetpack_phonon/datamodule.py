@@ -11,12 +11,13 @@ from typing import Any
 import numpy as np
 import torch
 from schnetpack import properties as structure_keys
-from schnetpack.data import AtomsDataModule
+from schnetpack.data import ASEAtomsData, AtomsDataModule, AtomsLoader
 
 from schnetpack_phonon.calculators import LabellingCalculator
 from schnetpack_phonon.finite_strain import FiniteStrain
 from schnetpack_phonon.force_constants import PhononSource
 from schnetpack_phonon.generation import Generation
+from schnetpack_phonon.loading import GraphDataset, GraphLoading
 from schnetpack_phonon.preparation import Recipe
 from schnetpack_phonon.snapshots import Ensemble
 from schnetpack_phonon.structures import StructureSource
@@ -45,6 +46,7 @@ class EnsembleData(AtomsDataModule):
         shipped_labels: file of labels that comes with this package, looked at before any is
             computed.
         elastic: gives elastic tensors beside what the calculator does.
+        loading: keeps graphs in memory; without it batches are made as the host does.
         batch_size: (train) batch size.
         kwargs: of the host's data module.
     """
@@ -62,6 +64,7 @@ class EnsembleData(AtomsDataModule):
         max_failed_share: float = 0.1,
         shipped_labels: str | None = None,
         elastic: FiniteStrain | None = None,
+        loading: GraphLoading | None = None,
         **kwargs: Any,
     ):
         super().__init__(datapath=datapath, batch_size=batch_size, **kwargs)
@@ -73,6 +76,9 @@ class EnsembleData(AtomsDataModule):
             max_failed_share,
             _DATASETS / shipped_labels if shipped_labels else None,
         )
+        self._loading = loading
+        self._transforms_ready = False
+        self._graphs: dict[tuple[int, ...], GraphDataset] = {}
 
     def prepare_data(self) -> None:
         """Makes the database or checks it: :meth:`.Generation.ensure`."""
@@ -96,6 +102,57 @@ class EnsembleData(AtomsDataModule):
                 )
             self.num_train, self.num_val, self.num_test = sizes
         super()._load_partitions()
+
+    def _setup_transforms(self) -> None:
+        self._transforms_ready = False
+        self._graphs = {}
+        super()._setup_transforms()
+        self._transforms_ready = True
+        # Transforms may have asked for statistics and so for a loader without any of them.
+        self._train_dataloader = self._val_dataloader = self._test_dataloader = None
+
+    def train_dataloader(self) -> AtomsLoader:
+        if self._loading is None or not self._transforms_ready:
+            return super().train_dataloader()
+        if self._train_dataloader is None:
+            data = self._graphs_of(self._train_dataset)
+            sampler = self._setup_sampler(self.train_sampler_cls, self.train_sampler_args, data)
+            order = {"shuffle": True} if sampler is None else {"batch_sampler": sampler}
+            batch_size = self.batch_size if sampler is None else 1
+            self._train_dataloader = self._loader(data, self.num_workers, batch_size, **order)
+        return self._train_dataloader
+
+    def val_dataloader(self) -> AtomsLoader:
+        if self._loading is None or not self._transforms_ready:
+            return super().val_dataloader()
+        if self._val_dataloader is None:
+            data = self._graphs_of(self._val_dataset)
+            self._val_dataloader = self._loader(data, self.num_val_workers, self.val_batch_size)
+        return self._val_dataloader
+
+    def test_dataloader(self) -> AtomsLoader:
+        if self._loading is None or not self._transforms_ready:
+            return super().test_dataloader()
+        if self._test_dataloader is None:
+            data = self._graphs_of(self._test_dataset)
+            self._test_dataloader = self._loader(data, self.num_test_workers, self.test_batch_size)
+        return self._test_dataloader
+
+    def _graphs_of(self, part: ASEAtomsData) -> GraphDataset:
+        """Graphs of a partition; those of the database are opened once for the same transforms."""
+        assert self._loading is not None
+        key = tuple(map(id, part.transforms))
+        if key not in self._graphs:
+            self._graphs[key] = self._loading.open(part, part.transforms)
+        return self._graphs[key].subset(part.subset_idx)
+
+    def _loader(
+        self, data: GraphDataset, num_workers: int, batch_size: int, **order: Any
+    ) -> AtomsLoader:
+        assert self._loading is not None
+        return self._loading.loader(
+            data, self.trainer, self._pin_memory, num_workers, batch_size, **order
+        )
 
 
 def composition_fit(datamodule: AtomsDataModule, key: str) -> tuple[torch.Tensor, torch.Tensor]:

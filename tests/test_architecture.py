@@ -42,6 +42,8 @@ CHAINS = (
     "executors progress labelling",
     "snapshots database generation datamodule heads",
     "datamodule task",
+    "determinism graph_cache",
+    "files graphs graph_cache loading datamodule",
     "attribution callbacks",
     "evaluation callbacks",
     "plotting callbacks",
@@ -50,7 +52,10 @@ CHAINS = (
     "label_store report label_maintenance cli",
     "label_store rows label_export cli",
 )
-TORCH_USERS = {"splits", "datamodule", "task", "heads", "attribution", "evaluation", "callbacks"}
+TORCH_USERS = {
+    *("splits", "datamodule", "task", "heads", "attribution", "evaluation", "callbacks"),
+    *("determinism", "graphs", "graph_cache", "loading"),
+}
 MODULES = {path.stem for path in PACKAGE.glob("[a-z]*.py")}
 
 
