@@ -272,7 +272,7 @@ def _different(one: dict[str, Any], other: dict[str, Any]) -> DifferentGraphsErr
     ]
     return DifferentGraphsError(
         "type or shape of a row differs between structures: "
-        f"{'; '.join(odd)}. Mend the database, or let the host load it with data/loading=null"
+        f"{'; '.join(odd)}. Mend the database, or let the host load it with data.loading=null"
     )
 
 
