@@ -35,8 +35,8 @@ def predict(
     model.do_postprocessing = False
     try:
         for batch in batches:
-            labels = {name: batch[target].double() for name, target in targets.items()}
-            index = batch[structure_keys.idx].numpy()
+            labels = {name: batch[target].double().cpu() for name, target in targets.items()}
+            index = batch[structure_keys.idx].cpu().numpy()
             results = model({key: value.to(device) for key, value in batch.items()})
             for name, label in labels.items():
                 columns = {"index": index, "property": name, "label": label.numpy()}
