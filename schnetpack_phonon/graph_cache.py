@@ -59,7 +59,7 @@ def open_graphs(
         dataset: of the host, or a subset of one: all of its database is meant.
         transforms: initialised, in order.
         folder: of folders of graphs.
-        memory_budget: bytes; graphs that take more are read for each batch.
+        memory_budget: bytes; what is larger is read for each batch.
         n_workers: processes that make graphs that are not there yet.
 
     Raises:

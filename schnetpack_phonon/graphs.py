@@ -115,11 +115,9 @@ class Graphs:
 
     Attributes:
         columns: one a key, in the order in which transforms left them.
-        in_memory: whether they are in memory, or read for each batch.
     """
 
     columns: tuple[Column, ...]
-    in_memory: bool
 
     @classmethod
     def load(cls, folder: Path, memory_budget: float) -> Graphs:
@@ -127,7 +125,8 @@ class Graphs:
 
         Args:
             folder: holds nothing else.
-            memory_budget: bytes; if they take more, they are read for each batch.
+            memory_budget: bytes; the smallest columns are in memory while they fit, the others are
+                read for each batch.
 
         Raises:
             DamagedGraphsError: if files are missing, cut off or of another format.
@@ -151,8 +150,12 @@ class Graphs:
             raise DamagedGraphsError(f"{folder}: {error}") from error
         if any(there != expected for there, expected in sizes):
             raise DamagedGraphsError(f"{folder}: a file is cut off")
-        in_memory = sum(expected for _, expected in sizes) <= memory_budget
-        return cls(tuple(c.mapped() if in_memory else c for c in columns), in_memory)
+        left = memory_budget
+        for number in np.argsort([column.n_bytes for column in columns]):
+            if columns[number].n_bytes <= left:
+                left -= columns[number].n_bytes
+                columns[number] = columns[number].mapped()
+        return cls(tuple(columns))
 
     def __len__(self) -> int:
         return len(self.columns[0].bounds) - 1
@@ -160,6 +163,11 @@ class Graphs:
     @property
     def n_bytes(self) -> int:
         return sum(column.n_bytes for column in self.columns)
+
+    @property
+    def in_memory(self) -> bool:
+        """Whether nothing is left to be read."""
+        return all(column.values is not None for column in self.columns)
 
     def to(self, device: torch.device) -> Graphs:
         """Those in memory, on a device; batches are made there."""

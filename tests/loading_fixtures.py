@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -24,17 +25,17 @@ from tests.model_fixtures import potential
 LABELS = ("band_gap", "energy")
 
 
-def displaced(n: int, supercells: tuple[tuple[int, int, int], ...], seed: int = 0) -> list[Atoms]:
+def displaced(n: int, *supercells: tuple[int, int, int], seed: int = 0) -> Iterator[Atoms]:
     """Ag3SBr with random displacements; cells of all sizes, one after the other."""
     rng = np.random.default_rng(seed)
     ideals = [antiperovskite("Ag3SBr", 4.8).repeat(cell) for cell in supercells]
-    crystals = [ideals[k % len(ideals)].copy() for k in range(n)]
-    for atoms in crystals:
+    for k in range(n):
+        atoms = ideals[k % len(ideals)].copy()
         atoms.positions += rng.normal(0, 0.1, atoms.positions.shape)
-    return crystals
+        yield atoms
 
 
-def fake_database(path: Path, crystals: list[Atoms], seed: int = 0) -> Path:
+def fake_database(path: Path, crystals: Iterable[Atoms], seed: int = 0) -> Path:
     """Random scalars and forces, in one transaction."""
     rng = np.random.default_rng(seed)
     rows = (
@@ -52,7 +53,7 @@ def fake_database(path: Path, crystals: list[Atoms], seed: int = 0) -> Path:
 
 def small_database(path: Path, seed: int = 0) -> Path:
     """Cells of 5 and 10 atoms, and an atom without neighbours: 23 structures."""
-    crystals = displaced(22, ((1, 1, 1), (2, 1, 1)), seed)
+    crystals = list(displaced(22, (1, 1, 1), (2, 1, 1), seed=seed))
     crystals.insert(3, Atoms("Ag", cell=[20.0] * 3, pbc=True))
     return fake_database(path, crystals, seed)
 
@@ -82,10 +83,10 @@ def on_host(path: Path, **kwargs: object) -> AtomsDataModule:
     return _set_up(AtomsDataModule(**arguments(path, **kwargs)))
 
 
-def energy_task() -> AtomisticTask:
-    """A small model of the host for the energy, with its optimiser."""
+def energy_task(model: nn.Module | None = None) -> AtomisticTask:
+    """A model of the host for the energy, a small one by default, with its optimiser."""
     outputs = [ModelOutput("energy", nn.MSELoss(), loss_weight=1.0, metrics={})]
-    model = potential(Atomwise(16, output_key="energy")).train()
+    model = (model or potential(Atomwise(16, output_key="energy"))).train()
     return AtomisticTask(model, outputs, torch.optim.AdamW, {"lr": 1e-2})
 
 

@@ -20,7 +20,7 @@ from schnetpack_phonon.graphs import (
 )
 from tests.loading_fixtures import assert_same, displaced, fake_database, small_database
 
-BUDGETS = {"in memory": 2**30, "read": 0}
+BUDGETS = {"in memory": 2**30, "edges are read": 6000, "read": 0}
 
 
 def items(path, *more):
@@ -39,14 +39,16 @@ def test_batches_are_those_of_the_host(tmp_path, kind, budget):
     if kind == "of all sizes":
         structures = items(small_database(tmp_path / "a.db"), CastTo32())
     elif kind == "of one size":
-        database = fake_database(tmp_path / "a.db", displaced(6, ((1, 1, 1),)))
+        database = fake_database(tmp_path / "a.db", displaced(6, (1, 1, 1)))
         structures = items(database, CastTo32())
     else:
-        database = fake_database(tmp_path / "a.db", displaced(4, ((1, 1, 1), (2, 1, 1))))
+        database = fake_database(tmp_path / "a.db", displaced(4, (1, 1, 1), (2, 1, 1)))
         structures = items(database, CollectAtomTriples())
     write(tmp_path, [pack(structures[:2]), pack(structures[2:])])
     graphs = Graphs.load(tmp_path, budget)
-    assert graphs.in_memory == (budget > 0)
+    assert graphs.in_memory == (budget == BUDGETS["in memory"])
+    assert sum(c.n_bytes for c in graphs.columns if c.values is not None) <= budget
+    assert any(c.values is not None for c in graphs.columns) == (budget > 0)
     for chosen in ([1], [3, 0, 2], list(range(len(structures))), [2, 2]):
         assert_same(graphs.batch(chosen), _atoms_collate_fn([structures[k] for k in chosen]))
     for k, structure in enumerate(structures):
