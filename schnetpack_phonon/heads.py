@@ -5,8 +5,8 @@ from the training set before the first step. Model outputs, losses, metrics and 
 loaded model are therefore the same numbers, and no postprocessor is needed.
 """
 
+import math
 from collections.abc import Callable
-from typing import Final
 
 import schnetpack.nn as snn
 import torch
@@ -14,8 +14,9 @@ import torch.nn.functional as F
 from schnetpack import properties as structure_keys
 from schnetpack.data import AtomsDataModule
 from schnetpack.transform import Transform
+from schnetpack.units import convert_units
 
-from schnetpack_phonon.datamodule import composition_fit
+from schnetpack_phonon.datamodule import composition_fit, training_labels
 
 
 class Intensive(Transform):
@@ -78,13 +79,63 @@ class Intensive(Transform):
 
 
 class BandGap(Intensive):
-    """Band gap in eV, never negative and with a gradient where it closes.
+    """Band gap in eV, never negative: the mean of :class:`Intensive` through :func:`opened`.
 
-    The mean of :class:`Intensive` goes through a softplus that differs from the identity by
-    less than 1 meV above 0.25 eV.
+    For data without band edges; with them :class:`schnetpack_phonon.band_edges.BandEdges` gives
+    all three.
     """
 
-    sharpness: Final[float] = 20.0  #: 1/eV
+    def datamodule(self, value: AtomsDataModule) -> None:
+        """Takes offset and scale from the training set.
+
+        Raises:
+            ValueError: if there are no labels, or they are no gaps in eV.
+        """
+        super().datamodule(value)
+        check_energy(value, self.output_key)
+        check_gap(value, self.output_key)
 
     def bounded(self, mean: torch.Tensor) -> torch.Tensor:
-        return F.softplus(mean, beta=self.sharpness)
+        return opened(mean, 1.0 if self.training else 0.0)
+
+
+def opened(raw: torch.Tensor, pull: float = 0.0, width: float = 0.05) -> torch.Tensor:
+    """A gap that is never negative, from a number that may be: max(raw, 0) with a rounded corner.
+
+    The number itself above ``width``, zero below ``-width``, and the parabola between that leaves
+    the slope continuous. With ``pull`` 1 the gradient is that of the number itself, so that a gap
+    is opened again however far below zero it was predicted; with the square of the error this
+    is the gradient of the matching loss, which is convex (Auer, Herbster, Warmuth, NIPS 1995).
+
+    Args:
+        raw: in eV, any shape.
+        pull: share of the number itself in the gradient; 0, the true gradient, outside training.
+        width: in eV.
+    """
+    gap = (raw.clamp(-width, width) + width).square() / (4 * width) + F.relu(raw - width)
+    return gap + pull * ((raw - raw.detach()) - (gap - gap.detach()))
+
+
+def check_energy(datamodule: AtomsDataModule, key: str) -> None:
+    """Raises ValueError unless the data module gives the property in eV, as these heads count."""
+    unit = datamodule.dataset.units[key]
+    try:
+        factor = convert_units(unit, "eV")
+    except (AttributeError, TypeError):  # a unit that the host does not know, or none
+        factor = math.nan
+    if not math.isclose(factor, 1.0, rel_tol=1e-9):
+        raise ValueError(
+            f"{key!r} comes in {unit!r}; expected 'eV': set property_units of the data module to "
+            f"{{{key}: eV}}, or write the database with its unit"
+        )
+
+
+def check_gap(datamodule: AtomsDataModule, key: str) -> None:
+    """Raises ValueError where a label of the training set is no band gap."""
+    labels, _ = training_labels(datamodule, key)
+    for k in torch.nonzero(labels < 0)[:1, 0]:
+        raise ValueError(
+            f"{key!r} of structure {datamodule.train_idx[k]} in {datamodule.dataset.datapath} is "
+            f"{labels[k]:.3g} eV; a gap is never negative: label metals with 0, and structures "
+            "without a label with NaN"
+        )

@@ -8,15 +8,18 @@ import torch
 from schnetpack.data import AtomsDataModule
 from schnetpack.task import AtomisticTask, ModelOutput
 
-from schnetpack_phonon.datamodule import composition_fit
+from schnetpack_phonon.datamodule import label_spread
 
 
 class ScaledOutput(ModelOutput):
     """The host's ``ModelOutput`` with its loss in units of the spread of the labels.
 
-    Loss weights of several properties are thereby comparable numbers, whatever their units.
+    Loss weights of several properties are thereby comparable numbers, whatever their units: with
+    a squared error, the loss is the share of the variance that is not explained yet. The spread
+    is that of :func:`schnetpack_phonon.datamodule.label_spread`.
     Predictions, targets and metrics stay in physical units. Structures without a label (NaN) are
-    left out of the loss.
+    left out of loss and metrics, as are atoms for a property of atoms. A metric of labels that
+    are all missing is NaN.
 
     Args:
         args, kwargs: of the host's class.
@@ -29,20 +32,34 @@ class ScaledOutput(ModelOutput):
         self.register_buffer("scale", torch.ones(1))
 
     def datamodule(self, value: AtomsDataModule) -> None:
-        """Takes the spread at fixed composition from the training labels."""
-        self.scale = composition_fit(value, self.target_property)[1].to(self.scale)
+        """Takes the spread from the training labels."""
+        self.scale = label_spread(value, self.target_property).to(self.scale)
 
     def calculate_loss(
         self, pred: dict[str, torch.Tensor], target: dict[str, torch.Tensor]
     ) -> torch.Tensor | float:
         if self.loss_weight == 0 or self.loss_fn is None:
             return 0.0
-        labels, predictions = target[self.target_property], pred[self.name]
-        present = labels.isfinite()
-        if not present.any():
-            return 0.0 * predictions.sum()
-        scaled = (predictions[present] / self.scale, labels[present] / self.scale)
-        return self.loss_weight * self.loss_fn(*scaled)
+        predictions, labels = self._labelled(pred, target)
+        if not len(labels):
+            return 0.0 * pred[self.name].sum()
+        return self.loss_weight * self.loss_fn(predictions / self.scale, labels / self.scale)
+
+    def update_metrics(
+        self, pred: dict[str, torch.Tensor], target: dict[str, torch.Tensor], subset: str
+    ) -> None:
+        predictions, labels = self._labelled(pred, target)
+        for metric in self.metrics[subset].values():
+            if len(labels):
+                metric(predictions, labels)
+
+    def _labelled(
+        self, pred: dict[str, torch.Tensor], target: dict[str, torch.Tensor]
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Predictions and labels of the rows whose label is there."""
+        predictions, labels = pred[self.name], target[self.target_property]
+        present = labels.isfinite().reshape(len(labels), -1).all(dim=1)
+        return predictions[present], labels[present]
 
 
 class ScaledTask(AtomisticTask):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import schnetpack as spk
@@ -142,18 +143,21 @@ def data_module(
     train: Sequence[int],
     test: Sequence[int] = (),
     property_units: dict[str, str] | None = None,
-    **labels: Sequence[float],
+    atoms: Mapping[str, Sequence[np.ndarray]] = MappingProxyType({}),
+    **labels: Sequence[float] | np.ndarray,
 ) -> AtomsDataModule:
-    """The host's own data module, set up, on a database of these structures and scalar labels.
+    """The host's own data module, set up, on a database of these structures and their labels.
 
-    What is neither for training nor for the test is for validation.
+    What is neither for training nor for the test is for validation. Labels of ``atoms`` have a
+    row an atom.
     """
     if not path.exists():
-        units = {key: PROPERTIES[key].unit for key in labels}
+        units = {key: PROPERTIES[key].unit for key in (*labels, *atoms)}
         dataset = ASEAtomsData.create(str(path), distance_unit="Ang", property_unit_dict=units)
         rows = [
-            {key: np.array([label]) for key, label in zip(labels, row, strict=True)}
-            for row in zip(*labels.values(), strict=True)
+            {key: np.array([values[k]]) for key, values in labels.items()}
+            | {key: values[k] for key, values in atoms.items()}
+            for k in range(len(structures))
         ]
         dataset.add_systems(rows, list(structures))
     data = AtomsDataModule(

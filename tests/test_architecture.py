@@ -40,7 +40,7 @@ CHAINS = (
     "external_code gpaw_output gpaw",
     "executors calculators cluster",
     "executors progress labelling",
-    "snapshots database generation datamodule heads",
+    "snapshots database generation datamodule heads band_edges",
     "datamodule task",
     "determinism graph_cache",
     "files graphs graph_cache loading datamodule",
@@ -53,8 +53,18 @@ CHAINS = (
     "label_store rows label_export cli",
 )
 TORCH_USERS = {
-    *("splits", "datamodule", "task", "heads", "attribution", "evaluation", "callbacks"),
-    *("determinism", "graphs", "graph_cache", "loading"),
+    "attribution",
+    "band_edges",
+    "callbacks",
+    "datamodule",
+    "determinism",
+    "evaluation",
+    "graph_cache",
+    "graphs",
+    "heads",
+    "loading",
+    "splits",
+    "task",
 }
 MODULES = {path.stem for path in PACKAGE.glob("[a-z]*.py")}
 

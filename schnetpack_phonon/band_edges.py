@@ -1,0 +1,193 @@
+"""An output module for band gap and band edges that belong together."""
+
+import math
+from collections.abc import Callable
+from typing import Final
+
+import schnetpack.nn as snn
+import torch
+import torch.nn.functional as F
+from schnetpack import properties as structure_keys
+from schnetpack.data import AtomsDataModule
+from schnetpack.transform import Transform
+from torch import nn
+
+from schnetpack_phonon import properties
+from schnetpack_phonon.datamodule import training_labels
+from schnetpack_phonon.heads import check_energy, check_gap, opened
+
+
+class BandEdges(Transform):
+    r"""Band gap, valence band maximum and conduction band minimum in eV, from levels of atoms.
+
+    Atom i has a valence level :math:`v_i` and a conduction level :math:`c_i`. The edges are a
+    smooth maximum and a smooth minimum over the N atoms,
+
+    .. math::
+        V = \frac{1}{\beta_v} \ln \frac{1}{N} \sum_i e^{\beta_v v_i}, \qquad
+        C = -\frac{1}{\beta_c} \ln \frac{1}{N} \sum_i e^{-\beta_c c_i}.
+
+    Their sharpness is learned: the mean for a small :math:`\beta`, the outermost level for a large
+    one. The logarithm is of a mean, where that of other smooth maxima is of a sum, so that a
+    supercell has the edges of its cell. The share of an atom in an edge is
+    :math:`\partial V / \partial v_i`: shares are positive and add up to 1.
+
+    Where V comes above C the crystal is a metal. Then the gap is zero and both edges are the middle
+    of the overlap, as they are in labels
+    (:func:`schnetpack_phonon.calculators.labels_from_results`);
+    :func:`schnetpack_phonon.heads.opened` joins the two cases.
+
+    Labels of any of the three properties train it, of all structures or of some. Offsets and
+    scales are those of :func:`edge_fit`.
+
+    Args:
+        n_in: number of scalar features.
+        n_hidden: width of the hidden layers; halved from layer to layer by default.
+        n_layers: of the network that gives the levels.
+        activation: between the layers.
+        band_gap_key: gap in the database and in the model's output, shape=(n_structures,).
+        vbm_key: the same for the valence band maximum.
+        cbm_key: the same for the conduction band minimum.
+        levels_key: if given, a further output: valence and conduction level of each atom in eV,
+            shape=(n_atoms, 2).
+    """
+
+    # In a metal, errors of the edges move the middle of the overlap. They also pull at the gap:
+    # without that, labels of both edges alone do not open it; with more, those of one edge alone
+    # diverge, since levels share a network.
+    pull: Final[float] = 0.1
+
+    offset: torch.Tensor
+    scale: torch.Tensor
+    outward: torch.Tensor
+
+    def __init__(
+        self,
+        n_in: int,
+        n_hidden: int | None = None,
+        n_layers: int = 2,
+        activation: Callable[[torch.Tensor], torch.Tensor] = F.silu,
+        band_gap_key: str = properties.band_gap,
+        vbm_key: str = properties.vbm,
+        cbm_key: str = properties.cbm,
+        levels_key: str | None = None,
+    ):
+        super().__init__()
+        self.band_gap_key, self.vbm_key, self.cbm_key = band_gap_key, vbm_key, cbm_key
+        self.levels_key = levels_key
+        self.model_outputs = [band_gap_key, vbm_key, cbm_key]
+        if levels_key is not None:
+            self.model_outputs.append(levels_key)
+        self.outnet = snn.build_mlp(
+            n_in=n_in, n_out=2, n_hidden=n_hidden, n_layers=n_layers, activation=activation
+        )
+        self.log_sharpness = nn.Parameter(torch.zeros(2))  # of levels in units of the scale
+        self.register_buffer("offset", torch.zeros(101, 2))
+        self.register_buffer("scale", torch.ones(2))
+        self.register_buffer("outward", torch.tensor([1.0, -1.0]))
+
+    def reset_parameters(self) -> None:
+        """A fresh sharpness; layers of the network have their own."""
+        nn.init.zeros_(self.log_sharpness)
+
+    def datamodule(self, value: AtomsDataModule) -> None:
+        """Takes offsets and scales from the training set; the host calls this before a fit.
+
+        Raises:
+            ValueError: if there are no labels, or they are no gaps and edges in eV that belong
+                together.
+        """
+        offset, scale = edge_fit(value, self.band_gap_key, self.vbm_key, self.cbm_key)
+        self.offset, self.scale = offset.to(self.offset), scale.to(self.scale)
+
+    def forward(self, inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        idx_m, n_atoms = inputs[structure_keys.idx_m], inputs[structure_keys.n_atoms]
+        offset = _mean(self.offset[inputs[structure_keys.Z]], idx_m, n_atoms)
+        levels = self.outnet(inputs["scalar_representation"])
+        sharpness = self.outward * self.log_sharpness.exp()
+        edges = offset + self.scale * _log_mean_exp(sharpness * levels, idx_m, n_atoms) / sharpness
+        raw = edges[:, 1] - edges[:, 0]
+        inputs[self.band_gap_key] = opened(raw, 1.0 if self.training else 0.0)
+        gap = opened(raw, self.pull if self.training else 0.0)
+        apart = -0.5 * self.outward * (gap - raw).unsqueeze(-1)
+        edges = edges + apart
+        inputs[self.vbm_key], inputs[self.cbm_key] = edges[:, 0], edges[:, 1]
+        if self.levels_key is not None:
+            inputs[self.levels_key] = self.scale * levels + (offset + apart)[idx_m]
+        return inputs
+
+
+def edge_fit(
+    datamodule: AtomsDataModule, band_gap_key: str, vbm_key: str, cbm_key: str
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Least-squares fit of both band edges to the composition of the training set.
+
+    All labels of gaps and edges are fitted together, whichever a structure has. What they leave
+    open gets the smallest gaps and then the smallest norm: with gaps alone, edges count from the
+    valence band maximum.
+
+    Args:
+        datamodule: any data module of the host, after its ``setup``.
+        band_gap_key: of the gap in the database; properties that it lacks have no labels.
+        vbm_key: of the valence band maximum.
+        cbm_key: of the conduction band minimum.
+
+    Returns:
+        Offset of each element in both edges, shape=(101, 2), and the standard deviation of what
+        the fit leaves, shape=(2,) (the largest of the others for an edge without labels); both
+        float64, in eV.
+
+    Raises:
+        ValueError: if there are no labels, or they are no gaps and edges in eV that belong
+            together.
+    """
+    keys = (band_gap_key, vbm_key, cbm_key)
+    dataset, train = datamodule.dataset, datamodule.train_idx
+    labels = torch.full((len(train), 3), math.nan, dtype=torch.float64)
+    for k, key in enumerate(keys):
+        if key in dataset.available_properties:
+            check_energy(datamodule, key)
+            labels[:, k], shares = training_labels(datamodule, key)
+    present = labels.isfinite()
+    if not present.any():
+        raise ValueError(
+            f"no training structure in {dataset.datapath} has a label {band_gap_key!r}, "
+            f"{vbm_key!r} or {cbm_key!r}; there are {', '.join(dataset.available_properties)}"
+        )
+    if present[:, 0].any():
+        check_gap(datamodule, band_gap_key)
+    mismatch = labels[:, 2] - labels[:, 1] - labels[:, 0]
+    for k in torch.nonzero(mismatch.abs() > 1e-3)[:1, 0]:
+        raise ValueError(
+            f"{cbm_key!r} - {vbm_key!r} differs from {band_gap_key!r} by {mismatch[k]:.3g} eV in "
+            f"structure {train[k]} of {dataset.datapath}; expected the gap between both edges: "
+            "give labels of different methods a head each"
+        )
+    elements = shares.any(dim=0)
+    shares = shares[:, elements]
+    # The unknowns are V and 1000 (C - V), so that the norm is small in the gap before all else.
+    parts = torch.tensor([[0, 1e-3], [1, 0], [1, 1e-3]], dtype=torch.float64)
+    rows = [torch.kron(part, shares[own]) for part, own in zip(parts, present.T, strict=True)]
+    values = [labels[own, k] for k, own in enumerate(present.T)]
+    design, value = torch.cat(rows), torch.cat(values)
+    solution = torch.linalg.lstsq(design, value[:, None], driver="gelsd").solution[:, 0]
+    left = (value - design @ solution).split([len(v) for v in values])
+    deviation = [float(one.square().mean().sqrt()) if len(one) else 0.0 for one in left]
+    scale = torch.tensor([one or max(deviation) for one in deviation[1:]], dtype=torch.float64)
+    vbm, gap = solution.reshape(2, -1)
+    offset = torch.zeros(101, 2, dtype=torch.float64)
+    offset[elements] = torch.stack([vbm, vbm + 1e-3 * gap], dim=1)
+    return offset, scale.clamp(min=1e-12)
+
+
+def _mean(x: torch.Tensor, idx_m: torch.Tensor, n_atoms: torch.Tensor) -> torch.Tensor:
+    """Over the atoms of each structure, shape=(n_atoms, k) -> (n_structures, k)."""
+    return snn.scatter_add(x, idx_m, dim_size=n_atoms.shape[0]) / n_atoms.unsqueeze(-1)
+
+
+def _log_mean_exp(x: torch.Tensor, idx_m: torch.Tensor, n_atoms: torch.Tensor) -> torch.Tensor:
+    """Of the atoms of each structure, shape=(n_atoms, k) -> (n_structures, k)."""
+    lowest = torch.full((n_atoms.shape[0], x.shape[1]), -math.inf, dtype=x.dtype, device=x.device)
+    index = idx_m.unsqueeze(-1).expand_as(x)
+    highest = lowest.scatter_reduce(0, index, x.detach(), "amax")
+    return highest + _mean((x - highest[idx_m]).exp(), idx_m, n_atoms).log()
