@@ -43,7 +43,7 @@ class BandEdges(Transform):
     Args:
         n_in: number of scalar features.
         n_hidden: width of the hidden layers; halved from layer to layer by default.
-        n_layers: of the network that gives the levels.
+        n_layers: of the networks that give the levels, one for each edge.
         activation: between the layers.
         band_gap_key: gap in the database and in the model's output, shape=(n_structures,).
         vbm_key: the same for the valence band maximum.
@@ -54,7 +54,7 @@ class BandEdges(Transform):
 
     # In a metal, errors of the edges move the middle of the overlap. They also pull at the gap:
     # without that, labels of both edges alone do not open it; with more, those of one edge alone
-    # diverge, since levels share a network.
+    # diverge, since levels share features.
     pull: Final[float] = 0.1
 
     offset: torch.Tensor
@@ -78,17 +78,25 @@ class BandEdges(Transform):
         self.model_outputs = [band_gap_key, vbm_key, cbm_key]
         if levels_key is not None:
             self.model_outputs.append(levels_key)
-        self.outnet = snn.build_mlp(
-            n_in=n_in, n_out=2, n_hidden=n_hidden, n_layers=n_layers, activation=activation
+        self.valence, self.conduction = (
+            snn.build_mlp(
+                n_in=n_in, n_out=1, n_hidden=n_hidden, n_layers=n_layers, activation=activation
+            )
+            for _ in range(2)
         )
-        self.log_sharpness = nn.Parameter(torch.zeros(2))  # of levels in units of the scale
+        self.log_sharpness = nn.Parameter(torch.empty(2))  # of levels in units of the scale
+        self.reset_parameters()
         self.register_buffer("offset", torch.zeros(101, 2))
         self.register_buffer("scale", torch.ones(2))
         self.register_buffer("outward", torch.tensor([1.0, -1.0]))
 
     def reset_parameters(self) -> None:
-        """A fresh sharpness; layers of the network have their own."""
-        nn.init.zeros_(self.log_sharpness)
+        """A fresh sharpness; layers of the networks have their own.
+
+        Edges start near the mean of the levels: those of N atoms vary by the square root of N more
+        than their mean, which varies by the scale.
+        """
+        nn.init.constant_(self.log_sharpness, math.log(0.1))
 
     def datamodule(self, value: AtomsDataModule) -> None:
         """Takes offsets and scales from the training set; the host calls this before a fit.
@@ -103,9 +111,9 @@ class BandEdges(Transform):
     def forward(self, inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         idx_m, n_atoms = inputs[structure_keys.idx_m], inputs[structure_keys.n_atoms]
         offset = _mean(self.offset[inputs[structure_keys.Z]], idx_m, n_atoms)
-        levels = self.outnet(inputs["scalar_representation"])
-        sharpness = self.outward * self.log_sharpness.exp()
-        edges = offset + self.scale * _log_mean_exp(sharpness * levels, idx_m, n_atoms) / sharpness
+        features = inputs["scalar_representation"]
+        levels = torch.cat([self.valence(features), self.conduction(features)], dim=1)
+        edges = offset + self.scale * self.pooled(levels, inputs)
         raw = edges[:, 1] - edges[:, 0]
         inputs[self.band_gap_key] = opened(raw, 1.0 if self.training else 0.0)
         gap = opened(raw, self.pull if self.training else 0.0)
@@ -115,6 +123,12 @@ class BandEdges(Transform):
         if self.levels_key is not None:
             inputs[self.levels_key] = self.scale * levels + (offset + apart)[idx_m]
         return inputs
+
+    def pooled(self, levels: torch.Tensor, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+        """Levels of atoms, shape=(n_atoms, 2), to those of structures, shape=(n_structures, 2)."""
+        sharpness = self.outward * self.log_sharpness.exp()
+        idx_m, n_atoms = inputs[structure_keys.idx_m], inputs[structure_keys.n_atoms]
+        return _log_mean_exp(sharpness * levels, idx_m, n_atoms) / sharpness
 
 
 def edge_fit(

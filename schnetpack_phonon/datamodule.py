@@ -229,6 +229,11 @@ def label_spread(datamodule: AtomsDataModule, key: str) -> torch.Tensor:
     return _root_mean_square(values[values.isfinite()])
 
 
+def training_elements(datamodule: AtomsDataModule, key: str) -> torch.Tensor:
+    """Whether each element is in the training set, which has the property ``key``; shape=(101,)."""
+    return _read_labels(datamodule, key)[1].any(dim=0)
+
+
 def _read_labels(datamodule: AtomsDataModule, key: str) -> tuple[list[torch.Tensor], torch.Tensor]:
     """Labels of the training set as they are stored, and the share of each element; read once."""
     read = datamodule.__dict__.setdefault("_training_labels", {})

@@ -8,7 +8,7 @@ import torch
 from schnetpack.data import AtomsDataModule
 from schnetpack.task import AtomisticTask, ModelOutput
 
-from schnetpack_phonon.datamodule import label_spread
+from schnetpack_phonon.datamodule import label_spread, training_elements
 
 
 class ScaledOutput(ModelOutput):
@@ -63,11 +63,22 @@ class ScaledOutput(ModelOutput):
 
 
 class ScaledTask(AtomisticTask):
-    """The host's task; before a fit it lets each :class:`ScaledOutput` see the training set."""
+    """The host's task; before a fit it lets each :class:`ScaledOutput` see the training set.
+
+    The model gets a buffer ``trained_elements``: which of the first 100 elements it has seen.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        if not hasattr(self.model, "trained_elements"):
+            self.model.register_buffer("trained_elements", torch.zeros(101, dtype=torch.bool))
 
     def setup(self, stage: str | None = None) -> None:
         super().setup(stage)
         if stage == "fit":
+            data = self.trainer.datamodule
             for output in self.outputs:
                 if isinstance(output, ScaledOutput):
-                    output.datamodule(self.trainer.datamodule)
+                    output.datamodule(data)
+                    seen = training_elements(data, output.target_property)
+                    self.model.trained_elements |= seen.to(self.model.trained_elements.device)

@@ -44,6 +44,7 @@ CHAINS = (
     "datamodule task",
     "determinism graph_cache",
     "files graphs graph_cache loading datamodule",
+    "properties elasticity predict",
     "attribution callbacks",
     "evaluation callbacks",
     "plotting callbacks",
@@ -63,6 +64,7 @@ TORCH_USERS = {
     "graphs",
     "heads",
     "loading",
+    "predict",
     "splits",
     "task",
 }

@@ -188,10 +188,11 @@ def test_scripted_model_equals_eager(head, training, fitted):
 
 
 @heads
+@pytest.mark.filterwarnings("ignore:You are using `torch.load`:FutureWarning")
 def test_stored_model_is_the_same(head, fitted, tmp_path):
     model = fitted(head)
     torch.save(model, tmp_path / "best_model")
-    loaded = load_model(tmp_path / "best_model", weights_only=False)
+    loaded = load_model(tmp_path / "best_model")
     np.testing.assert_equal(values(loaded, STRUCTURES), values(model, STRUCTURES))
 
 

@@ -1,0 +1,189 @@
+"""A trained model for structures: its properties, and an ASE calculator.
+
+A trained model is a pickle, and opening a pickle runs whatever its maker put there: load only
+files that you trust.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from ase import Atoms
+from ase.calculators.calculator import Calculator, PropertyNotImplementedError, all_changes
+from ase.data import chemical_symbols
+from schnetpack.interfaces import AtomsConverter
+from schnetpack.model import AtomisticModel
+from schnetpack.transform import MatScipyNeighborList
+from schnetpack.utils import load_model
+
+from schnetpack_phonon import properties
+from schnetpack_phonon.elasticity import tensor_to_voigt
+from schnetpack_phonon.properties import PROPERTIES
+
+_OF_THE_CELL = (properties.stress, properties.elastic_tensor, properties.elastic_tensor_relaxed)
+
+
+class Predictor:
+    """Properties of structures from a trained model.
+
+    Args:
+        model: a model of the host, a run folder, or its ``best_model``: a pickle, which must come
+            from someone you trust.
+        device: where the model runs.
+        batch_size: structures at a time.
+
+    Raises:
+        ValueError: if there is no such file, or no model in it.
+    """
+
+    def __init__(
+        self, model: AtomisticModel | str | Path, device: str = "cpu", batch_size: int = 10
+    ):
+        if not isinstance(model, AtomisticModel):
+            model = _loaded(Path(model))
+        self.model = model.to(device).eval()
+        self.batch_size = batch_size
+        seen = getattr(model, "trained_elements", torch.zeros(101))  # of ScaledTask
+        self._elements: list[int] = seen.nonzero()[:, 0].tolist()
+        self._converter = AtomsConverter(
+            MatScipyNeighborList(cutoff=float(model.representation.cutoff)),
+            device=device,
+            dtype=next(model.parameters()).dtype,
+        )
+
+    @property
+    def outputs(self) -> list[str]:
+        """Keys of what the model gives."""
+        return sorted(self.model.model_outputs)
+
+    def __call__(self, structures: Sequence[Atoms]) -> list[dict[str, np.ndarray]]:
+        """A dictionary for each structure, in the order given.
+
+        Shapes and units are those of :mod:`schnetpack_phonon.properties` for models that were
+        trained on databases in these units, as those of this package are.
+
+        Raises:
+            ValueError: for elements that the model was not trained on, and for cells that are not
+                periodic in all directions where the model gives stress or elastic tensors.
+        """
+        for atoms in structures:
+            self._check(atoms)
+        results: list[dict[str, np.ndarray]] = []
+        for start in range(0, len(structures), self.batch_size):
+            results += self._batch([*structures[start : start + self.batch_size]])
+        return results
+
+    def _batch(self, structures: list[Atoms]) -> Iterator[dict[str, np.ndarray]]:
+        with torch.set_grad_enabled(bool(self.model.required_derivatives)):
+            values = self.model(self._converter(structures))
+        ends = np.cumsum([len(atoms) for atoms in structures])[:-1]
+        split = {}
+        for key, value in values.items():
+            array = value.detach().cpu().numpy()
+            known = PROPERTIES.get(key)
+            of_atoms = "N" in known.shape if known else len(array) != len(structures)
+            split[key] = np.split(array, ends) if of_atoms else array
+        for k in range(len(structures)):
+            yield {key: np.asarray(array[k]) for key, array in split.items()}
+
+    def _check(self, atoms: Atoms) -> None:
+        unknown = {*atoms.numbers} - {*self._elements}
+        if unknown and self._elements:
+            raise ValueError(
+                f"{atoms.get_chemical_formula()} holds {_symbols(unknown)}; the model was trained "
+                f"on {_symbols(self._elements)}: train it on data with these elements first"
+            )
+        of_the_cell = [key for key in _OF_THE_CELL if key in self.outputs]
+        if of_the_cell and not atoms.pbc.all():
+            raise ValueError(
+                f"{atoms.get_chemical_formula()} has pbc {atoms.pbc.tolist()}; the model gives "
+                f"{', '.join(of_the_cell)}, which need a crystal: set atoms.pbc = True"
+            )
+
+
+class ModelCalculator(Calculator):
+    """A trained model as an ASE calculator.
+
+    ``atoms.get_potential_energy()``, ``get_forces()`` and ``get_stress()`` work for a model that
+    gives ``energy`` (or ``energy_per_atom``), ``forces`` and ``stress``. Everything that the
+    model gives is in ``results`` and comes from ``get_property``: ``band_gap``, ``vbm``, ``cbm``
+    (eV), ``elastic_tensor`` (GPa) and so on.
+
+    Args:
+        predictor: or what makes one: a model, a run folder, its ``best_model``.
+    """
+
+    def __init__(self, predictor: Predictor | AtomisticModel | str | Path):
+        super().__init__()
+        if not isinstance(predictor, Predictor):
+            predictor = Predictor(predictor)
+        self.predictor = predictor
+        self.implemented_properties = predictor.outputs
+        if properties.energy_per_atom in predictor.outputs:
+            self.implemented_properties.append(properties.energy)
+        if properties.energy in self.implemented_properties:
+            self.implemented_properties.append("free_energy")
+
+    def get_property(self, name, atoms=None, allow_calculation=True):
+        """As ASE's; what is missing is named.
+
+        Raises:
+            PropertyNotImplementedError: if the model does not give it.
+        """
+        if name not in self.implemented_properties:
+            raise PropertyNotImplementedError(
+                f"the model does not give {name!r}; it gives "
+                f"{', '.join(self.implemented_properties)}"
+            )
+        return super().get_property(name, atoms, allow_calculation)
+
+    def calculate(self, atoms=None, properties=None, system_changes=all_changes):
+        """All that the model gives, whatever is asked for."""
+        super().calculate(atoms, properties, system_changes)
+        (found,) = self.predictor([self.atoms])
+        self.results = ase_results(found, len(self.atoms))
+
+
+def ase_results(found: dict[str, np.ndarray], n_atoms: int) -> dict[str, float | np.ndarray]:
+    """Properties of one structure as ASE counts them: stress in Voigt's order, numbers as float."""
+    results: dict[str, float | np.ndarray] = {
+        key: value.item() if value.ndim == 0 else value for key, value in found.items()
+    }
+    if properties.stress in found:
+        results[properties.stress] = tensor_to_voigt(found[properties.stress])
+    if properties.energy_per_atom in found and properties.energy not in found:
+        results[properties.energy] = n_atoms * found[properties.energy_per_atom].item()
+    if properties.energy in results:
+        results["free_energy"] = results[properties.energy]
+    return results
+
+
+def _loaded(path: Path) -> AtomisticModel:
+    file = path / "best_model" if path.is_dir() else path
+    if not file.is_file():
+        raise ValueError(
+            f"no file {file}; expected a run folder with a best_model, which spktrain writes when "
+            "it has finished, or the file itself"
+        )
+    with warnings.catch_warnings():
+        # torch < 2.6 warns that pickles run code, as do the docstrings here; the host warns of
+        # what is no model.
+        warnings.simplefilter("ignore")
+        try:
+            model = load_model(str(file))
+        except AttributeError:  # the host reads a version from whatever it finds
+            model = None
+    if not isinstance(model, AtomisticModel):
+        raise ValueError(
+            f"{file} holds no model; expected the best_model of a run, not a checkpoint or a "
+            "deployed model"
+        )
+    return model
+
+
+def _symbols(numbers: Iterable[int]) -> str:
+    return ", ".join(sorted(chemical_symbols[z] for z in numbers))

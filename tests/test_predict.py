@@ -1,0 +1,154 @@
+"""Predictions against the bare model, ASE's differences, and what goes wrong in use."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from ase import Atoms
+from ase.calculators.calculator import PropertyNotImplementedError
+from ase.calculators.fd import calculate_numerical_forces, calculate_numerical_stress
+from schnetpack.atomistic import Atomwise, Forces, PairwiseDistances, Strain
+from schnetpack.model import NeuralNetworkPotential
+from torch import nn
+
+from schnetpack_phonon.band_edges import BandEdges
+from schnetpack_phonon.heads import Intensive
+from schnetpack_phonon.predict import ModelCalculator, Predictor
+from tests.model_fixtures import batch, potential, thermal
+
+STRUCTURES = [thermal(1)[1], thermal(2, "Ag3SeI")[1].repeat((2, 1, 1)), thermal(3)[1]]
+EDGES = ("band_gap", "vbm", "cbm")
+
+
+def mechanical() -> NeuralNetworkPotential:
+    """Energy, forces and stress from the host, gap and edges from us, in double precision."""
+    parts = potential(BandEdges(16), Atomwise(16, output_key="energy"), dtype=torch.float64)
+    return NeuralNetworkPotential(
+        parts.representation,
+        [Strain(), PairwiseDistances()],
+        [*parts.output_modules, Forces(calc_stress=True)],
+    ).double()
+
+
+class Tensor(nn.Module):
+    """Six by six numbers a structure, and four a atom, that tell what they belong to."""
+
+    model_outputs = ("elastic_tensor", "levels")
+
+    def forward(self, inputs):
+        n_atoms = inputs["_n_atoms"]
+        inputs["elastic_tensor"] = n_atoms[:, None, None] + torch.arange(36.0).reshape(6, 6)
+        inputs["levels"] = inputs["_atomic_numbers"][:, None] + torch.arange(4.0)
+        return inputs
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 10])
+def test_predictions_are_those_of_the_model(batch_size):
+    model = mechanical()
+    found = Predictor(model, batch_size=batch_size)(STRUCTURES)
+    for atoms, values in zip(STRUCTURES, found, strict=True):
+        bare = model(batch([atoms], torch.float64))
+        assert values.keys() == bare.keys() == {*EDGES, "energy", "forces", "stress"}
+        for key in bare:
+            expected = bare[key] if key == "forces" else bare[key][0]
+            assert values[key].shape == expected.shape
+            np.testing.assert_allclose(values[key], expected.detach(), rtol=1e-9, atol=1e-12)
+
+
+def test_structures_and_atoms_are_told_apart():
+    """One atom or as many structures as atoms; keys that we know and others."""
+    atom = Atoms("Ag", cell=[3, 3, 3], pbc=True)
+    for structures in ([atom] * 2, STRUCTURES, [atom]):
+        model = potential(Intensive(16, "vbm"), Tensor())
+        found = Predictor(model)(structures)
+        for atoms, values in zip(structures, found, strict=True):
+            assert values["vbm"].shape == ()
+            assert values["elastic_tensor"].shape == (6, 6)
+            assert values["elastic_tensor"][0, 0] == len(atoms)
+        if len(structures) == 3:
+            for atoms, values in zip(structures, found, strict=True):
+                np.testing.assert_array_equal(values["levels"][:, 0], atoms.numbers)
+
+
+def test_calculator_gives_derivatives_of_its_energy():
+    """Forces in eV/Ang and stress in ASE's order and sign, against ASE's finite differences."""
+    atoms = STRUCTURES[0].copy()
+    atoms.calc = ModelCalculator(mechanical())
+    forces, stress = atoms.get_forces(), atoms.get_stress()
+    assert np.abs(stress).max() > 1e-4
+    np.testing.assert_allclose(forces, calculate_numerical_forces(atoms, eps=1e-4), atol=1e-6)
+    np.testing.assert_allclose(stress, calculate_numerical_stress(atoms, eps=1e-5), atol=1e-7)
+    assert atoms.get_potential_energy(force_consistent=True) == atoms.get_potential_energy()
+
+
+def test_calculator_gives_gap_and_edges():
+    model = mechanical()
+    atoms = STRUCTURES[0].copy()
+    atoms.calc = ModelCalculator(model)
+    expected = model(batch([atoms], torch.float64))
+    for key in EDGES:
+        value = atoms.calc.get_property(key, atoms)
+        assert isinstance(value, float)
+        assert value == pytest.approx(expected[key].item(), rel=1e-9)
+    before = atoms.calc.get_property("band_gap", atoms)
+    atoms.rattle(0.05, seed=1)
+    assert atoms.calc.get_property("band_gap", atoms) != before
+
+
+def test_calculator_multiplies_energies_per_atom():
+    model = potential(Intensive(16, "energy_per_atom"))
+    for atoms in STRUCTURES[:2]:
+        single = atoms.copy()
+        single.calc = ModelCalculator(model)
+        per_atom = model(batch([atoms]))["energy_per_atom"].item()
+        assert single.get_potential_energy() == pytest.approx(len(atoms) * per_atom, rel=1e-5)
+
+
+def test_calculator_names_what_the_model_does_not_give():
+    atoms = STRUCTURES[0].copy()
+    atoms.calc = ModelCalculator(potential(BandEdges(16)))
+    with pytest.raises(PropertyNotImplementedError, match="'forces'; it gives band_gap, cbm, vbm"):
+        atoms.get_forces()
+
+
+@pytest.mark.parametrize("place", ["file", "run folder"])
+def test_models_are_read_from_runs(tmp_path, place):
+    model = potential(BandEdges(16))
+    torch.save(model, tmp_path / "best_model")
+    path = tmp_path if place == "run folder" else tmp_path / "best_model"
+    for mine, theirs in zip(Predictor(path)(STRUCTURES), Predictor(model)(STRUCTURES), strict=True):
+        np.testing.assert_equal(mine, theirs)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "no file .*best_model; expected a run folder"),
+        ({"state_dict": {}}, "best_model holds no model; expected the best_model of a run"),
+    ],
+    ids=["nothing", "checkpoint"],
+)
+def test_what_is_no_model_is_named(tmp_path, content, message):
+    if content is not None:
+        torch.save(content, tmp_path / "best_model")
+    with pytest.raises(ValueError, match=message):
+        Predictor(tmp_path)
+
+
+def test_elements_that_were_not_trained_on_are_refused():
+    model = potential(BandEdges(16))
+    model.register_buffer("trained_elements", torch.zeros(101, dtype=torch.bool))
+    model.trained_elements[[47, 16, 35]] = True
+    predictor = Predictor(model)
+    predictor(STRUCTURES[:1])
+    with pytest.raises(ValueError, match="holds I, Se; the model was trained on Ag, Br, S:"):
+        predictor(STRUCTURES)
+
+
+def test_stress_needs_a_crystal():
+    slab = STRUCTURES[0].copy()
+    slab.pbc = [True, True, False]
+    with pytest.raises(ValueError, match=r"\[True, True, False\]; the model gives stress"):
+        Predictor(mechanical())([slab])
+    assert Predictor(potential(BandEdges(16)))([slab])[0]["band_gap"] >= 0
