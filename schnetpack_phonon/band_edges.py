@@ -14,7 +14,7 @@ from torch import nn
 
 from schnetpack_phonon import properties
 from schnetpack_phonon.datamodule import training_labels
-from schnetpack_phonon.heads import check_energy, check_gap, opened
+from schnetpack_phonon.heads import check_gap, check_unit, opened
 
 
 class BandEdges(Transform):
@@ -160,7 +160,7 @@ def edge_fit(
     labels = torch.full((len(train), 3), math.nan, dtype=torch.float64)
     for k, key in enumerate(keys):
         if key in dataset.available_properties:
-            check_energy(datamodule, key)
+            check_unit(datamodule, key)
             labels[:, k], shares = training_labels(datamodule, key)
     present = labels.isfinite()
     if not present.any():

@@ -207,9 +207,22 @@ def composition_fit(
     labels = labels.flatten(1) if shape else labels[:, None]
     present = labels.isfinite().all(dim=1)
     _check_any(present, datamodule, key)
-    labels, shares = labels[present], shares[present]
+    offset, rest = fit_to_shares(labels[present], shares[present])
+    return offset.reshape(101, *shape), _root_mean_square(rest)
+
+
+def fit_to_shares(labels: torch.Tensor, shares: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Least-squares fit of smallest norm of labels by a value for each element.
+
+    Args:
+        labels: shape=(n_structures, k).
+        shares: of each element, shape=(n_structures, 101).
+
+    Returns:
+        Value of each element, shape=(101, k), and what the fit leaves, shape=(n_structures, k).
+    """
     offset = torch.linalg.lstsq(shares, labels, driver="gelsd").solution
-    return offset.reshape(101, *shape), _root_mean_square(labels - shares @ offset)
+    return offset, labels - shares @ offset
 
 
 def label_spread(datamodule: AtomsDataModule, key: str) -> torch.Tensor:

@@ -17,6 +17,7 @@ from schnetpack.transform import Transform
 from schnetpack.units import convert_units
 
 from schnetpack_phonon.datamodule import composition_fit, training_labels
+from schnetpack_phonon.properties import PROPERTIES
 
 
 class Intensive(Transform):
@@ -92,7 +93,7 @@ class BandGap(Intensive):
             ValueError: if there are no labels, or they are no gaps in eV.
         """
         super().datamodule(value)
-        check_energy(value, self.output_key)
+        check_unit(value, self.output_key)
         check_gap(value, self.output_key)
 
     def bounded(self, mean: torch.Tensor) -> torch.Tensor:
@@ -116,17 +117,21 @@ def opened(raw: torch.Tensor, pull: float = 0.0, width: float = 0.05) -> torch.T
     return gap + pull * ((raw - raw.detach()) - (gap - gap.detach()))
 
 
-def check_energy(datamodule: AtomsDataModule, key: str) -> None:
-    """Raises ValueError unless the data module gives the property in eV, as these heads count."""
+def check_unit(datamodule: AtomsDataModule, key: str) -> None:
+    """Raises ValueError unless the data module gives a property in the unit that heads count in.
+
+    That is the unit of :mod:`schnetpack_phonon.properties`, and eV for other keys.
+    """
+    expected = PROPERTIES[key].unit if key in PROPERTIES else "eV"
     unit = datamodule.dataset.units[key]
     try:
-        factor = convert_units(unit, "eV")
+        factor = convert_units(unit, expected)
     except (AttributeError, TypeError):  # a unit that the host does not know, or none
         factor = math.nan
     if not math.isclose(factor, 1.0, rel_tol=1e-9):
         raise ValueError(
-            f"{key!r} comes in {unit!r}; expected 'eV': set property_units of the data module to "
-            f"{{{key}: eV}}, or write the database with its unit"
+            f"{key!r} comes in {unit!r}; expected {expected!r}: set property_units of the data "
+            f"module to {{{key}: {expected}}}, or write the database with its unit"
         )
 
 

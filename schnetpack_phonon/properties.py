@@ -24,6 +24,8 @@ partial_occupation: Final = "partial_occupation"  #: largest min(f, 2 - f) of an
 cbm: Final = "cbm"  #: conduction band minimum, relative to the code's own zero
 elastic_tensor: Final = "elastic_tensor"  #: clamped-ion: atoms keep their fractions of the cell
 elastic_tensor_relaxed: Final = "elastic_tensor_relaxed"  #: relaxed-ion: atoms relax at each strain
+universal_anisotropy: Final = "universal_anisotropy"  #: of elastic_tensor, 0 if isotropic
+softest_stiffness: Final = "softest_stiffness"  #: smallest eigenvalue of elastic_tensor
 ideal_positions: Final = "ideal_positions"  #: positions of the undisplaced crystal, same order
 ideal_cell: Final = "ideal_cell"  #: cell of the undisplaced crystal
 
@@ -71,9 +73,24 @@ PROPERTIES: Final[dict[str, Property]] = {
     cbm: Property((), "eV", "CBM", "eV", arbitrary_zero=True),
     elastic_tensor: Property((6, 6), "GPa", "elastic tensor, clamped ions", "GPa"),
     elastic_tensor_relaxed: Property((6, 6), "GPa", "elastic tensor, relaxed ions", "GPa"),
+    universal_anisotropy: Property((), "", "universal anisotropy", ""),
+    softest_stiffness: Property((), "GPa", "softest stiffness", "GPa"),
     ideal_positions: Property(("N", 3), "Ang", "ideal positions", "Å"),
     ideal_cell: Property((3, 3), "Ang", "ideal cell", "Å"),
 }
+
+#: Moduli of elastic_tensor, by the averages of Voigt, Reuss and Hill: ``bulk_modulus_voigt`` ...
+MODULI: Final[dict[str, Property]] = {
+    f"{name}_{average.lower()}": Property((), unit, f"{name.replace('_', ' ')} ({average})", unit)
+    for name, unit in (
+        ("bulk_modulus", "GPa"),
+        ("shear_modulus", "GPa"),
+        ("young_modulus", "GPa"),
+        ("poisson_ratio", ""),
+    )
+    for average in ("Voigt", "Reuss", "Hill")
+}
+PROPERTIES.update(MODULI)
 
 
 def array_shape(key: str, n_atoms: int) -> tuple[int, ...]:

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from schnetpack.data import AtomsDataModule
+from schnetpack.model import AtomisticModel
 from schnetpack.task import AtomisticTask, ModelOutput
 
 from schnetpack_phonon.datamodule import label_spread, training_elements
@@ -66,12 +67,19 @@ class ScaledTask(AtomisticTask):
     """The host's task; before a fit it lets each :class:`ScaledOutput` see the training set.
 
     The model gets a buffer ``trained_elements``: which of the first 100 elements it has seen.
+    Output modules with a method ``check_model`` see the whole model before any data is made.
+
+    Args:
+        model, args, kwargs: of the host's class.
     """
 
-    def __init__(self, *args: Any, **kwargs: Any):
-        super().__init__(*args, **kwargs)
+    def __init__(self, model: AtomisticModel, *args: Any, **kwargs: Any):
+        super().__init__(model, *args, **kwargs)
         if not hasattr(self.model, "trained_elements"):
             self.model.register_buffer("trained_elements", torch.zeros(101, dtype=torch.bool))
+        for module in model.modules():
+            if hasattr(module, "check_model"):
+                module.check_model(model)
 
     def setup(self, stage: str | None = None) -> None:
         super().setup(stage)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -18,6 +19,7 @@ from schnetpack.model import NeuralNetworkPotential
 from schnetpack.transform import CastTo32, MatScipyNeighborList
 from torch import nn
 
+from schnetpack_phonon.cutoffs import PolynomialCutoff
 from schnetpack_phonon.properties import PROPERTIES
 from schnetpack_phonon.structures import antiperovskite
 
@@ -52,16 +54,22 @@ def potential(
     dtype: torch.dtype = torch.float32,
     seed: int = 0,
     trainable_basis: bool = False,
+    smooth: bool = False,
 ) -> NeuralNetworkPotential:
-    """A model of the host with 16 features and random weights, in evaluation mode."""
+    """A model of the host with 16 features and random weights, in evaluation mode.
+
+    ``smooth`` takes our cutoff in place of the host's cosine.
+    """
     parts = {
         "n_atom_basis": 16,
         "n_interactions": 2,
         "radial_basis": spk.nn.GaussianRBF(10, CUTOFF, trainable=trainable_basis),
-        "cutoff_fn": spk.nn.CosineCutoff(CUTOFF),
+        "cutoff_fn": PolynomialCutoff(CUTOFF) if smooth else spk.nn.CosineCutoff(CUTOFF),
     }
     if representation == "SO3net":
         parts["lmax"] = 2
+    if representation == "FieldSchNet":
+        parts["external_fields"] = [host.electric_field]
     network = getattr(spk.representation, representation)(**parts)
     return assemble(network, *heads, dtype=dtype, seed=seed)
 
@@ -135,6 +143,14 @@ def state(model: nn.Module) -> dict[str, object]:
         "postprocessing": model.do_postprocessing,
         "grad mode": torch.is_grad_enabled(),
     }
+
+
+def scripted(module: nn.Module) -> torch.jit.ScriptModule:
+    """As the host's spkdeploy does it: script, save, load."""
+    file = io.BytesIO()
+    torch.jit.save(torch.jit.script(module), file)
+    file.seek(0)
+    return torch.jit.load(file)
 
 
 def data_module(

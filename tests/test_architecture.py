@@ -41,6 +41,10 @@ CHAINS = (
     "executors calculators cluster",
     "executors progress labelling",
     "snapshots database generation datamodule heads band_edges",
+    "cutoffs bonds stress elastic_tensor",
+    "datamodule heads bonds elastic_response",
+    "voigt elastic_tensor elastic_response elastic_moduli",
+    "heads energy",
     "datamodule task",
     "determinism graph_cache",
     "files graphs graph_cache loading datamodule",
@@ -56,9 +60,15 @@ CHAINS = (
 TORCH_USERS = {
     "attribution",
     "band_edges",
+    "bonds",
     "callbacks",
+    "cutoffs",
     "datamodule",
     "determinism",
+    "elastic_moduli",
+    "elastic_response",
+    "elastic_tensor",
+    "energy",
     "evaluation",
     "graph_cache",
     "graphs",
@@ -66,7 +76,9 @@ TORCH_USERS = {
     "loading",
     "predict",
     "splits",
+    "stress",
     "task",
+    "voigt",
 }
 MODULES = {path.stem for path in PACKAGE.glob("[a-z]*.py")}
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -21,10 +20,12 @@ from schnetpack_phonon import elasticity
 from schnetpack_phonon.attribution import untrained
 from schnetpack_phonon.band_edges import BandEdges
 from schnetpack_phonon.datamodule import composition_fit
+from schnetpack_phonon.elastic_tensor import ElasticTensor
 from schnetpack_phonon.heads import BandGap, Intensive
 from schnetpack_phonon.properties import PROPERTIES
+from schnetpack_phonon.stress import HydrostaticStress, StressTensor
 from schnetpack_phonon.task import ScaledOutput
-from tests.model_fixtures import batch, data_module, potential, thermal
+from tests.model_fixtures import CUTOFF, batch, data_module, potential, scripted, thermal
 
 
 class Head(NamedTuple):
@@ -37,11 +38,18 @@ class Head(NamedTuple):
 SCALARS = {
     "Intensive": Head(lambda: Intensive(16, "vbm")),
     "Intensive-SO3net": Head(lambda: Intensive(16, "vbm"), "SO3net"),
+    "HydrostaticStress": Head(lambda: HydrostaticStress(16)),
     "BandGap": Head(lambda: BandGap(16, "band_gap")),
     "BandEdges": Head(lambda: BandEdges(16, levels_key="levels")),
     "BandEdges-SchNet": Head(lambda: BandEdges(16), "SchNet"),
 }
-TENSORS: dict[str, Head] = {}
+TENSORS: dict[str, Head] = {
+    "StressTensor": Head(lambda: StressTensor(16, CUTOFF, bonds_key="bonds")),
+    "ElasticTensor": Head(lambda: ElasticTensor(16, CUTOFF, bonds_key="bonds")),
+    "ElasticTensor-SchNet": Head(lambda: ElasticTensor(16, CUTOFF), "SchNet"),
+    "ElasticTensor-SO3net": Head(lambda: ElasticTensor(16, CUTOFF), "SO3net"),
+    "ElasticTensor-positive": Head(lambda: ElasticTensor(16, CUTOFF, positive=True)),
+}
 
 # How a property turns with the crystal, by its shape; ``rotation`` acts on Cartesian vectors.
 LAWS: dict[tuple[int, ...], Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
@@ -69,6 +77,7 @@ def data(tmp_path_factory):
     stress = rng.normal(0, 0.02, (len(FORMULAS), 3, 3))
     elastic = rng.normal(0, 10, (len(FORMULAS), 6, 6))
     labels = {"band_gap": gap, "vbm": vbm, "cbm": vbm + gap}
+    labels |= {"hydrostatic_stress": rng.normal(0, 0.02, len(FORMULAS))}
     labels |= {"stress": stress + stress.mT, "elastic_tensor": elastic + elastic.mT}
     path = tmp_path_factory.mktemp("contract") / "labels.db"
     return data_module(path, STRUCTURES, range(10), **labels)
@@ -131,6 +140,8 @@ def close(found: np.ndarray, expected: np.ndarray, tolerance: float) -> None:
     ids=["supercell", "permutation", "translation", "rotation"],
 )
 def test_same_crystal_same_value(head, dtype, tolerance, same_crystal, rotation, fitted):
+    if head.representation == "SO3net":  # the host keeps its constants in float32
+        tolerance = max(tolerance, 1e-8)
     model = fitted(head, dtype=dtype)
     first = values(model, STRUCTURES[:1], dtype)
     second = values(model, [same_crystal(STRUCTURES[0])], dtype)
@@ -149,14 +160,6 @@ def test_batch_equals_single_structures(head, dtype, tolerance, fitted):
         # The structures differ, so a mix-up would show.
         assert together.std(axis=0).max() > 0.01 * np.abs(together).max()
         close(together, np.concatenate([values[key] for values in single]), tolerance)
-
-
-def scripted(module: nn.Module) -> torch.jit.ScriptModule:
-    """As the host's spkdeploy does it: script, save, load."""
-    file = io.BytesIO()
-    torch.jit.save(torch.jit.script(module), file)
-    file.seek(0)
-    return torch.jit.load(file)
 
 
 @heads

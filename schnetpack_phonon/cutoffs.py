@@ -1,0 +1,70 @@
+"""A cutoff with continuous second derivatives, and the check for those that have none."""
+
+import copy
+
+import torch
+from torch import nn
+
+
+class PolynomialCutoff(nn.Module):
+    r"""Polynomial in :math:`x = d / r` that falls from 1 to 0 at the cutoff r.
+
+    .. math::
+        f(x) = 1 - \tfrac{(p+1)(p+2)}{2} x^p + p(p+2) x^{p+1} - \tfrac{p(p+1)}{2} x^{p+2}
+
+    Its first two derivatives are zero at 0 and at the cutoff, so that stress and elastic tensors
+    are continuous where neighbours come and go. The host's ``CosineCutoff`` has a second derivative
+    there that is not zero. A drop-in for it.
+
+    Args:
+        cutoff: r in Ang.
+        exponent: p, at least 3; the larger, the later f falls.
+
+    References:
+        Gasteiger, Gross, Günnemann, ICLR 2020 (arXiv:2003.03123), equation 8.
+    """
+
+    cutoff: torch.Tensor
+
+    def __init__(self, cutoff: float, exponent: int = 6):
+        super().__init__()
+        if exponent < 3:
+            raise ValueError(f"exponent is {exponent}; expected at least 3")
+        self.exponent = exponent
+        self.register_buffer("cutoff", torch.tensor([float(cutoff)]))
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        """Of distances in Ang, any shape."""
+        p = self.exponent
+        x = (input / self.cutoff).clamp(max=1.0)
+        c = x.square() * (p * (p + 1) / 2) - x * (p * (p + 2)) + (p + 1) * (p + 2) / 2
+        return 1.0 - c * x.pow(p)
+
+
+def check_smooth(model: nn.Module) -> None:
+    """Raises ValueError where a cutoff of a model has a second derivative that jumps.
+
+    All submodules named ``cutoff_fn`` are looked at, just inside the distance where they end.
+    """
+    for name, module in model.named_modules():
+        if name.rpartition(".")[2] == "cutoff_fn":
+            jump = _jump(module)
+            if jump > 0.01:
+                raise ValueError(
+                    f"{name} is a {type(module).__name__}: where a neighbour leaves, it or one of "
+                    f"its first two derivatives jumps by {jump:.2g} (in units of the cutoff), and "
+                    "elastic tensors with it. Train with schnetpack_phonon.cutoffs."
+                    "PolynomialCutoff, or the host's MollifierCutoff"
+                )
+
+
+def _jump(cutoff_fn: nn.Module) -> float:
+    """Largest of value, slope and curvature where a cutoff ends, in units of the cutoff."""
+    cutoff_fn = copy.deepcopy(cutoff_fn).cpu().double()
+    end = cutoff_fn.switch_off if hasattr(cutoff_fn, "switch_off") else cutoff_fn.cutoff
+    with torch.enable_grad():
+        x = torch.full((1,), 1 - 1e-6, dtype=torch.float64, requires_grad=True)
+        value = cutoff_fn(x * end)
+        (slope,) = torch.autograd.grad(value, x, create_graph=True)
+        (curvature,) = torch.autograd.grad(slope, x)
+    return max(abs(float(each)) for each in (value, slope, curvature))

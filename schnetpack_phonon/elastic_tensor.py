@@ -1,0 +1,172 @@
+"""An output module that gives elastic tensors as sums over bonds."""
+
+from typing import Final
+
+import schnetpack.nn as snn
+import torch
+from ase.units import GPa
+from schnetpack import properties as structure_keys
+from schnetpack.data import AtomsDataModule
+from schnetpack.transform import Transform
+
+from schnetpack_phonon import properties, voigt
+from schnetpack_phonon.bonds import BondScalars, crystal_labels, directions, volumes
+from schnetpack_phonon.datamodule import fit_to_shares
+
+
+class ElasticTensor(Transform):
+    r"""Clamped-ion elastic tensor in GPa from bond directions and scalars, like a Born sum.
+
+    .. math::
+        C = C_0 + \frac{\kappa}{V} \sum_{ij} \left( n_{ij} \otimes y_{ij} + n_{ij} \boxtimes z_{ij}
+            + a_{ij} \, 1 \otimes 1 + b_{ij} \, 1 \boxtimes 1 \right)
+
+    over the bonds of the neighbour list, with :math:`n = \hat r \hat r` and the two products of
+    symmetric tensors, :math:`(A \otimes B)_{ijkl} = A_{ij} B_{kl}` and :math:`(A \boxtimes
+    B)_{ijkl} = A_{ik} B_{jl}`, both made symmetric in all ways of an elastic tensor. The second
+    factors
+
+    .. math:: y_{ij} = c_{ij} n_{ij} + d_{ij} 1 + \sum_k u_{ijk} T_{ik}, \qquad
+              z_{ij} = e_{ij} 1 + \sum_k v_{ijk} T_{ik}, \qquad T_{ik} = \sum_j w_{ijk} n_{ij}
+
+    hold tensors :math:`T_{ik}` of the atom's neighbourhood. The terms without them are all that a
+    single bond can have (five constants, those of a body with an axis); they are the second
+    derivative of pair energies by strain, prestress included. Those with them are that of energies
+    of three bodies. So all representations of the host do, also those without vectors. Small
+    letters are functions of scalar features and bond length (:class:`.BondScalars`), and all but w
+    of the bond's components of :math:`T_{ik}`, too.
+
+    Symmetries are exact and a supercell has the tensor of its cell. :math:`C_0` is isotropic: the
+    training set's mean bulk and shear moduli, by composition. The scale :math:`\kappa` is the
+    spread of the labels about it, in eV per atom.
+
+    Args:
+        n_in: number of scalar features.
+        cutoff: of bonds in Ang; that of the neighbour list, or less.
+        n_tensors: number of tensors of an atom.
+        n_hidden: width of the networks' hidden layers.
+        positive: all strains cost energy: with X for what is added to :math:`C_0` above, :math:`C =
+            C_0^{1/2} f(C_0^{-1/2} X C_0^{-1/2}) C_0^{1/2}`, where f takes eigenvalues x above zero
+            to 1 + x and those below to exp(x). Not for labels of unstable structures, as snapshots
+            may be.
+        output_key: property in the database and in the model's output, shape=(n_structures, 6, 6):
+            Voigt xx yy zz yz xz xy, engineering shear.
+        bonds_key: if given, a further output: what each bond of the neighbour list adds to C (with
+            ``positive``, to X), in GPa, shape=(n_bonds, 6, 6).
+    """
+
+    gpa: Final[float] = float(GPa)
+
+    offset: torch.Tensor
+    scale: torch.Tensor
+    multiplicity: torch.Tensor
+    unit: torch.Tensor
+    square: torch.Tensor
+
+    def __init__(
+        self,
+        n_in: int,
+        cutoff: float,
+        n_tensors: int = 8,
+        n_hidden: int = 64,
+        positive: bool = False,
+        output_key: str = properties.elastic_tensor,
+        bonds_key: str | None = None,
+    ):
+        super().__init__()
+        self.n_tensors = n_tensors
+        self.positive = positive
+        self.output_key, self.bonds_key = output_key, bonds_key
+        self.model_outputs = [output_key]
+        if bonds_key is not None:
+            self.model_outputs.append(bonds_key)
+        self.weights = BondScalars(n_in, n_tensors, cutoff, n_hidden)
+        self.coefficients = BondScalars(
+            n_in, 5 + 2 * n_tensors, cutoff, n_hidden, n_extra=n_tensors
+        )
+        self.register_buffer("offset", torch.zeros(101, 2))
+        self.register_buffer("scale", torch.ones(1))
+        self.register_buffer("multiplicity", voigt.multiplicity())
+        self.register_buffer("unit", voigt.unit())
+        self.register_buffer("square", voigt.square_products().reshape(36, 36))
+
+    def datamodule(self, value: AtomsDataModule) -> None:
+        """Takes offset and scale from the training set; the host calls this before a fit.
+
+        Raises:
+            ValueError: if the labels are no elastic tensors of crystals in GPa.
+        """
+        labels, shares, volume = crystal_labels(value, self.output_key, (6, 6))
+        offset, _ = fit_to_shares(voigt.isotropic_part(labels), shares)
+        rest = labels - voigt.isotropic(shares @ offset)
+        multiplicity = voigt.multiplicity().to(rest)
+        square = (rest.square() * torch.outer(multiplicity, multiplicity)).sum(dim=(1, 2)).mean()
+        self.offset = offset.to(self.offset)
+        self.scale = (square.sqrt().clamp(min=1e-6) / 6 * GPa * volume).to(self.scale).reshape(1)
+
+    def forward(self, inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        idx_m, n_atoms = inputs[structure_keys.idx_m], inputs[structure_keys.n_atoms]
+        idx_m_of_bonds = idx_m[inputs[structure_keys.idx_i]]
+        offset = self.offset[inputs[structure_keys.Z]]
+        offset = snn.scatter_add(offset, idx_m, n_atoms.shape[0]) / n_atoms.unsqueeze(-1)
+        factor = (self.scale / self.gpa / volumes(inputs)).unsqueeze(-1)
+        products = self._products(inputs)
+        sums = factor * snn.scatter_add(products, idx_m_of_bonds, n_atoms.shape[0])
+        if self.positive:
+            weights = self.multiplicity.sqrt()  # to Mandel's notation, where products are matrices'
+            mandel = torch.outer(weights, weights)
+            offset = offset.clamp(min=1.0)
+            root = voigt.isotropic(offset.sqrt()) * mandel
+            inverse = voigt.isotropic(offset.rsqrt()) * mandel
+            raised = _raised(inverse @ (self._tensors(sums) * mandel) @ inverse)
+            inputs[self.output_key] = root @ raised @ root / mandel
+        else:
+            inputs[self.output_key] = voigt.isotropic(offset) + self._tensors(sums)
+        bonds_key = self.bonds_key
+        if bonds_key is not None:
+            inputs[bonds_key] = self._tensors(factor[idx_m_of_bonds] * products)
+        return inputs
+
+    def _products(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+        """Factors of all terms, multiplied, shape=(n_bonds, 74); :meth:`_tensors` is linear."""
+        idx_i = inputs[structure_keys.idx_i]
+        n = voigt.dyads(directions(inputs))
+        weights = self.weights(inputs)
+        tensors = snn.scatter_add(
+            weights.unsqueeze(-1) * n.unsqueeze(-2), idx_i, inputs[structure_keys.Z].shape[0]
+        )[idx_i]
+        along = (tensors * (n * self.multiplicity).unsqueeze(-2)).sum(-1)
+        coefficients = self.coefficients(inputs, along)
+        axial = coefficients[:, :5]
+        u, v = coefficients[:, 5:].chunk(2, dim=1)
+        y = (u.unsqueeze(-1) * tensors).sum(1) + axial[:, 0:1] * n + axial[:, 1:2] * self.unit
+        z = (v.unsqueeze(-1) * tensors).sum(1) + axial[:, 2:3] * self.unit
+        second = torch.stack([y, z], dim=1)
+        products = n.unsqueeze(1).unsqueeze(-1) * second.unsqueeze(-2)
+        return torch.cat([products.flatten(1), axial[:, 3:]], dim=1)
+
+    def _tensors(self, products: torch.Tensor) -> torch.Tensor:
+        """Elastic tensors from the sums of products, shape=(n, 74) -> (n, 6, 6)."""
+        dyadic = products[:, :36].reshape(-1, 6, 6)
+        square = (products[:, 36:72] @ self.square).reshape(-1, 6, 6)
+        return (dyadic + dyadic.mT) / 2 + square + voigt.isotropic(products[:, 72:])
+
+
+def _raised(matrices: torch.Tensor) -> torch.Tensor:
+    """Symmetric matrices with eigenvalues x taken to 1 + x where x > 0, to exp(x) below.
+
+    The gradient takes divided differences (Daleckii and Krein), finite for equal eigenvalues,
+    as crystals of high symmetry have them; that of ``eigh`` is not. It has no second derivative.
+    """
+    x, vectors = torch.linalg.eigh(matrices.detach())
+    slope = x.clamp(max=0.0).exp()
+    value = slope + x.clamp(min=0.0)
+    difference = x.unsqueeze(-1) - x.unsqueeze(-2)
+    mean = (x.unsqueeze(-1) + x.unsqueeze(-2)) / 2
+    close = difference.abs() < 1e-3
+    ratio = (value.unsqueeze(-1) - value.unsqueeze(-2)) / torch.where(
+        close, torch.ones_like(difference), difference
+    )
+    ratio = torch.where(close, mean.clamp(max=0.0).exp(), ratio)
+    change = vectors.mT @ (matrices - matrices.detach()) @ vectors
+    return vectors @ (torch.diag_embed(value) + ratio * change) @ vectors.mT
