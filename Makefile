@@ -27,7 +27,7 @@ api: setup
 
 setup: $(VENV)/.installed
 
-$(VENV)/.installed: pyproject.toml schnetpack_phonon/_hydra.py
+$(VENV)/.installed: pyproject.toml schnetpack_phonon/_hydra.py schnetpack_phonon/_sweeper.py
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v <= (3, 13) else \
 	"$(PYTHON) is Python %d.%d; schnetpack_phonon needs 3.11, 3.12 or 3.13: make $(MAKECMDGOALS) PYTHON=python3.12" % v)'
 	$(PYTHON) -m venv $(VENV)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+import time
+from importlib.metadata import version
 from pathlib import Path
 
 import loky
@@ -18,6 +20,7 @@ from tqdm import tqdm
 
 from schnetpack_phonon import plotting
 from schnetpack_phonon.attribution import attribute_displacement, untrained, variance_shares
+from schnetpack_phonon.card import content_digest
 from schnetpack_phonon.database import read_displaced, read_labels, read_metadata, read_provenance
 from schnetpack_phonon.datamodule import EnsembleData
 from schnetpack_phonon.evaluation import errors, in_report_units, predict
@@ -30,6 +33,7 @@ from schnetpack_phonon.report import (
     SHARES,
     write_report,
 )
+from schnetpack_phonon.runs import write_record
 
 log = logging.getLogger(__name__)
 
@@ -135,6 +139,21 @@ class ReportCallback(Callback):
     def __init__(self, model_path: str, distribution: str = band_gap):
         self.model_path = model_path
         self.distribution = distribution
+        self._seconds = 0.0
+        self._start = 0.0
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._start = time.monotonic() - self._seconds
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._seconds = time.monotonic() - self._start
+
+    def state_dict(self) -> dict[str, float]:
+        """Seconds of training so far, for a run that is continued."""
+        return {"seconds": time.monotonic() - self._start}
+
+    def load_state_dict(self, state_dict: dict[str, float]) -> None:
+        self._seconds = state_dict["seconds"]
 
     @rank_zero_only
     def on_test_end(self, trainer: Trainer, pl_module: AtomisticTask) -> None:
@@ -145,6 +164,7 @@ class ReportCallback(Callback):
             for output in pl_module.outputs
             if output.target_property in PROPERTIES and not PROPERTIES[output.target_property].shape
         }
+        self._record(trainer, data, targets)
         predictions = predict(pl_module.model, data.test_dataloader(), targets)
         predictions = predictions.join(provenance, on="index")
         known = read_labels(data.datapath)
@@ -169,6 +189,29 @@ class ReportCallback(Callback):
                 suffix = "" if ensemble["kind"].nunique() == 1 else f"_{kind}"
                 _save(trainer, figure, f"{self.distribution}_distribution{suffix}")
         print("\n" + write_report(Path.cwd(), data.datapath, self.model_path))
+
+    def _record(self, trainer: Trainer, data: EnsembleData, targets: dict[str, str]) -> None:
+        seed = os.environ.get("PL_GLOBAL_SEED")
+        packages = ("schnetpack_phonon", "schnetpack", "torch")
+        write_record(
+            Path.cwd(),
+            {
+                "datapath": str(Path(data.datapath).resolve()),
+                "content": content_digest(data.datapath),
+                "targets": targets,
+                "seed": int(seed) if seed else None,
+                "n_train": len(data.train_idx),
+                "n_val": len(data.val_idx),
+                "n_test": len(data.test_idx),
+                "steps": trainer.global_step,
+                "epochs": trainer.current_epoch,
+                "train_seconds": round(self._seconds, 1),
+                "device": str(trainer.strategy.root_device),
+                "n_devices": trainer.num_devices * trainer.num_nodes,
+                "threads": torch.get_num_threads(),
+                "versions": {name: version(name) for name in packages},
+            },
+        )
 
 
 def _labelled(provenance: pd.DataFrame, name: str, labels: pd.Series) -> pd.DataFrame:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from schnetpack_phonon.report import ReportError, read_report
+from schnetpack_phonon.report import PAGE, read_report
 
 log = logging.getLogger(__name__)
 
@@ -20,10 +20,16 @@ spkphonon export FOLDER experiment=...                write inputs of the labels
 spkphonon collect FOLDER                              read what came of them
 spkphonon card data/NAME.db ...                       write a page about a database
 spkphonon extxyz data/NAME.db NAME.extxyz             its structures and labels for other codes
-spkphonon report runs/NAME ...                        print what finished runs gave
+spkphonon report runs/NAME                            print what a finished run gave
+spkphonon report RUNS ...                             compare runs on one page (and --help)
 spkphonon labels list data/labels.jsonl               what a label store holds (and --help)
 
 'generate' and 'export' take what spktrain takes: spkphonon generate experiment=... --help
+"""
+
+_REPORT = """\
+Prints the table of one run; tests several on each other's data and on more test sets, and writes a
+page (index.html), its tables and its figures.
 """
 
 
@@ -154,11 +160,29 @@ def _extxyz(path: str, target: str) -> None:
         sys.exit(f"spkphonon extxyz: {error}")
 
 
-def _report(folders: list[str]) -> None:
+def _report(arguments: list[str]) -> None:
+    parser = argparse.ArgumentParser("spkphonon report", description=_REPORT)
+    parser.add_argument(
+        "runs", nargs="+", type=Path, metavar="RUNS", help="runs, or folders of runs"
+    )
+    parser.add_argument("-o", "--out", type=Path, default=Path("report"), help="folder of the page")
+    parser.add_argument(
+        "--test", nargs="+", type=Path, default=[], metavar="FILE", help="more test sets"
+    )
+    parser.add_argument("--reference", default="phonon", help="ensemble to compare others with")
+    options = parser.parse_args(arguments)
+    if len(options.runs) == 1 and (options.runs[0] / PAGE).is_file() and not options.test:
+        print(read_report(options.runs[0]))
+        return
+    # Models are loaded: only now torch is needed.
+    from schnetpack_phonon.comparison import compare
+    from schnetpack_phonon.held_out import HeldOutError
+    from schnetpack_phonon.run_groups import ComparisonError
+    from schnetpack_phonon.runs import RunError
+
     try:
-        for folder in folders:
-            print(read_report(Path(folder)))
-    except ReportError as error:
+        print(compare(options.runs, options.out, options.test, options.reference))
+    except (RunError, ComparisonError, HeldOutError, OSError) as error:
         sys.exit(f"spkphonon report: {error}")
 
 

@@ -33,6 +33,12 @@ class ParentSplit(SplittingStrategy):
         Raises:
             ValueError: if rows have no parent, or the sizes cannot be met.
         """
+        members = self._parents(dataset)
+        sizes = _absolute(sum(map(len, members)), split_sizes)
+        return _fill(_shuffled(members, self.seed), sizes)[0]
+
+    def _parents(self, dataset: ASEAtomsData) -> list[list[int]]:
+        """Indices of the rows of each parent, in the order of the parents' names."""
         rows = dataset.conn.select(include_data=False)
         parents = [row.key_value_pairs.get(self.key) for row in rows]
         if None in parents:
@@ -41,20 +47,54 @@ class ParentSplit(SplittingStrategy):
                 f"{self.key!r}: rows of one parent cannot be kept together"
             )
         names, group = np.unique(parents, return_inverse=True)
-        order = np.random.default_rng(np.random.SeedSequence(self.seed)).permutation(len(names))
-        members = [np.flatnonzero(group == parent).tolist() for parent in order]
-        partitions: list[list[int]] = []
-        for size in _absolute(len(parents), split_sizes):
-            part: list[int] = []
-            while members and len(part) + len(members[0]) <= size:
-                part += members.pop(0)
-            if size and not part:
-                raise ValueError(
-                    f"no parent fits in a partition of {size} structures; there are "
-                    f"{len(parents)} structures of {len(names)} parents, asked for {split_sizes}"
-                )
-            partitions.append(sorted(part))
-        return partitions
+        return [np.flatnonzero(group == parent).tolist() for parent in range(len(names))]
+
+
+class NestedSplit(ParentSplit):
+    """Subsets for learning curves: one test set for all, small training sets within large ones.
+
+    The last partition, the test set, depends on ``test_seed`` alone; the one before it, for
+    validation, and the order in which the first is filled depend on ``seed``.
+
+    Args:
+        seed: of validation and training sets.
+        test_seed: of the test set.
+        key: key-value pair of the database rows that names the parent.
+    """
+
+    def __init__(self, seed: int, test_seed: int = 0, key: str = "parent"):
+        super().__init__(seed, key)
+        self.test_seed = test_seed
+
+    def split(self, dataset: ASEAtomsData, *split_sizes: float | None) -> list[list[int]]:
+        members = self._parents(dataset)
+        *others, n_test = _absolute(sum(map(len, members)), split_sizes)
+        (test,), rest = _fill(_shuffled(members, self.test_seed), [n_test])
+        found, _ = _fill(_shuffled(rest, self.seed), others[::-1])
+        return [*found[::-1], test]
+
+
+def _shuffled(members: list[list[int]], seed: int) -> list[list[int]]:
+    order = np.random.default_rng(np.random.SeedSequence(seed)).permutation(len(members))
+    return [members[k] for k in order]
+
+
+def _fill(members: list[list[int]], sizes: list[int]) -> tuple[list[list[int]], list[list[int]]]:
+    """Partitions filled with whole parents in order, and the parents that are left."""
+    members = list(members)
+    n_parents, n_structures = len(members), sum(map(len, members))
+    partitions: list[list[int]] = []
+    for size in sizes:
+        part: list[int] = []
+        while members and len(part) + len(members[0]) <= size:
+            part += members.pop(0)
+        if size and not part:
+            raise ValueError(
+                f"no parent fits in a partition of {size} structures; there are {n_structures} "
+                f"structures of {n_parents} parents for partitions of {sizes}"
+            )
+        partitions.append(sorted(part))
+    return partitions, members
 
 
 def _absolute(total: int, sizes: tuple[float | None, ...]) -> list[int]:

@@ -10,6 +10,7 @@ import pytest
 from schnetpack_phonon.cli import main
 from schnetpack_phonon.database import read_provenance
 from schnetpack_phonon.label_store import LabelStore
+from tests.comparison_fixtures import databases, write_run
 from tests.data_fixtures import labelled_copper
 from tests.exchange_fixtures import CODE, IDEAL, run
 
@@ -110,6 +111,15 @@ def test_report_prints_the_page_of_a_run(tmp_path, monkeypatch, capsys):
     assert capsys.readouterr().out == "# a run\n\n"
     with pytest.raises(SystemExit, match="nowhere"):
         call(monkeypatch, "report", "nowhere")
+
+
+def test_report_of_several_runs_is_a_page(tmp_path, monkeypatch, capsys):
+    (path, *_) = databases(tmp_path).values()
+    for seed in (1, 2):
+        write_run(tmp_path / "runs" / str(seed), path, seed, range(8), [9])
+    call(monkeypatch, "report", "runs", "--out", "page")
+    assert "nothing to compare with" in capsys.readouterr().out
+    assert (tmp_path / "page" / "index.html").is_file()
 
 
 def test_label_stores(tmp_path, monkeypatch, capsys):

@@ -11,7 +11,7 @@ from schnetpack.data import ASEAtomsData
 
 from schnetpack_phonon import properties
 from schnetpack_phonon.database import write_database
-from schnetpack_phonon.splits import ParentSplit
+from schnetpack_phonon.splits import NestedSplit, ParentSplit
 
 
 @pytest.fixture(scope="session")
@@ -95,3 +95,33 @@ def test_size_errors(dataset, sizes, named):
 def test_rows_without_a_parent(dataset):
     with pytest.raises(ValueError, match=r"row 0 of .* has no key-value pair 'grandparent'"):
         ParentSplit(seed=0, key="grandparent").split(dataset, 20, 10, None)
+
+
+def test_small_training_sets_lie_in_large_ones(dataset):
+    """With one validation set and one test set for all sizes, the test set for all seeds."""
+    found = {
+        (n, seed): NestedSplit(seed).split(dataset, n, 6, 10)
+        for n in (4, 12, 24)
+        for seed in (1, 2)
+    }
+    tests = {tuple(test) for _, _, test in found.values()}
+    assert len(tests) == 1
+    for seed in (1, 2):
+        small, middle, large = (set(found[n, seed][0]) for n in (4, 12, 24))
+        assert small < middle < large
+        assert len({tuple(found[n, seed][1]) for n in (4, 12, 24)}) == 1
+    assert found[12, 1][0] != found[12, 2][0]
+    for train, val, test in found.values():
+        sides = [{i // 2 for i in part} for part in (train, val, test)]
+        assert sum(map(len, sides)) == len(set.union(*sides))
+        assert (len(val), len(test)) == (6, 10)
+
+
+def test_test_set_has_its_own_seed(dataset):
+    one, other = (NestedSplit(1, test_seed=k).split(dataset, 4, 6, 10)[2] for k in (0, 1))
+    assert one != other
+
+
+def test_nested_split_needs_enough_structures(dataset):
+    with pytest.raises(ValueError, match="cannot split 40 structures"):
+        NestedSplit(1).split(dataset, 30, 6, 10)

@@ -1,0 +1,177 @@
+"""Tables of comparisons, for people: errors, settings, data, cost, bond shares."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from omegaconf import OmegaConf
+
+from schnetpack_phonon.comparison_figures import label
+from schnetpack_phonon.database import METADATA_KEY, read_metadata
+from schnetpack_phonon.report import SHARES
+from schnetpack_phonon.runs import Run, read_run
+
+_SETTINGS = {
+    "representation": "model.representation._target_",
+    "features": "model.representation.n_atom_basis",
+    "interactions": "model.representation.n_interactions",
+    "cutoff (Ang)": "globals.cutoff",
+    "learning rate": "globals.lr",
+    "batch size": "data.batch_size",
+    "epochs, at most": "trainer.max_epochs",
+    "structures an epoch": "data.train_sampler_args.epoch_size",
+    "patience": "callbacks.early_stopping.patience",
+    "splitting": "data.splitting._target_",
+}
+
+
+def error_table(matrix: pd.DataFrame, place: str = "test_set") -> pd.DataFrame:
+    """Errors in report units as text; a line a property, test set and model."""
+    rows = []
+    for row in matrix.to_dict("records"):
+        spread = "one seed" if np.isnan(row["seed_sd"]) else f"{row['seed_sd']:.2g}"
+        rows.append(
+            {
+                "property": f"{label(row['property'])} ({row['unit']})",
+                "tested on": row[place],
+                "trained on": row["model"],
+                "MAE [95 %]": f"{row['mae']:.3g} [{row['low']:.3g}, {row['high']:.3g}]",
+                "sd over seeds": spread,
+                "RMSE": f"{row['rmse']:.3g}",
+                "largest": f"{row['max_error']:.3g}",
+                "R²": f"{row['r2']:.2f}",
+                "R² within crystals": f"{row['r2_crystal']:.2f}",
+                "MAE of the mean": f"{row['mae_mean']:.3g}",
+                "n": str(row["n"]) + ("" if row["common"] else ", own split"),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def ratio_table(ratio: pd.DataFrame) -> pd.DataFrame:
+    """Ratios of errors as text."""
+    rows = [
+        {
+            "N": str(row["n_train"]),
+            "tested on": row["test_set"],
+            "trained on": row["ensemble"],
+            "property": label(row["property"]),
+            "error / that of reference [95 %]": (
+                f"{row['ratio']:.2f} [{row['low']:.2f}, {row['high']:.2f}]"
+            ),
+            "reference": row["reference"],
+            "seeds": str(row["n_seeds"]),
+        }
+        for row in ratio.to_dict("records")
+    ]
+    return pd.DataFrame(rows)
+
+
+def share_table(runs: pd.DataFrame) -> pd.DataFrame:
+    """Bond shares by model, averaged over seeds, of the runs with the largest number of labels.
+
+    Returns:
+        ``structure``, ``bond_type``, ``model`` (``untrained`` for the control), ``share``,
+        ``seed_sd``, ``n_seeds``; empty where no run has any.
+    """
+    tables = []
+    chosen = runs[runs["n_train"] == runs["n_train"].max()]
+    for run in chosen.to_dict("records"):
+        path = Path(run["run"]) / SHARES
+        if not path.is_file():
+            continue
+        shares = pd.read_csv(path)
+        names = {"trained": f"trained on {run['model']}", "untrained": "untrained"}
+        shares = shares[shares["model"].isin(names)]
+        tables.append(shares.assign(model=shares["model"].map(names), run=run["run"]))
+    columns = ["structure", "bond_type", "model"]
+    if not tables:
+        return pd.DataFrame(columns=[*columns, "share", "seed_sd", "n_seeds"])
+    table = pd.concat(tables, ignore_index=True)
+    if "property" in table:  # several may be attributed; the first is shown
+        table = table[table["property"] == table["property"].iloc[0]]
+    groups = table.groupby(columns, sort=False)["share"]
+    found = groups.agg(share="mean", seed_sd="std", n_seeds="count").reset_index()
+    last = found["model"] == "untrained"
+    return pd.concat([found[~last], found[last]], ignore_index=True)
+
+
+def run_table(runs: pd.DataFrame) -> pd.DataFrame:
+    """A row a run: folder, what it is, versions."""
+    rows = []
+    for row in runs.to_dict("records"):
+        record = read_run(Path(row["run"])).record
+        versions = record.get("versions", {})
+        rows.append(
+            {
+                "run": Path(row["run"]).name,
+                "trained on": row["model"],
+                "seed": row["seed"],
+                "steps": record.get("steps", "not recorded"),
+                "hours": row["hours"],
+                "device": record.get("device", "not recorded"),
+                "versions": ", ".join(f"{k} {v}" for k, v in versions.items()) or "not recorded",
+                "folder": row["run"],
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def cost_table(runs: pd.DataFrame) -> pd.DataFrame:
+    """Labels and hours by model; hours of the labels are not recorded anywhere."""
+    groups = runs.groupby("model", sort=False)
+    table = groups.agg(
+        runs=("run", "count"),
+        labels=("n_labels", "first"),
+        hours=("hours", lambda hours: hours.sum(min_count=1)),
+    )
+    table = table.rename(columns={"labels": "labels each", "hours": "training hours"})
+    return table.rename_axis("trained on").reset_index()
+
+
+def settings_table(runs: pd.DataFrame) -> pd.DataFrame:
+    """What all runs share, and where they differ."""
+    found = [read_run(Path(folder)) for folder in runs["run"]]
+    rows = []
+    for name, key in _SETTINGS.items():
+        values = list(dict.fromkeys(str(_setting(run, key)) for run in found))
+        if values != ["None"]:
+            rows.append({"setting": name, "value": " / ".join(values)})
+    return pd.DataFrame(rows)
+
+
+def data_table(runs: pd.DataFrame) -> pd.DataFrame:
+    """A row a database: what is in it and how it was made."""
+    paths = dict.fromkeys(read_run(Path(folder)).datapath for folder in runs["run"])
+    return pd.DataFrame([_database(path) for path in paths])
+
+
+def _database(path: Path) -> dict[str, Any]:
+    try:
+        metadata = read_metadata(path)
+    except Exception as error:  # a database of the host has none of this
+        return {"database": str(path), "made with": f"no data of {METADATA_KEY}: {error}"}
+    settings = metadata["settings"]
+    return {
+        "database": path.name,
+        "structures": metadata["n_rows"],
+        "crystals": ", ".join(metadata["crystals"]),
+        "ensemble": "; ".join(_said(settings["ensemble"])),
+        "phonons": "; ".join(_said(settings["phonons"] or {})),
+        "calculator": "; ".join(_said(settings["calculator"])),
+        "made with": ", ".join(f"{k} {v}" for k, v in metadata["versions"].items()),
+        "path": str(path),
+    }
+
+
+def _said(settings: dict[str, Any]) -> Iterator[str]:
+    for key, value in settings.items():
+        yield f"{key.replace('_', ' ')} {value}"
+
+
+def _setting(run: Run, key: str) -> Any:
+    return OmegaConf.select(run.config, key)

@@ -1,0 +1,129 @@
+"""Small finished runs and predictions with known errors, for what compares runs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+import yaml
+from torch import nn
+
+from schnetpack_phonon.ensembles import PhononEnsemble, RandomEnsemble
+from schnetpack_phonon.heads import Intensive
+from tests.data_fixtures import ensemble_data
+from tests.model_fixtures import potential
+
+ENERGY, STRESS = "energy_per_atom", "hydrostatic_stress"
+
+
+def databases(folder: Path) -> dict[str, Path]:
+    """A phonon and a random database of two alloys with EMT labels, 16 structures each."""
+    ensembles = {
+        "phonon": PhononEnsemble([100, 300], n_snapshots=4, seed=1),
+        "random": RandomEnsemble([0.2, 0.4], n_snapshots=4, seed=1),
+    }
+    found = {}
+    for name, ensemble in ensembles.items():
+        path = folder / "data" / f"{name}.db"
+        ensemble_data(folder, ensemble, datapath=str(path)).prepare_data()
+        found[name] = path
+    return found
+
+
+def write_run(
+    folder: Path,
+    datapath: Path,
+    seed: int,
+    train: Sequence[int],
+    val: Sequence[int] = (0,),
+    config: Mapping[str, object] | None = None,
+    heads: Sequence[nn.Module] = (),
+) -> Path:
+    """A run as the host leaves it, with random weights."""
+    folder.mkdir(parents=True)
+    heads = heads or [Intensive(16, key) for key in (ENERGY, STRESS)]
+    model = potential(*heads, seed=seed)
+    torch.save(model, folder / "best_model")
+    torch.save({}, folder / "best_model.task")
+    everything = set(range(16)) - {*train, *val}
+    np.savez(folder / "split.npz", train_idx=train, val_idx=val, test_idx=sorted(everything))
+    content = {
+        "globals": {"model_path": "best_model", "lr": 1e-3},
+        "seed": seed,
+        "run": {"work_dir": "${hydra:runtime.cwd}"},
+        "data": {
+            "datapath": "${run.work_dir}/data/" + datapath.name,
+            "transforms": [
+                {"_target_": "schnetpack.transform.MatScipyNeighborList", "cutoff": 5.0},
+                {"_target_": "schnetpack.transform.CastTo32"},
+            ],
+        },
+        "task": {
+            "outputs": [{"name": h.output_key, "target_property": h.output_key} for h in heads]
+        },
+        **(config or {}),
+    }
+    (folder / "config.yaml").write_text(yaml.safe_dump(content))
+    return folder
+
+
+def change(folder: Path, name: str, **values: object) -> None:
+    """Overwrites entries of a JSON file of a run."""
+    path = folder / name
+    path.write_text(json.dumps(json.loads(path.read_text()) | values))
+
+
+def runs_table(models: Mapping[str, int], n_seeds: int = 2, n_train: int = 10) -> pd.DataFrame:
+    """A row a run of each ensemble in ``models``: ensemble -> number of training structures."""
+    rows = [
+        {
+            "run": f"{ensemble}_{n}_{seed}",
+            "model": f"{ensemble}, N = {n}",
+            "ensemble": ensemble,
+            "n_train": n,
+            "settings": "",
+            "seed": seed,
+        }
+        for ensemble, n in models.items()
+        for seed in range(n_seeds)
+    ]
+    return pd.DataFrame(rows)
+
+
+def predictions_table(
+    runs: pd.DataFrame,
+    error: Mapping[str, float],
+    n: int = 40,
+    test_sets: Sequence[str] = ("thermal",),
+    noise: float = 0.0,
+) -> pd.DataFrame:
+    """Predictions whose errors have the size that ``error`` says for each run or ensemble."""
+    rng = np.random.default_rng(0)
+    tables = []
+    for test_set in test_sets:
+        label = rng.normal(size=n)
+        sign = rng.choice([-1.0, 1.0], n)
+        for run in runs.to_dict("records"):
+            size = error.get(run["run"], error.get(run["ensemble"]))
+            wrong = sign * size * (1 + noise * rng.normal(size=n))
+            tables.append(
+                pd.DataFrame(
+                    {
+                        "run": run["run"],
+                        "test_set": test_set,
+                        "group": np.where(np.arange(n) % 2, "300 K", "100 K"),
+                        "parameter": np.where(np.arange(n) % 2, 300.0, 100.0),
+                        "structure": np.where(np.arange(n) % 4 < 2, "A", "B"),
+                        "digest": [f"{test_set}{k}" for k in range(n)],
+                        "property": "band_gap",
+                        "label": label,
+                        "prediction": label + wrong,
+                        "mean": 0.0,
+                    }
+                )
+            )
+    return pd.concat(tables, ignore_index=True)

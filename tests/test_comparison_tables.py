@@ -1,0 +1,97 @@
+"""Tables for people, from what runs left in their folders."""
+
+import pandas as pd
+import pytest
+
+from schnetpack_phonon.comparison_tables import (
+    cost_table,
+    data_table,
+    error_table,
+    ratio_table,
+    run_table,
+    settings_table,
+    share_table,
+)
+from schnetpack_phonon.cross_errors import error_matrix, ratios
+from schnetpack_phonon.evaluation import in_report_units
+from schnetpack_phonon.held_out import read_test_set
+from schnetpack_phonon.run_groups import group_runs
+from schnetpack_phonon.runs import read_run, write_record
+from tests.comparison_fixtures import databases, predictions_table, runs_table, write_run
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """Two seeds on one database with records, and one run of the host on another."""
+    folder = tmp_path_factory.mktemp("tables")
+    paths = databases(folder)
+    found = []
+    for name, seed in (("phonon", 1), ("phonon", 2), ("random", 1)):
+        run = write_run(folder / "runs" / f"{name}{seed}", paths[name], seed, [1, 2, 3])
+        if name == "phonon":
+            record = {"datapath": str(paths[name]), "seed": seed, "train_seconds": 1800.0 * seed}
+            write_record(run, record | {"versions": {"torch": "2.4"}})
+            share = 0.2 * seed
+            pd.DataFrame(
+                {
+                    "structure": "Cu3PdAu",
+                    "model": ["trained", "untrained"],
+                    "bond_type": "Cu-Pd",
+                    "share": [share, 0.5],
+                    "low": 0.0,
+                    "high": 1.0,
+                    "more": "columns",
+                }
+            ).to_csv(run / "bond_shares.csv", index=False)
+        found.append(read_run(run))
+    return group_runs(found, {run.datapath: read_test_set(run.datapath) for run in found})[0]
+
+
+def test_errors_and_ratios_as_text():
+    table = runs_table({"phonon": 10, "random": 10}, n_seeds=1)
+    predictions = predictions_table(table, {"phonon": 1.0, "random": 2.0})
+    units = ["mae", "low", "high", "seed_sd", "rmse", "max_error", "mae_mean"]
+    matrix = in_report_units(error_matrix(table, predictions), units)
+    first = error_table(matrix).iloc[0]
+    assert first["property"] == "band gap (eV)"
+    assert first["MAE [95 %]"] == "1 [1, 1]"
+    assert first["sd over seeds"] == "one seed"
+    assert first["n"] == "40"
+    (row,) = ratio_table(ratios(table, predictions, "phonon")).to_dict("records")
+    assert row["error / that of reference [95 %]"] == "2.00 [2.00, 2.00]"
+    assert error_table(matrix.assign(common=False))["n"].iloc[0] == "40, own split"
+
+
+def test_shares_are_averaged_over_seeds(runs):
+    table = share_table(runs).set_index("model")
+    assert table.loc["trained on phonon, N = 3", "share"] == pytest.approx(0.3)
+    assert table.loc["trained on phonon, N = 3", "seed_sd"] == pytest.approx(0.2 / 2**0.5)
+    assert table.loc["untrained", "share"] == pytest.approx(0.5)
+    assert list(table.index) == ["trained on phonon, N = 3", "untrained"]
+
+
+def test_runs_without_shares(runs):
+    assert share_table(runs[runs["ensemble"] != "phonon"]).empty
+
+
+def test_cost(runs):
+    table = cost_table(runs).set_index("trained on")
+    phonon = table.loc["phonon, N = 3"]
+    assert (phonon["runs"], phonon["labels each"]) == (2, 4)
+    assert phonon["training hours"] == pytest.approx(1.5)
+    assert pd.isna(table.loc["random (one-sided), N = 3", "training hours"])
+
+
+def test_what_was_not_recorded_is_said(runs):
+    table = run_table(runs).set_index("run")
+    assert table.loc["phonon1", "versions"] == "torch 2.4"
+    assert table.loc["random1", "versions"] == "not recorded"
+
+
+def test_settings_and_data(runs):
+    settings = settings_table(runs).set_index("setting")["value"]
+    assert settings["learning rate"] == "0.001"
+    data = data_table(runs).set_index("database")
+    assert set(data.index) == {"phonon.db", "random.db"}
+    assert data.loc["phonon.db", "structures"] == 16
+    assert "ase.calculators.emt.EMT" in data.loc["phonon.db", "calculator"]

@@ -1,0 +1,107 @@
+"""Predictions of every run on every test set, against the models themselves."""
+
+import shutil
+import time
+
+import numpy as np
+import pytest
+from schnetpack.interfaces import AtomsConverter
+from schnetpack.transform import MatScipyNeighborList
+
+from schnetpack_phonon.cross_tests import cross_test, load_run_model
+from schnetpack_phonon.held_out import read_test_set
+from schnetpack_phonon.run_groups import ComparisonError
+from schnetpack_phonon.runs import find_runs, read_run
+from tests.comparison_fixtures import ENERGY, databases, write_run
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("cross")
+    for name, path in databases(folder).items():
+        write_run(folder / "runs" / name, path, seed=1, train=range(1, 9), val=[9, 10])
+    unfinished = write_run(folder / "runs" / "unfinished", path, seed=2, train=[1])
+    (unfinished / "best_model").unlink()
+    return folder
+
+
+@pytest.fixture(scope="module")
+def found(folder):
+    return cross_test(find_runs([folder / "runs"]))
+
+
+def test_all_runs_on_all_test_sets(found):
+    counts = found.predictions.groupby(["run", "test_set"]).size()
+    assert set(counts) == {2 * 16, 2 * 6}  # two properties; own structures are left out
+    assert [name.split("/")[-1] for name in found.skipped] == ["unfinished"]
+    assert "not finished" in next(iter(found.skipped.values()))
+
+
+def test_structures_that_a_run_has_seen_are_not_tested(found, folder):
+    for name in ("phonon", "random"):
+        run = read_run(folder / "runs" / name)
+        own = read_test_set(run.datapath)
+        used = set(own.rows["digest"].iloc[[*run.train_idx, *run.val_idx]])
+        rows = found.predictions[found.predictions["run"] == str(run.folder)]
+        assert not used & set(rows["digest"])
+        unseen = set(own.rows["digest"].iloc[run.test_idx])
+        assert unseen == set(rows.loc[rows["test_set"] == own.name, "digest"])
+
+
+def test_predictions_are_those_of_the_model(found, folder):
+    run = read_run(folder / "runs" / "phonon")
+    test_set = read_test_set(folder / "data" / "random.db")
+    model = load_run_model(run)
+    convert = AtomsConverter(MatScipyNeighborList(cutoff=5.0))
+    rows = found.predictions.query("run == @run.folder.__str__() and property == @ENERGY")
+    rows = rows[rows["test_set"] == test_set.name].set_index("digest")
+    assert len(rows) == 16
+    for k in (0, 7, 15):
+        row = rows.loc[test_set.rows["digest"][k]]
+        expected = model(convert(test_set.atoms[k].copy()))[ENERGY].item()
+        assert row["prediction"] == pytest.approx(expected, abs=1e-5)
+        assert row["label"] == pytest.approx(test_set.labels[ENERGY][k], abs=1e-12)
+
+
+def test_mean_of_the_crystal_in_the_training_set(found, folder):
+    run = read_run(folder / "runs" / "random")
+    own = read_test_set(run.datapath)
+    rows = found.predictions.query("run == @run.folder.__str__() and property == @ENERGY")
+    train = own.labels[ENERGY].iloc[run.train_idx]
+    crystal = own.rows["structure"].iloc[run.train_idx]
+    expected = {name: train[crystal == name].mean() for name in crystal.unique()}
+    for name, value in expected.items():
+        np.testing.assert_allclose(rows.loc[rows["structure"] == name, "mean"], value)
+    absent = set(own.rows["structure"]) - set(expected)
+    for name in absent:
+        np.testing.assert_allclose(rows.loc[rows["structure"] == name, "mean"], train.mean())
+
+
+def test_predictions_are_kept_and_looked_up(folder, found, monkeypatch):
+    monkeypatch.setattr("schnetpack_phonon.cross_tests.load_run_model", None)
+    again = cross_test(find_runs([folder / "runs"]))
+    np.testing.assert_allclose(again.predictions["prediction"], found.predictions["prediction"])
+
+
+def test_a_changed_model_is_not_looked_up(folder, tmp_path):
+    copy = shutil.copytree(folder, tmp_path / "copy")
+    before = cross_test([copy / "runs" / "phonon"]).predictions
+    time.sleep(0.01)
+    shutil.copy(copy / "runs" / "random" / "best_model", copy / "runs" / "phonon" / "best_model")
+    shutil.rmtree(copy / "runs" / "random")
+    write_run(copy / "runs" / "new", copy / "data" / "phonon.db", seed=5, train=range(1, 9))
+    shutil.copy(copy / "runs" / "new" / "best_model", copy / "runs" / "phonon" / "best_model")
+    after = cross_test([copy / "runs" / "phonon"]).predictions
+    assert not np.allclose(before["prediction"], after["prediction"])
+
+
+def test_species_that_were_never_trained_are_named(folder):
+    """Rows 1 to 7 are of Cu3PdAu."""
+    run = write_run(folder / "palladium", folder / "data" / "phonon.db", 1, range(1, 7), [7])
+    notes = cross_test([run]).notes
+    assert any("never trained on Pt" in note for note in notes)
+
+
+def test_no_finished_run(folder):
+    with pytest.raises(ComparisonError, match=r"no finished run:\n.*unfinished"):
+        cross_test([folder / "runs" / "unfinished"])

@@ -1,0 +1,98 @@
+"""A page holds its tables, figures and data, and needs nothing from elsewhere."""
+
+import base64
+import re
+import xml.etree.ElementTree as ElementTree
+from html.parser import HTMLParser
+
+import pandas as pd
+import pytest
+from matplotlib.figure import Figure
+
+from schnetpack_phonon.page import Picture, Section, Table, strings, write_page
+
+DATA = pd.DataFrame({"name": ["a<b", "c"], "value": [1.23456, float("nan")]})
+
+
+def picture(name="curve") -> Picture:
+    figure = Figure()
+    figure.subplots().plot([1, 2, 3])
+    return Picture(name, "What it is & what it shows", figure, DATA)
+
+
+@pytest.fixture
+def written(tmp_path):
+    rows = strings(DATA, {"value": ".2f"})
+    sections = [
+        Section("Claim", ["a < b & c"], claim=True),
+        Section("Evidence", ["text"], [picture(), Table("numbers", rows, DATA)]),
+    ]
+    return tmp_path / "page", write_page(tmp_path / "page", "A title", sections)
+
+
+class Tags(HTMLParser):
+    """Open tags, sources and text."""
+
+    def __init__(self, text: str):
+        super().__init__()
+        self.open, self.sources, self.text = [], [], ""
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.sources += [value for key, value in attrs if key in ("src", "href")]
+        if tag not in ("meta", "img"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text += data
+
+
+def test_page_is_whole(written):
+    text = written[1]["page"].read_text()
+    tags = Tags(text)
+    assert tags.open == []
+    assert "a < b & c" in tags.text
+    assert "a<b" in tags.text
+    assert "1.23" in tags.text
+    assert tags.text.count("–") == 1  # what is missing
+    assert "width=device-width" in text
+    assert "@media print" in text
+
+
+def test_figures_are_inside(written):
+    (source,) = Tags(written[1]["page"].read_text()).sources
+    head, _, content = source.partition(",")
+    assert head == "data:image/svg+xml;base64"
+    assert ElementTree.fromstring(base64.b64decode(content)).tag.endswith("svg")
+
+
+def test_files_beside_it(written):
+    folder, places = written
+    assert (folder / "figures" / "curve.png").read_bytes().startswith(b"\x89PNG")
+    assert "<svg" in (folder / "figures" / "curve.svg").read_text()
+    for name in ("curve", "numbers"):
+        pd.testing.assert_frame_equal(pd.read_csv(folder / "data" / f"{name}.csv"), DATA)
+    text = places["table"].read_text()
+    assert text.startswith("# A title\n")
+    for link in re.findall(r"\]\((.*?)\)", text):
+        assert (folder / link).is_file()
+    assert "| a<b  | 1.23  |" in text
+
+
+def test_page_is_the_same_each_time(written, tmp_path):
+    rows = strings(DATA, {"value": ".2f"})
+    sections = [
+        Section("Claim", ["a < b & c"], claim=True),
+        Section("Evidence", ["text"], [picture(), Table("numbers", rows, DATA)]),
+    ]
+    again = write_page(tmp_path / "again", "A title", sections)
+    assert again["page"].read_bytes() == written[1]["page"].read_bytes()
+
+
+def test_pipes_do_not_end_a_cell(tmp_path):
+    rows = pd.DataFrame({"name": ["a|b"]})
+    places = write_page(tmp_path, "t", [Section("s", [], [Table("x", rows, rows)])])
+    assert "a\\|b" in places["table"].read_text()
