@@ -11,6 +11,7 @@ from pytorch_lightning import Trainer
 from schnetpack.atomistic import Atomwise
 from schnetpack.data import AtomsDataModule
 from torch import nn
+from torch.utils.data import DataLoader
 from torchmetrics.regression import MeanAbsoluteError
 
 from schnetpack_phonon.heads import BandGap
@@ -84,12 +85,10 @@ def fresh_task() -> ScaledTask:
     )
 
 
-@pytest.fixture
-def trained(data: AtomsDataModule, tmp_path: Path) -> tuple[ScaledTask, Trainer]:
-    """After one epoch."""
-    task = fresh_task().train()
-    trainer = Trainer(
-        default_root_dir=tmp_path,
+def quiet(folder: Path) -> Trainer:
+    """For one epoch."""
+    return Trainer(
+        default_root_dir=folder,
         max_epochs=1,
         accelerator="cpu",
         logger=False,
@@ -97,6 +96,13 @@ def trained(data: AtomsDataModule, tmp_path: Path) -> tuple[ScaledTask, Trainer]
         enable_progress_bar=False,
         enable_model_summary=False,
     )
+
+
+@pytest.fixture
+def trained(data: AtomsDataModule, tmp_path: Path) -> tuple[ScaledTask, Trainer]:
+    """After one epoch."""
+    task = fresh_task().train()
+    trainer = quiet(tmp_path)
     trainer.fit(task, datamodule=data)
     return task, trainer
 
@@ -136,3 +142,22 @@ def test_metrics_are_in_physical_units(trained, data):
         assert metrics[f"test_{name}_mae"] == pytest.approx(np.abs(error).mean(), rel=1e-4)
         losses.append(np.mean(np.square(error)) / spread(key) ** 2)
     assert metrics["test_loss"] == pytest.approx(sum(losses), rel=1e-4)
+
+
+@pytest.mark.filterwarnings("ignore:The ``compute`` method of metric:UserWarning")
+def test_metrics_leave_out_missing_labels(tmp_path):
+    """Most training batches have none, the first too; validation has none; the test set has one."""
+    gap = np.full(12, np.nan)
+    gap[[0, 1, 9]] = [0.9, 1.1, 1.4]
+    structures = [thermal(k)[1] for k in range(12)]
+    data = data_module(tmp_path / "labels.db", structures, range(7), [9, 10, 11], band_gap=gap)
+    inputs = [batch([structures[k]], band_gap=gap[[k]]) for k in (4, 0, 5, 1, 6)]
+    data._train_dataloader = DataLoader(inputs, batch_size=None)  # in this order
+    task = ScaledTask(potential(BandGap(16, "band_gap")), [output()], optimizer_args={"lr": 1e-3})
+    trainer = quiet(tmp_path)
+    trainer.fit(task.train(), datamodule=data)
+    assert trainer.callback_metrics["val_loss"] == 0
+    assert trainer.callback_metrics["val_band_gap_mae"].isnan()
+    (metrics,) = trainer.test(task, datamodule=data, verbose=False)
+    error = abs(task.eval().model(batch([structures[9]]))["band_gap"].item() - gap[9])
+    assert metrics["test_band_gap_mae"] == pytest.approx(error, rel=1e-4)
