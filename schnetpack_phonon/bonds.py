@@ -29,8 +29,8 @@ class BondScalars(nn.Module):
         n_in: int,
         n_out: int,
         cutoff: float,
-        n_hidden: int = 64,
-        n_radial: int = 20,
+        n_hidden: int = 32,
+        n_radial: int = 16,
         n_extra: int = 0,
     ):
         super().__init__()

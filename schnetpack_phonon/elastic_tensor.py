@@ -68,7 +68,7 @@ class ElasticTensor(Transform):
         n_in: int,
         cutoff: float,
         n_tensors: int = 8,
-        n_hidden: int = 64,
+        n_hidden: int = 32,
         positive: bool = False,
         output_key: str = properties.elastic_tensor,
         bonds_key: str | None = None,

@@ -63,7 +63,7 @@ class StressTensor(Transform):
         self,
         n_in: int,
         cutoff: float,
-        n_hidden: int = 64,
+        n_hidden: int = 32,
         output_key: str = properties.stress,
         bonds_key: str | None = None,
     ):

@@ -17,7 +17,9 @@ from schnetpack.model import NeuralNetworkPotential
 from torch import nn
 
 from schnetpack_phonon.band_edges import BandEdges
+from schnetpack_phonon.elastic_tensor import ElasticTensor
 from schnetpack_phonon.heads import BandGap, Intensive
+from schnetpack_phonon.stress import HydrostaticStress, StressTensor
 from schnetpack_phonon.structures import antiperovskite
 from tests.model_fixtures import CUTOFF, batch
 
@@ -38,6 +40,9 @@ HEADS: dict[str, Callable[[], nn.Module]] = {
     "Intensive": lambda: Intensive(WIDTH, "y"),
     "BandGap": lambda: BandGap(WIDTH, "band_gap"),
     "BandEdges": lambda: BandEdges(WIDTH),
+    "HydrostaticStress": lambda: HydrostaticStress(WIDTH),
+    "StressTensor": lambda: StressTensor(WIDTH, CUTOFF),
+    "ElasticTensor": lambda: ElasticTensor(WIDTH, CUTOFF),
 }
 
 
