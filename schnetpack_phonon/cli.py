@@ -22,6 +22,7 @@ spkphonon card data/NAME.db ...                       write a page about a datab
 spkphonon extxyz data/NAME.db NAME.extxyz             its structures and labels for other codes
 spkphonon report runs/NAME                            print what a finished run gave
 spkphonon report RUNS ...                             compare runs on one page (and --help)
+spkphonon thermal runs/NAME ...                       properties at temperature (and --help)
 spkphonon labels list data/labels.jsonl               what a label store holds (and --help)
 
 'generate' and 'export' take what spktrain takes: spkphonon generate experiment=... --help
@@ -30,6 +31,11 @@ spkphonon labels list data/labels.jsonl               what a label store holds (
 _REPORT = """\
 Prints the table of one run; tests several on each other's data and on more test sets, and writes a
 page (index.html), its tables and its figures.
+"""
+
+_THERMAL = """\
+Averages what a trained model gives over thermal snapshots and writes a page: quantum and classical,
+gap, stress and all else that the model gives against temperature, and the gap along single modes.
 """
 
 
@@ -50,6 +56,8 @@ def main() -> None:
         _extxyz(*arguments)
     elif command == "report" and arguments:
         _report(arguments)
+    elif command == "thermal" and arguments:
+        _thermal(arguments)
     elif command == "labels":
         _labels(arguments)
     else:
@@ -184,6 +192,33 @@ def _report(arguments: list[str]) -> None:
         print(compare(options.runs, options.out, options.test, options.reference))
     except (RunError, ComparisonError, HeldOutError, OSError) as error:
         sys.exit(f"spkphonon report: {error}")
+
+
+def _thermal(arguments: list[str]) -> None:
+    parser = argparse.ArgumentParser("spkphonon thermal", description=_THERMAL)
+    parser.add_argument("runs", nargs="+", type=Path, metavar="RUNS", help="one, or several seeds")
+    parser.add_argument(
+        "-t", "--temperatures", nargs="+", type=float, default=[0, 100, 200, 300, 450, 600]
+    )
+    parser.add_argument("-n", "--snapshots", type=int, default=1000, help="of each average")
+    parser.add_argument("--seed", type=int, default=1, help="of the snapshots")
+    parser.add_argument(
+        "-o", "--out", type=Path, default=Path("thermal"), help="folder of the page"
+    )
+    options = parser.parse_args(arguments)
+    if options.snapshots < 2 or min(options.temperatures) < 0:
+        parser.error("expected at least 2 snapshots and temperatures of 0 K and above")
+    from schnetpack_phonon.runs import RunError
+    from schnetpack_phonon.thermal_report import thermal_report
+
+    try:
+        print(
+            thermal_report(
+                options.runs, options.out, options.temperatures, options.snapshots, options.seed
+            )
+        )
+    except (RunError, OSError, ValueError) as error:
+        sys.exit(f"spkphonon thermal: {error}")
 
 
 def _labels(arguments: list[str]) -> None:

@@ -17,6 +17,7 @@ from schnetpack_phonon.comparison_tables import (
     settings_table,
     share_table,
 )
+from schnetpack_phonon.coverage_section import coverage_section
 from schnetpack_phonon.cross_errors import error_matrix, ratios
 from schnetpack_phonon.cross_tests import CrossTests, cross_test
 from schnetpack_phonon.evaluation import in_report_units
@@ -68,6 +69,7 @@ def compare(
         *_learning(found),
         *_shares(found),
         _temperatures(found),
+        coverage_section(found),
         _provenance(found),
     ]
     places = write_page(folder, "Which training data are better?", sections)

@@ -11,7 +11,7 @@ import json
 import logging
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import hydra
@@ -48,12 +48,14 @@ class CrossTests:
             ``parameter``, ``structure``, ``digest``, ``property``, ``label``, ``prediction``,
             ``mean`` (of the crystal in the run's training set; of all crystals for one that is
             not there); in the database's units.
+        test_sets: name -> file.
         skipped: folder -> reason why it is not among the runs.
         notes: what a reader has to know.
     """
 
     runs: pd.DataFrame
     predictions: pd.DataFrame
+    test_sets: Mapping[str, Path]
     skipped: Mapping[str, str]
     notes: Sequence[str]
 
@@ -71,7 +73,7 @@ def cross_test(folders: Iterable[Path], test_paths: Sequence[Path] = ()) -> Cros
     """
     runs, skipped = finished(folders)
     paths = dict.fromkeys([*(run.datapath for run in runs), *(p.resolve() for p in test_paths)])
-    sets = {path: read_test_set(path) for path in paths}
+    sets = _named_apart({path: read_test_set(path) for path in paths})
     table, notes = group_runs(runs, sets)
     tables = []
     progress = tqdm(total=len(runs) * len(sets), desc="cross tests", disable=None)
@@ -91,7 +93,10 @@ def cross_test(folders: Iterable[Path], test_paths: Sequence[Path] = ()) -> Cros
             progress.update()
     progress.close()
     predictions = pd.concat(tables, ignore_index=True)
-    return CrossTests(table, predictions.drop(columns="index"), skipped, tuple(notes))
+    names = {test_set.name: path for path, test_set in sets.items()}
+    return CrossTests(
+        table, predictions.drop(columns="index"), names, skipped, tuple(dict.fromkeys(notes))
+    )
 
 
 def finished(folders: Iterable[Path]) -> tuple[list[Run], dict[str, str]]:
@@ -181,6 +186,15 @@ def _predictions(
     except OSError as error:  # somebody else's runs: nothing is lost but time
         log.info("cannot keep predictions in %s: %s", cache.parent, error.strerror)
     return found
+
+
+def _named_apart(sets: dict[Path, TestSet]) -> dict[Path, TestSet]:
+    """Test sets of one ensemble are told by their files, too."""
+    names = [one.name for one in sets.values()]
+    return {
+        path: replace(one, name=f"{one.name}, {path.stem}") if names.count(one.name) > 1 else one
+        for path, one in sets.items()
+    }
 
 
 def _is_scalar(key: str) -> bool:

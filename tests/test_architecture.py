@@ -61,6 +61,11 @@ CHAINS = (
     "cross_errors learning_curves comparison",
     "plotting comparison_figures comparison_tables comparison",
     "report page comparison sweep_report",
+    "preparation runs run_vibrations thermal thermal_report cli",
+    "held_out distance coverage coverage_section comparison",
+    "comparison_figures coverage_figure coverage_section",
+    "predict thermal",
+    "comparison_figures thermal_figures thermal_report",
     "label_store report label_maintenance cli",
     "label_store rows label_export cli",
 )
@@ -70,6 +75,7 @@ TORCH_USERS = {
     "bonds",
     "callbacks",
     "comparison",
+    "coverage_section",
     "cross_tests",
     "cutoffs",
     "datamodule",
@@ -88,6 +94,8 @@ TORCH_USERS = {
     "splits",
     "stress",
     "task",
+    "thermal",
+    "thermal_report",
     "voigt",
 }
 MODULES = {path.stem for path in PACKAGE.glob("[a-z]*.py")}

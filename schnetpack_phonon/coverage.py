@@ -1,0 +1,151 @@
+"""What training sets cover of test sets: distances, amplitudes of modes, labels, and errors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+from matscipy.neighbours import neighbour_list
+from scipy.stats import spearmanr
+
+from schnetpack_phonon.distance import CUTOFF, training_set
+from schnetpack_phonon.held_out import TestSet
+from schnetpack_phonon.phonons import HarmonicModel
+from schnetpack_phonon.runs import Run
+
+_BIN = 0.05  # Ang
+
+
+def pair_densities(sets: Sequence[TestSet], crystal: str) -> pd.DataFrame:
+    """Distances between atoms of one crystal in each data set.
+
+    Returns:
+        ``ensemble``, ``distance`` in Ang, ``density`` (pairs per atom and Ang).
+    """
+    edges = np.arange(1.0, CUTOFF + _BIN, _BIN)
+    tables = []
+    for one in sets:
+        chosen = np.flatnonzero(one.rows["structure"] == crystal)
+        if not chosen.size:
+            continue
+        counts = np.zeros(len(edges) - 1)
+        for k in chosen:
+            counts += np.histogram(neighbour_list("d", one.atoms[k], CUTOFF), edges)[0]
+        density = counts / (_BIN * sum(len(one.atoms[k]) for k in chosen))
+        centres = (edges[:-1] + edges[1:]) / 2
+        tables.append(pd.DataFrame({"ensemble": one.name, "distance": centres, "density": density}))
+    return pd.concat(tables, ignore_index=True)
+
+
+def mode_amplitudes(
+    sets: Sequence[TestSet], crystal: str, model: HarmonicModel | None, temperature: float
+) -> pd.DataFrame:
+    """Root mean square of each mode coordinate in units of its thermal standard deviation.
+
+    Args:
+        sets: those in another cell or order of atoms are left out.
+        crystal: name.
+        model: its vibrations; without them there are no amplitudes.
+        temperature: of the standard deviation, in K.
+
+    Returns:
+        ``ensemble``, ``frequency`` in THz (imaginary ones negative), ``amplitude``.
+    """
+    columns = ["ensemble", "frequency", "amplitude"]
+    if model is None:
+        return pd.DataFrame(columns=columns)
+    sigma = model.mode_amplitudes(temperature)
+    moving = sigma > 0
+    root = np.sqrt(np.repeat(model.ideal.get_masses(), 3))
+    tables = []
+    for one in sets:
+        atoms = [one.atoms[k] for k in np.flatnonzero(one.rows["structure"] == crystal)]
+        atoms = [a for a in atoms if _same_sites(a, model)]
+        if not atoms:
+            continue
+        u = np.array([(a.positions - model.ideal.positions).ravel() for a in atoms])
+        coordinates = (u * root) @ model.eigenvectors[:, moving] / sigma[moving]
+        rms = np.sqrt((coordinates**2).mean(axis=0))
+        frequency = model.frequencies[moving]
+        tables.append(
+            pd.DataFrame({"ensemble": one.name, "frequency": frequency, "amplitude": rms})
+        )
+    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=columns)
+
+
+def label_distributions(sets: Sequence[TestSet], key: str) -> pd.DataFrame:
+    """``ensemble``, ``structure``, ``label`` of all structures of each data set."""
+    tables = [
+        pd.DataFrame(
+            {"ensemble": one.name, "structure": one.rows["structure"], "label": one.labels[key]}
+        )
+        for one in sets
+        if key in one.labels
+    ]
+    return pd.concat(tables, ignore_index=True).dropna()
+
+
+def distances_and_errors(
+    runs: Mapping[str, Run],
+    sets: Mapping[str, TestSet],
+    own: Mapping[str, TestSet],
+    predictions: pd.DataFrame,
+    key: str,
+) -> pd.DataFrame:
+    """Distance of each test structure from a model's training set, and the model's error.
+
+    Args:
+        runs: model -> one of its runs.
+        sets: test sets by name.
+        own: model -> its database.
+        predictions: as :class:`.CrossTests` holds them.
+        key: property whose errors are meant.
+
+    Returns:
+        ``model``, ``test_set``, ``group``, ``structure``, ``distance``, ``error``.
+    """
+    tables = []
+    chosen = predictions[predictions["property"] == key]
+    for model, run in runs.items():
+        train = training_set([own[model].atoms[k] for k in run.train_idx])
+        rows = chosen[chosen["run"] == str(run.folder)]
+        for name, test_set in sets.items():
+            tested = rows[rows["test_set"] == name]
+            place = {digest: k for k, digest in enumerate(test_set.rows["digest"])}
+            atoms = [test_set.atoms[place[digest]] for digest in tested["digest"]]
+            tables.append(
+                tested[["test_set", "group", "structure"]].assign(
+                    model=model,
+                    distance=train.distances(atoms),
+                    error=(tested["prediction"] - tested["label"]).abs(),
+                )
+            )
+    return pd.concat(tables, ignore_index=True)
+
+
+def rank_correlations(table: pd.DataFrame) -> pd.DataFrame:
+    """How well the distance orders the errors of each model: Spearman's coefficient.
+
+    Args:
+        table: as :func:`distances_and_errors` gives it.
+
+    Returns:
+        ``model``, ``n``, ``rank_correlation``, and ``distance`` (mean) on each test set.
+    """
+    rows = []
+    for model, own in table[np.isfinite(table["distance"])].groupby("model", sort=False):
+        varied = own["distance"].nunique() > 1 and own["error"].nunique() > 1
+        rank = spearmanr(own["distance"], own["error"]).statistic if varied else np.nan
+        means = own.groupby("test_set", sort=False)["distance"].mean()
+        named = {f"mean distance of {name}": value for name, value in means.items()}
+        rows.append({"model": model, "n": len(own), "rank_correlation": float(rank), **named})
+    return pd.DataFrame(rows)
+
+
+def _same_sites(atoms, model: HarmonicModel) -> bool:
+    return (
+        len(atoms) == len(model.ideal)
+        and bool((atoms.numbers == model.ideal.numbers).all())
+        and bool(np.allclose(atoms.cell, model.ideal.cell, atol=1e-3))
+    )

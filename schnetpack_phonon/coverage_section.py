@@ -1,0 +1,85 @@
+"""The part of a comparison about what training sets cover."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from schnetpack_phonon.coverage import (
+    distances_and_errors,
+    label_distributions,
+    mode_amplitudes,
+    pair_densities,
+    rank_correlations,
+)
+from schnetpack_phonon.coverage_figure import coverage
+from schnetpack_phonon.cross_tests import CrossTests
+from schnetpack_phonon.ensembles import PhononEnsemble
+from schnetpack_phonon.evaluation import in_report_units
+from schnetpack_phonon.held_out import read_test_set
+from schnetpack_phonon.page import Picture, Section, Table, strings
+from schnetpack_phonon.phonons import HarmonicModel
+from schnetpack_phonon.properties import band_gap
+from schnetpack_phonon.run_vibrations import vibrations
+from schnetpack_phonon.runs import Run, RunError, read_run
+
+_TEMPERATURE = 300.0  # K
+
+
+def coverage_section(found: CrossTests) -> Section:
+    """One figure and two tables, of the models with the largest number of labels."""
+    keys = found.predictions["property"].unique()
+    key = band_gap if band_gap in keys else str(keys[0])
+    largest = found.runs[found.runs["n_train"] == found.runs["n_train"].max()]
+    first = largest.drop_duplicates("model").set_index("model")["run"]
+    runs = {str(model): read_run(Path(folder)) for model, folder in first.items()}
+    sets = {name: read_test_set(path) for name, path in found.test_sets.items()}
+    own = {model: read_test_set(run.datapath) for model, run in runs.items()}
+    errors = distances_and_errors(runs, sets, own, found.predictions, key)
+    crystal = str(next(iter(own.values())).rows["structure"].iloc[0])
+    known = (_vibrations(run, crystal) for run in runs.values())
+    model = next((one for one in known if one is not None), None)
+    amplitudes = mode_amplitudes([*sets.values()], crystal, model, _TEMPERATURE)
+    labels = label_distributions([*sets.values()], key)
+    shown_labels = in_report_units(labels.assign(property=key), ["label"])
+    shown = in_report_units(errors.assign(property=key), ["error"])
+    figure = coverage(
+        pair_densities([*sets.values()], crystal),
+        amplitudes,
+        shown_labels,
+        shown,
+        crystal,
+        key,
+        _TEMPERATURE,
+    )
+    picture = Picture(
+        "coverage",
+        "Distances between atoms, amplitudes of modes and labels of each data set; error of each "
+        "model against the distance of a structure from its training set.",
+        figure,
+        shown,
+    )
+    ranks = rank_correlations(errors)
+    formats = dict.fromkeys(ranks.columns[2:], ".2f")
+    text = [
+        "The distance of a structure is that of its pair distances from the nearest training "
+        "structure, in units of how far training structures lie from each other. Its rank "
+        "correlation with the error (1: it orders them, 0: it does not) says whether it warns.",
+    ]
+    return Section(
+        "What the data cover",
+        text,
+        [
+            picture,
+            Table("distance_and_error", strings(ranks, formats), ranks),
+        ],
+    )
+
+
+def _vibrations(run: Run, crystal: str) -> HarmonicModel | None:
+    """The crystal's harmonic model; None where it is not in the label store."""
+    try:
+        crystals, models = vibrations(run, PhononEnsemble([_TEMPERATURE], n_snapshots=1, seed=1))
+    except RunError:
+        return None
+    names = [one.name for one in crystals if (one.composition or one.name) == crystal]
+    return models[names[0], _TEMPERATURE] if names else None

@@ -1,0 +1,23 @@
+"""The part about coverage, from runs that were tested."""
+
+import pytest
+
+from schnetpack_phonon.coverage_section import coverage_section
+from schnetpack_phonon.cross_tests import cross_test
+from schnetpack_phonon.runs import find_runs
+from tests.comparison_fixtures import databases, write_run
+
+
+def test_runs_without_phonons_have_the_rest(tmp_path):
+    for name, path in databases(tmp_path).items():
+        write_run(tmp_path / "runs" / name, path, 1, range(1, 9), [9])
+    section = coverage_section(cross_test(find_runs([tmp_path / "runs"])))
+    picture, table = section.items
+    assert set(picture.data["model"]) == {"phonon, N = 8", "random (one-sided), N = 8"}
+    assert set(picture.data["property"]) == {"energy_per_atom"}
+    row = table.data.set_index("model").loc["phonon, N = 8"]
+    assert row["mean distance of phonon"] < row["mean distance of random (one-sided)"]
+    assert -1 <= row["rank_correlation"] <= 1
+    assert float(table.rows["rank_correlation"].iloc[0]) == pytest.approx(
+        row["rank_correlation"], abs=0.01
+    )

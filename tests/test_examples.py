@@ -1,0 +1,58 @@
+"""The examples run, in a small version, as a user would call them."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+BRIEF = (
+    "trainer.max_epochs=2",
+    "+trainer.enable_progress_bar=false",
+    "data.executor.max_workers=1",
+)
+
+
+def run(name, folder, *arguments):
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    done = subprocess.run(
+        ["sh", EXAMPLES / name, *map(str, arguments)],
+        cwd=folder,
+        env=os.environ | {"PATH": path, "PWD": str(folder), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.mark.skipif(not shutil.which("sh"), reason="needs a shell")
+def test_first_run_and_gap_against_temperature(tmp_path):
+    small = (
+        "data.structure.names=[Ag3SBr]",
+        "data.structure.relax=false",
+        "+data.structure.lattice_constants.Ag3SBr=4.867",
+        "data.ensemble.temperatures=[300]",
+    )
+    said = run("1_first_run.sh", tmp_path, *small, "data.ensemble.n_snapshots=12", *BRIEF)
+    assert "band gap" in said
+    assert (tmp_path / "runs" / "first" / "figures" / "parity.png").is_file()
+    said = run("5_temperature.sh", tmp_path, "-n", 4, "-t", 300)
+    assert "the band gap changes by" in said
+    assert (tmp_path / "thermal" / "index.html").is_file()
+
+
+def test_my_crystal(tmp_path):
+    said = run("2_my_crystal.sh", tmp_path, "data.ensemble.n_snapshots=10", *BRIEF)
+    assert "energy per atom" in said
+    assert (tmp_path / "data" / "file_phonon_preview" / "preview.md").is_file()
+    assert (tmp_path / "runs" / "mine" / "best_model").is_file()
+
+
+def test_cluster(tmp_path):
+    said = run("3_cluster.sh", tmp_path, "data.ensemble.n_snapshots=4")
+    assert "finished, now in the label store" in said
+    assert "8 structures" in said
