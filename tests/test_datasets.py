@@ -36,7 +36,7 @@ def shipped(tmp_path, monkeypatch):
         with initialize_config_module("schnetpack.configs", version_base="1.2"):
             config = compose("train", overrides).data
         with open_dict(config):
-            for key in ("splitting", "transforms"):
+            for key in ("splitting", "transforms", "loading"):
                 del config[key]  # they refer to the experiment around them
         data = instantiate(config)
         data.prepare_data()

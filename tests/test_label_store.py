@@ -64,13 +64,14 @@ def test_input_is_kept_bit_by_bit(store):
 
 
 def test_first_stores_stay_readable_and_go_on(tmp_path):
-    """Lines without input, as in the data set that ships, and new ones behind them."""
+    """Lines without input, as the first in the data set that ships, and new ones behind them."""
     path = tmp_path / "labels.jsonl"
     path.write_bytes(SHIPPED.read_bytes())
     store = LabelStore(path)
     n = len(store)
     assert n == SHIPPED.read_bytes().count(b"\n") - 1 > 200
-    assert all(store[key].input is None and store[key].labels for key in store)
+    assert all(store[key].labels for key in store)
+    assert sum(store[key].input is None for key in store) > 200
     store.add(record(0))
     assert path.read_bytes().startswith(SHIPPED.read_bytes())
     assert len(LabelStore(path)) == n + 1
