@@ -330,7 +330,7 @@ def test_killed_at_random_moments(tmp_path, n_kills):
 def test_two_builders_make_one_database(built, tmp_path):
     processes = [start_build(tmp_path, delay=0.01) for _ in range(2)]
     for process in processes:
-        assert process.wait(timeout=120) == 0
+        assert process.wait(timeout=300) == 0
         process.stdout.close()
     store = (tmp_path / "data" / "labels.jsonl").read_text().splitlines()
     assert len(store) == 1 + 2 + 6 + 16  # header, cells, displacements for phonons, snapshots
