@@ -1,9 +1,11 @@
 """All ratios that we quote, measured on this machine: python -m tests.benchmarks."""
 
-from tests.benchmarks import label_store, labelling, loading, snapshots
+from tests.benchmarks import band_gap, heads, label_store, labelling, loading, snapshots
 
 if __name__ == "__main__":
     snapshots.main()
     labelling.main([])
     label_store.main()
     loading.main([])
+    heads.main()
+    band_gap.main([])
