@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 import torch
 from pytorch_lightning import Trainer
-from schnetpack.atomistic import Atomwise
+from schnetpack.atomistic import Atomwise, Strain
 from schnetpack.data import AtomsDataModule
 from torch import nn
 from torch.utils.data import DataLoader
 from torchmetrics.regression import MeanAbsoluteError
 
+from schnetpack_phonon.elastic_response import ElasticResponse
 from schnetpack_phonon.heads import BandGap
 from schnetpack_phonon.task import ScaledOutput, ScaledTask
 from tests.model_fixtures import batch, data_module, potential, thermal
@@ -161,3 +162,11 @@ def test_metrics_leave_out_missing_labels(tmp_path):
     (metrics,) = trainer.test(task, datamodule=data, verbose=False)
     error = abs(task.eval().model(batch([structures[9]]))["band_gap"].item() - gap[9])
     assert metrics["test_band_gap_mae"] == pytest.approx(error, rel=1e-4)
+
+
+def test_models_that_cannot_give_what_they_should_are_refused_before_any_data():
+    """Second derivatives through a cutoff that has none."""
+    model = potential(Atomwise(16, output_key="energy"), ElasticResponse())
+    model.input_modules.insert(0, Strain())
+    with pytest.raises(ValueError, match=r"representation.cutoff_fn is a CosineCutoff"):
+        ScaledTask(model, [output("elastic_tensor")], optimizer_cls=torch.optim.AdamW)
