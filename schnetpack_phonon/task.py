@@ -52,7 +52,8 @@ class ScaledOutput(ModelOutput):
         predictions, labels = self._labelled(pred, target)
         for metric in self.metrics[subset].values():
             if len(labels):
-                metric(predictions, labels)
+                # A stress from derivatives is not contiguous; torchmetrics wants it to be.
+                metric(predictions.contiguous(), labels.contiguous())
 
     def _labelled(
         self, pred: dict[str, torch.Tensor], target: dict[str, torch.Tensor]

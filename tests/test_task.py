@@ -169,4 +169,13 @@ def test_models_that_cannot_give_what_they_should_are_refused_before_any_data():
     model = potential(Atomwise(16, output_key="energy"), ElasticResponse())
     model.input_modules.insert(0, Strain())
     with pytest.raises(ValueError, match=r"representation.cutoff_fn is a CosineCutoff"):
-        ScaledTask(model, [output("elastic_tensor")], optimizer_cls=torch.optim.AdamW)
+        ScaledTask(model, [output("elastic_tensor")], optimizer_args={"lr": 1e-3})
+
+
+def test_metrics_take_tensors_of_any_layout():
+    """As the host's stress, which is a derivative by the transposed strain."""
+    stress = torch.arange(18.0).reshape(2, 3, 3)
+    own = output("stress")
+    pred, target = {"stress": stress.mT}, {"stress": stress.mT + 0.5}
+    own.update_metrics(pred, target, "train")
+    assert own.metrics["train"]["mae"].compute() == 0.5
