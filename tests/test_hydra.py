@@ -14,6 +14,7 @@ from hydra.utils import instantiate
 from omegaconf import MissingMandatoryValue, OmegaConf
 
 from schnetpack_phonon._hydra import SchnetpackPhononSearchPath, config_folder
+from schnetpack_phonon.elastic_response import ElasticResponse, with_elastic_response
 
 CONFIGS = config_folder()
 EXPERIMENT = "experiment=phonon_antiperovskite"
@@ -92,6 +93,19 @@ def test_every_choice_instantiates_or_says_what_it_needs(file, tmp_path, monkeyp
             instantiate(config)()  # what is partial says it when it is called
     else:
         instantiate(config)
+
+
+def test_elastic_experiment_has_a_model_for_second_derivatives(tmp_path, monkeypatch):
+    """Strain, a smooth cutoff, and every label that is loaded has its output."""
+    (tmp_path / "configs").mkdir()
+    monkeypatch.setenv("PWD", str(tmp_path))
+    with initialize_config_module("schnetpack.configs", version_base="1.2"):
+        config = compose("train", ["experiment=phonon_elastic", "run.work_dir=."])
+    model = instantiate(config.model)
+    keys = set(config.data.load_properties)
+    assert keys == {output.name for output in config.task.outputs}
+    assert keys <= {*model.model_outputs}
+    assert with_elastic_response(model, ElasticResponse(clamped_key="response"))
 
 
 def test_no_config_of_ours_hides_behind_one_of_the_host():
