@@ -89,7 +89,7 @@ def _claims(found: CrossTests, ratio: pd.DataFrame, reference: str) -> list[str]
             )
             continue
         own = own[own["n_train"] == own["n_train"].max()]
-        for test_set in own["test_set"].unique():
+        for test_set in sorted(own["test_set"].unique(), key=lambda name: name != reference):
             said = [
                 f"{row['ratio']:.2f} [{row['low']:.2f}, {row['high']:.2f}] for the "
                 f"{figures.label(row['property'])}"

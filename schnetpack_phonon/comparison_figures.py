@@ -13,6 +13,7 @@ from schnetpack_phonon.plotting import COLORS
 from schnetpack_phonon.properties import PROPERTIES
 
 _MARKERS = "osD^vP*"
+_WIDE = 30.0  # largest by smallest error, above which an axis is logarithmic
 
 
 def cross_matrix(matrix: pd.DataFrame) -> Figure:
@@ -46,7 +47,11 @@ def cross_matrix(matrix: pd.DataFrame) -> Figure:
             axis.axvline(edge - 0.5, color="0.9", linewidth=0.8, zorder=0)
         axis.set_xticks(range(len(sets)), [name.replace(" (", "\n(") for name in sets])
         axis.set_xlim(-0.5, len(sets) - 0.5)
-        axis.set_ylim(bottom=0)
+        rows = matrix.loc[matrix["property"] == key, "mae"]
+        if rows.max() > _WIDE * rows.min() > 0:
+            axis.set_yscale("log")
+        else:
+            axis.set_ylim(bottom=0)
         axis.set_ylabel(f"mean absolute error ({unit(key)})")
         axis.set_title(label(key), loc="left", fontsize="medium")
         axis.set_xlabel("tested on")
