@@ -84,7 +84,9 @@ def open_graphs(
         "%d structures, %.2f GB: %s",
         len(graphs),
         graphs.n_bytes / 1e9,
-        "in memory" if graphs.in_memory else "above the memory budget, read for each batch",
+        "in memory"
+        if graphs.in_memory
+        else "larger than the memory budget, in part read for each batch",
     )
     return graphs, rest
 
