@@ -1,243 +1,333 @@
-"""Which bonds carry a predicted property: integrated gradients from ideal to thermal crystal.
+"""Which bonds carry a predicted property, by Captum's methods.
 
-The change of a prediction between the ideal and the displaced crystal, f(R) - f(R0), is split
-over bonds by integrating the gradient with respect to each edge vector along the straight path
-between the two (integrated gradients: Sundararajan, Taly, Yan, ICML 2017; Captum's
-implementation). The sum over bonds is the whole change, up to the quadrature error, which is
-reported. Terms of a model outside its representation (a ZBL repulsion, say) are not seen.
+Displacement attribution (the primary one) splits the change of a prediction between the ideal
+and the displaced crystal, f(R) - f(R0), over bonds by integrating the gradient with respect to
+each edge vector along the straight path between the two (integrated gradients: Sundararajan,
+Taly, Yan, ICML 2017). Mask attribution splits f(all bonds) - f(no bonds), along a mask on the
+cutoff function; its start is far from all training data.
 """
 
 from __future__ import annotations
 
 import copy
+import math
 import warnings
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import combinations
 
 import numpy as np
-import pandas as pd
 import torch
 from ase import Atoms
-from ase.data import chemical_symbols
-from captum.attr import IntegratedGradients
-from matscipy.neighbours import neighbour_list
-from schnetpack import properties as structure_keys
+from captum.attr import FeatureAblation, GradientShap, IntegratedGradients, Saliency
 from schnetpack.model import NeuralNetworkPotential
-from torch import nn
+
+from schnetpack_phonon.bond_attribution import BondAttribution
+from schnetpack_phonon.edges import AttributionError, Edges, check_model, cutoff_of
+from schnetpack_phonon.paths import Path, straight_path
+
+#: Edges of one forward and backward pass: on a CPU as many as stay in its caches.
+EDGES_PER_PASS = {"cpu": 4096, "cuda": 400_000}
+#: Nodes are doubled at most so often.
+MAX_DOUBLINGS = 3
+METHODS = ("IntegratedGradients", "GradientShap", "FeatureAblation", "Saliency", "Shapley")
+
+_NO_RULES = (
+    "its rules replace those of ReLU-like modules, which these models have none of: it would "
+    "be the plain gradient under another name; use IntegratedGradients"
+)
+_PER_BOND = (
+    "it fits hundreds of bonds to a few random subsets, which gives noise; use Shapley, exact "
+    "over bond types"
+)
+REFUSED = {
+    "DeepLift": _NO_RULES,
+    "DeepLiftShap": _NO_RULES,
+    "GuidedBackprop": _NO_RULES,
+    "Deconvolution": _NO_RULES,
+    "LRP": _NO_RULES,
+    "KernelShap": _PER_BOND,
+    "Lime": _PER_BOND,
+    "ShapleyValueSampling": _PER_BOND,
+    "InputXGradient": "its bonds do not add up to the change; use IntegratedGradients",
+}
 
 
 @dataclass(frozen=True)
-class BondAttribution:
-    """Attribution of one structure's change of a property to its bonds.
-
-    Every bond appears as two directed edges; their attributions belong together.
+class Structure:
+    """A displaced crystal with its ideal one.
 
     Attributes:
-        output_key: the model's output that is attributed.
-        numbers: atomic numbers, shape=(n_atoms,).
-        idx_i: first atom of each edge, shape=(n_edges,).
-        idx_j: second atom of each edge, shape=(n_edges,).
-        image: lattice image of the second atom, integers, shape=(n_edges, 3).
-        ideal_distance: in Ang, shape=(n_edges,).
-        distance: in Ang, shape=(n_edges,).
-        attribution: share of the change of the property, in its unit, shape=(n_edges,).
-        ideal_value: prediction for the ideal crystal.
-        value: prediction for the displaced crystal.
-    """
-
-    output_key: str
-    numbers: np.ndarray
-    idx_i: np.ndarray
-    idx_j: np.ndarray
-    image: np.ndarray
-    ideal_distance: np.ndarray
-    distance: np.ndarray
-    attribution: np.ndarray
-    ideal_value: float
-    value: float
-
-    @property
-    def change(self) -> float:
-        """f(displaced) - f(ideal)."""
-        return self.value - self.ideal_value
-
-    @property
-    def residual(self) -> float:
-        """What the bonds miss of the change: quadrature error."""
-        return float(self.change - self.attribution.sum())
-
-    @property
-    def bond_types(self) -> np.ndarray:
-        """Species pair of each edge, such as ``Ag-S``, shape=(n_edges,)."""
-        return bond_types(self.numbers[self.idx_i], self.numbers[self.idx_j])
-
-    def by_type(self) -> pd.Series:
-        """Sum over the bonds of each type, in the unit of the property."""
-        return pd.Series(self.attribution).groupby(self.bond_types).sum()
-
-
-def bond_types(numbers_i: np.ndarray, numbers_j: np.ndarray) -> np.ndarray:
-    """Species pairs in alphabetical order, such as ``Ag-S``."""
-    symbols = np.array(chemical_symbols)
-    pair = np.sort(np.stack([symbols[numbers_i], symbols[numbers_j]]), axis=0)
-    return np.char.add(np.char.add(pair[0], "-"), pair[1])
-
-
-def path_edges(
-    ideal: Atoms, displaced: Atoms, cutoff: float
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Edges that come within the cutoff anywhere on the straight path from ideal to displaced.
-
-    Args:
-        ideal: reference structure.
+        ideal: reference crystal; None if it is not known (masks need none).
         displaced: same atoms in the same order, not wrapped back into the cell.
-        cutoff: in Ang.
-
-    Returns:
-        idx_i and idx_j, shape=(n_edges,), and the lattice image of j, shape=(n_edges, 3).
+        index: in its database.
+        name: of the crystal.
     """
-    # R(u) = R0 (1 + u e) + u (m_j - m_i), so |R(u)| >= |R0| (1 - |e|) - 2 max|m|.
-    strain = np.linalg.solve(ideal.cell.array, displaced.cell.array) - np.eye(3)
-    move = displaced.positions - ideal.positions @ (np.eye(3) + strain)
-    reach = cutoff + 2 * np.linalg.norm(move, axis=1).max()
-    i, j, image = neighbour_list("ijS", ideal, reach / (1 - np.linalg.norm(strain, 2)))
-    start = edge_vectors(ideal, i, j, image)
-    step = edge_vectors(displaced, i, j, image) - start
-    length = (step**2).sum(axis=1)
-    nearest = np.clip(-(start * step).sum(axis=1) / np.where(length > 0, length, 1.0), 0.0, 1.0)
-    shortest = np.linalg.norm(start + nearest[:, None] * step, axis=1)
-    inside = shortest < cutoff
-    return i[inside], j[inside], image[inside]
+
+    ideal: Atoms | None
+    displaced: Atoms
+    index: int = 0
+    name: str = ""
 
 
-def edge_vectors(atoms: Atoms, i: np.ndarray, j: np.ndarray, image: np.ndarray) -> np.ndarray:
-    """R_j + S cell - R_i in Ang, shape=(n_edges, 3)."""
-    return atoms.positions[j] + image @ atoms.cell.array - atoms.positions[i]
-
-
-def attribute_displacement(
+def attribute(
     model: NeuralNetworkPotential,
-    ideal: Atoms,
-    displaced: Atoms,
-    output_key: str,
+    structures: Sequence[Structure],
+    output: str,
+    kind: str = "displacement",
+    method: str = "IntegratedGradients",
     n_steps: int = 16,
-) -> BondAttribution:
-    """Splits f(displaced) - f(ideal) over bonds.
+    tolerance: float = 0.01,
+    even: bool = True,
+    unit: str = "",
+    inputs: Mapping[str, torch.Tensor] | None = None,
+    edges_per_pass: int | None = None,
+    progress: Callable[[int], object] = lambda n: None,
+) -> list[BondAttribution]:
+    """Splits f(displaced) - f(start) over bonds.
 
     Args:
-        model: with a representation that has a ``cutoff`` and reads edge vectors (all of
-            SchNetPack's); left as it was found.
-        ideal: reference crystal.
-        displaced: same atoms in the same order, not wrapped back into the cell.
-        output_key: scalar output of the model.
-        n_steps: nodes of the Gauss-Legendre quadrature.
+        model: of the host, with a representation that reads edge vectors; left as it was found.
+        structures: displaced crystals.
+        output: scalar output of the model, or a component of a tensor: ``stress[0,0]``.
+        kind: ``displacement`` from the ideal crystal, or ``mask`` from no bonds at all.
+        method: one of :data:`METHODS`. ``Saliency`` is the length of the gradient at the
+            displaced crystal (per Ang), or the gradient by the mask, and adds up to nothing;
+            ``FeatureAblation`` puts back one bond at a time; ``Shapley`` gives each bond type its
+            exact Shapley value, in equal parts to its bonds.
+        n_steps: nodes of the Gauss-Legendre quadrature, draws of ``GradientShap``.
+        tolerance: nodes are doubled where the bonds miss more than this share of the change (or
+            of the mean change of the structures, where that is larger).
+        even: whether the even part of each bond is found too, which doubles the time.
+        unit: of the output.
+        inputs: what else the model reads, such as ``total_charge``.
+        edges_per_pass: bound of the memory; chosen by the device by default.
+        progress: called with the number of structures that are finished.
 
     Raises:
-        ValueError: if the model has no such scalar output or the atoms differ.
+        AttributionError: for models, outputs and methods that cannot be attributed.
+        ValueError: if ideal and displaced crystal do not belong together.
     """
-    if not np.array_equal(ideal.numbers, displaced.numbers):
-        raise ValueError("ideal and displaced crystal have different atoms")
-    if output_key not in (model.model_outputs or []):
-        raise ValueError(f"the model has no output {output_key!r}; it has {model.model_outputs}")
-    cutoff = float(model.representation.cutoff)
-    i, j, image = path_edges(ideal, displaced, cutoff)
-    edges = _Edges(model, displaced, i, j, output_key)
-    r0, r1 = (edges.tensor(edge_vectors(atoms, i, j, image)) for atoms in (ideal, displaced))
-    with edges:
-        ends = edges(torch.cat([r0, r1])).detach().double().cpu()
-        # Captum's default internal batch is all nodes at once: one forward, one backward.
-        attribution = IntegratedGradients(edges).attribute(
-            r1, baselines=r0, n_steps=n_steps, method="gausslegendre"
-        )
-    return BondAttribution(
-        output_key=output_key,
-        numbers=ideal.numbers,
-        idx_i=i,
-        idx_j=j,
-        image=image,
-        ideal_distance=r0.norm(dim=1).cpu().numpy(),
-        distance=r1.norm(dim=1).cpu().numpy(),
-        attribution=attribution.sum(dim=1).detach().double().cpu().numpy(),
-        ideal_value=float(ends[0]),
-        value=float(ends[1]),
-    )
+    check_method(kind, method)
+    check_model(model)
+    even = even and kind == "displacement" and method in ("IntegratedGradients", "FeatureAblation")
+    cutoff = cutoff_of(model)
+    limit = edges_per_pass or EDGES_PER_PASS.get(next(model.parameters()).device.type, 4096)
+    split = _Split(model, output, kind, method, unit, inputs, limit)
+    found: list[BondAttribution] = []
+    for group in _groups(structures, cutoff, kind, even, limit // n_steps):
+        found += split([s for s, _ in group], [path for _, path in group], n_steps, even)
+        progress(len(group))
+    if method == "IntegratedGradients":
+        scale = np.mean([abs(a.change) for a in found]) if found else 0.0
+        for k, (structure, one) in enumerate(zip(structures, found, strict=True)):
+            allowed = tolerance * max(abs(one.change), 0.1 * scale)
+            while abs(one.residual) > allowed and one.n_steps < n_steps << MAX_DOUBLINGS:
+                (one,) = split([structure], [one.path], 2 * one.n_steps, False)
+                one = replace(one, even=found[k].even)
+            found[k] = one
+    return found
 
 
-class _Edges:
-    """A model as a function of edge vectors, for any number of copies of one graph.
+def check_method(kind: str, method: str) -> None:
+    """Raises AttributionError, with the reason, for a kind or method that there is not."""
+    if kind not in ("displacement", "mask"):
+        raise AttributionError(f"kind {kind!r}; expected displacement or mask")
+    if method in REFUSED:
+        raise AttributionError(f"{method} is refused: {REFUSED[method]}")
+    if method not in METHODS:
+        raise AttributionError(f"no method {method!r}; there are {', '.join(METHODS)}")
 
-    The representation's input is replaced by a forward pre-hook, so that the model itself is
-    called as it stands. Within the context the model is in evaluation mode and its parameters
-    are frozen; both are restored.
-    """
 
-    def __init__(
+def _groups(
+    structures: Sequence[Structure], cutoff: float, kind: str, even: bool, limit: int
+) -> Iterator[list[tuple[Structure, Path]]]:
+    """Structures with their paths, side by side as long as all nodes fit into one pass."""
+    group: list[tuple[Structure, Path]] = []
+    size = 0
+    for structure in structures:
+        ideal = structure.ideal if kind == "displacement" else structure.displaced
+        if ideal is None:
+            raise AttributionError(
+                f"structure {structure.index} has no ideal positions: give the undisplaced "
+                "crystal, atom by atom (--ideal FILE, or 'ideal_positions' and 'ideal_cell' in "
+                "each row's data), or use kind=mask"
+            )
+        path = straight_path(ideal, structure.displaced, cutoff, mirrored=even)
+        if group and size + len(path.idx_i) > limit:
+            yield group
+            group, size = [], 0
+        group.append((structure, path))
+        size += len(path.idx_i)
+    if group:
+        yield group
+
+
+@dataclass(frozen=True)
+class _Split:
+    """Attributes groups of structures, see :func:`attribute`."""
+
+    model: NeuralNetworkPotential
+    output: str
+    kind: str
+    method: str
+    unit: str
+    inputs: Mapping[str, torch.Tensor] | None
+    limit: int
+
+    def __call__(
+        self, structures: Sequence[Structure], paths: Sequence[Path], n_steps: int, even: bool
+    ) -> list[BondAttribution]:
+        edges = Edges(self.model, paths, self.output, self.inputs)
+        with edges.frozen():
+            if self.kind == "mask":
+                none, full = (edges.tensor(np.full((1, edges.n_edges), x)) for x in (0.0, 1.0))
+                with torch.no_grad():
+                    start = edges.masked(none)[0].double().cpu().numpy()
+                    value = edges.masked(full)[0].double().cpu().numpy()
+                total = self._bonds(edges, edges.masked, none, full, n_steps)
+            else:
+                start, value = edges.value(0.0), edges.value(1.0)
+                r0, r1 = edges.vectors(0.0), edges.vectors(1.0)
+                total = self._bonds(edges, edges.displaced, r0, r1, n_steps)
+                if even:
+                    back = self._bonds(edges, edges.displaced, r0, 2 * r0 - r1, n_steps)
+                    half = [(a + b) / 2 for a, b in zip(total, back, strict=True)]
+        return [
+            BondAttribution(
+                output=self.output,
+                unit=self.unit,
+                method=self.method,
+                path=path,
+                attribution=total[k],
+                even=half[k] if even else None,
+                start=float(start[k]),
+                value=float(value[k]),
+                n_steps=n_steps if self.method in ("IntegratedGradients", "GradientShap") else 0,
+                additive=self.method in ("IntegratedGradients", "GradientShap", "Shapley"),
+                index=structure.index,
+                structure=structure.name or path.ideal.get_chemical_formula(),
+            )
+            for k, (structure, path) in enumerate(zip(structures, paths, strict=True))
+        ]
+
+    def _bonds(
         self,
-        model: NeuralNetworkPotential,
-        atoms: Atoms,
-        i: np.ndarray,
-        j: np.ndarray,
-        output_key: str,
-    ):
-        # Response modules (forces, stress) ask for derivatives with respect to positions and free
-        # the graph: work on a view of the model, which shares its weights, without them.
-        self.model, self.output_key = copy.copy(model), output_key
-        self.model._modules = dict(model._modules)
-        self.model.output_modules = nn.ModuleList(
-            m for m in model.output_modules if not getattr(m, "required_derivatives", None)
+        edges: Edges,
+        function: Callable[[torch.Tensor], torch.Tensor],
+        start: torch.Tensor,
+        end: torch.Tensor,
+        n_steps: int,
+    ) -> list[np.ndarray]:
+        """Attribution of the bonds of each graph."""
+        copies = max(self.limit // max(edges.n_edges, 1), 1)
+        if edges.n_edges == 0:
+            return [np.zeros(0) for _ in edges.paths]
+
+        def total(x: torch.Tensor) -> torch.Tensor:
+            # Graphs are disconnected: the gradient of the sum is that of each.
+            return function(x).sum(dim=1)
+
+        if self.method == "IntegratedGradients":
+            values = IntegratedGradients(total).attribute(
+                end,
+                baselines=start,
+                n_steps=n_steps,
+                method="gausslegendre",
+                internal_batch_size=copies,
+            )
+        elif self.method == "Saliency":
+            values = Saliency(total).attribute(end.clone().requires_grad_(), abs=False)
+            if values.ndim == 3:
+                values = values.norm(dim=2)
+        elif self.method == "GradientShap":
+            values = _gradient_shap(total, start, end, n_steps)
+        elif self.method == "FeatureAblation":
+            values = _ablation(edges, total, start, end, copies)
+        else:
+            return _shapley(edges, function, start, end, copies)
+        values = values[0].detach().double().cpu()
+        per_edge = (values.sum(dim=1) if values.ndim == 2 else values).numpy()
+        return _per_bond(edges, per_edge, halve=self.method == "FeatureAblation")
+
+
+def _per_bond(edges: Edges, values: np.ndarray, halve: bool) -> list[np.ndarray]:
+    """Sums both edges of each bond, or takes one of them where each holds the whole."""
+    ends = np.cumsum([len(path.idx_i) for path in edges.paths])[:-1]
+    pieces = zip(edges.paths, np.split(values, ends), strict=True)
+    return [np.bincount(p.bond, piece) / (1 + halve) for p, piece in pieces]
+
+
+def _gradient_shap(
+    total: Callable, start: torch.Tensor, end: torch.Tensor, n_draws: int
+) -> torch.Tensor:
+    # Captum draws from the global streams of NumPy and PyTorch.
+    state = np.random.get_state()  # noqa: NPY002
+    try:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            np.random.seed(0)  # noqa: NPY002
+            return GradientShap(total).attribute(
+                end, baselines=start, n_samples=n_draws, stdevs=0.0
+            )
+    finally:
+        np.random.set_state(state)  # noqa: NPY002
+
+
+def _ablation(
+    edges: Edges, total: Callable, start: torch.Tensor, end: torch.Tensor, copies: int
+) -> torch.Tensor:
+    """One bond of each graph at a time put back to the start; graphs do not disturb each other."""
+    ends = np.cumsum([0] + [int(path.bond.max()) + 1 for path in edges.paths])
+    bonds = np.concatenate([p.bond + k for p, k in zip(edges.paths, ends[:-1], strict=True)])
+    groups = torch.as_tensor(bonds, device=end.device)
+    mask = (groups[None, :, None] if end.ndim == 3 else groups[None]).expand_as(end)
+    with torch.no_grad():
+        values = FeatureAblation(total).attribute(
+            end, baselines=start, feature_mask=mask, perturbations_per_eval=copies
         )
-        self.model.required_derivatives, self.model.model_outputs = [], [output_key]
-        self.reference = next(model.parameters())
-        self.i, self.j = (torch.as_tensor(x, dtype=torch.long) for x in (i, j))
-        self.numbers = torch.as_tensor(atoms.numbers, dtype=torch.long)
-        self.positions = self.tensor(atoms.positions).cpu()
-        self.cell = self.tensor(atoms.cell.array)[None].cpu()
+    # Every component of every edge of a bond holds the effect of the whole bond.
+    return values[..., 0] if values.ndim == 3 else values
 
-    def tensor(self, array: np.ndarray) -> torch.Tensor:
-        return torch.as_tensor(array, dtype=self.reference.dtype, device=self.reference.device)
 
-    def __enter__(self) -> _Edges:
-        self._training = [m for m in self.model.modules() if m.training]
-        self._frozen = [p for p in self.model.parameters() if p.requires_grad]
-        self._grad = torch.is_grad_enabled()
-        torch.set_grad_enabled(True)
-        self.model.eval()
-        for parameter in self._frozen:
-            parameter.requires_grad_(False)
-        return self
+def _shapley(
+    edges: Edges, function: Callable, start: torch.Tensor, end: torch.Tensor, copies: int
+) -> list[np.ndarray]:
+    """Exact Shapley values of the bond types from all of their subsets.
 
-    def __exit__(self, *_: object) -> None:
-        for parameter in self._frozen:
-            parameter.requires_grad_(True)
-        for module in self._training:
-            module.training = True
-        torch.set_grad_enabled(self._grad)
-
-    def __call__(self, vectors: torch.Tensor) -> torch.Tensor:
-        """Property of each copy, shape=(n_copies,), for edges of shape=(n_copies n_edges, 3)."""
-        copies, n = len(vectors) // max(len(self.i), 1), len(self.numbers)
-        shift = n * torch.arange(copies)[:, None]
-        # R is only a placeholder; Rij is what counts.
-        batch = {
-            structure_keys.Z: self.numbers.repeat(copies),
-            structure_keys.R: self.positions.repeat(copies, 1),
-            structure_keys.cell: self.cell.repeat(copies, 1, 1),
-            structure_keys.pbc: torch.ones(3 * copies, dtype=torch.bool),
-            structure_keys.n_atoms: torch.full((copies,), n),
-            structure_keys.idx_m: torch.arange(copies).repeat_interleave(n),
-            structure_keys.idx_i: (self.i + shift).reshape(-1),
-            structure_keys.idx_j: (self.j + shift).reshape(-1),
-            structure_keys.offsets: torch.zeros(len(vectors), 3, dtype=vectors.dtype),
-        }
-        batch = {key: value.to(vectors.device) for key, value in batch.items()}
-
-        def replace(_module: nn.Module, arguments: tuple) -> None:
-            arguments[0][structure_keys.Rij] = vectors
-
-        handle = self.model.representation.register_forward_pre_hook(replace)
-        try:
-            return self.model(batch)[self.output_key]
-        finally:
-            handle.remove()
+    The numbers of Captum's ShapleyValues, which runs through all n! orders of n types, from 2^n
+    predictions.
+    """
+    types = [path.bond_types[path.bond] for path in edges.paths]
+    names = sorted(set(np.concatenate(types)))
+    n = len(names)
+    if n > 12:
+        raise AttributionError(f"{n} bond types have 2^{n} subsets: use IntegratedGradients")
+    number = torch.as_tensor(
+        np.searchsorted(names, np.concatenate(types)), dtype=torch.long, device=end.device
+    )
+    subsets = np.array([[k >> t & 1 for t in range(n)] for k in range(2**n)], dtype=bool)
+    chosen = torch.as_tensor(subsets, device=end.device)[:, number]
+    if end.ndim == 3:
+        chosen = chosen[..., None]
+    with torch.no_grad():
+        values = torch.cat(
+            [function(torch.where(part, end, start)) for part in chosen.split(copies)]
+        )
+    f = values.double().cpu().numpy()
+    result = np.zeros((n, f.shape[1]))
+    for t in range(n):
+        others = [k for k in range(n) if k != t]
+        for size in range(n):
+            weight = math.factorial(size) * math.factorial(n - size - 1) / math.factorial(n)
+            for subset in combinations(others, size):
+                k = sum(1 << s for s in subset)
+                result[t] += weight * (f[k | 1 << t] - f[k])
+    parts = []
+    for g, path in enumerate(edges.paths):
+        which = np.searchsorted(names, path.bond_types)
+        parts.append(result[which, g] / np.bincount(which, minlength=n)[which])
+    return parts
 
 
 def untrained(model: NeuralNetworkPotential, seed: int) -> NeuralNetworkPotential:
@@ -255,39 +345,3 @@ def untrained(model: NeuralNetworkPotential, seed: int) -> NeuralNetworkPotentia
             elif next(module.parameters(recurse=False), None) is not None:
                 warnings.warn(f"the untrained control keeps the trained {name}", stacklevel=2)
     return fresh
-
-
-def variance_shares(
-    attributions: list[BondAttribution], n_bootstrap: int = 1000, seed: int = 0
-) -> pd.DataFrame:
-    """Share of each bond type in the variance of the change, Cov(A_t, df) / Var(df).
-
-    Shares add up to 1 (to the completeness of the attributions). The interval is the central
-    95 % of a bootstrap over structures.
-
-    Args:
-        attributions: of structures of one crystal.
-        n_bootstrap: resamplings.
-        seed: of the resampling.
-
-    Returns:
-        One row a bond type: ``share``, ``low``, ``high``. Empty if there are fewer than three
-        structures or the property does not change, where shares mean nothing.
-    """
-    table = pd.DataFrame([a.by_type() for a in attributions]).fillna(0.0)
-    change = np.array([a.change for a in attributions])
-    if len(change) < 3 or change.std() <= 1e-6 * max(abs(a.value) for a in attributions):
-        return pd.DataFrame(columns=["share", "low", "high"])
-
-    def shares(pick: np.ndarray) -> np.ndarray:
-        df = change[pick] - change[pick].mean()
-        return (table.to_numpy()[pick] * df[:, None]).sum(axis=0) / (df**2).sum()
-
-    rng = np.random.default_rng(np.random.SeedSequence(seed))
-    n = len(change)
-    resampled = [rng.integers(0, n, n) for _ in range(n_bootstrap)]
-    samples = np.array([shares(pick) for pick in resampled if np.ptp(change[pick]) > 0])
-    low, high = np.quantile(samples, [0.025, 0.975], axis=0)
-    return pd.DataFrame(
-        {"share": shares(np.arange(n)), "low": low, "high": high}, index=table.columns
-    )

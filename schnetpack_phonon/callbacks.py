@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import time
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -15,25 +16,27 @@ from matplotlib.figure import Figure
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.utilities import rank_zero_only
+from schnetpack.data import AtomsDataModule
 from schnetpack.task import AtomisticTask
-from tqdm import tqdm
 
 from schnetpack_phonon import plotting
-from schnetpack_phonon.attribution import attribute_displacement, untrained, variance_shares
+from schnetpack_phonon.attribution import Structure
+from schnetpack_phonon.bond_report import (
+    Settings,
+    clear_part,
+    measure,
+    merge_parts,
+    write,
+    write_part,
+)
 from schnetpack_phonon.card import content_digest
-from schnetpack_phonon.database import read_displaced, read_labels, read_metadata, read_provenance
+from schnetpack_phonon.database import read_labels, read_metadata, read_provenance
 from schnetpack_phonon.datamodule import EnsembleData
 from schnetpack_phonon.evaluation import errors, in_report_units, predict
 from schnetpack_phonon.properties import PROPERTIES, band_gap
-from schnetpack_phonon.report import (
-    ATTRIBUTIONS,
-    FIGURES,
-    METRICS,
-    PREDICTIONS,
-    SHARES,
-    write_report,
-)
+from schnetpack_phonon.report import FIGURES, METRICS, PREDICTIONS, write_report
 from schnetpack_phonon.runs import write_record
+from schnetpack_phonon.structure_pairs import read_structures
 
 log = logging.getLogger(__name__)
 
@@ -59,13 +62,16 @@ class CPUThreads(Callback):
 class BondAttributionCallback(Callback):
     """Writes which bonds carry a property's change in the test set, beside an untrained control.
 
-    Changes neither weights nor metrics. A failure is logged and does not touch the run.
+    Changes neither weights nor metrics. A failure is logged and does not touch the run. Under
+    DDP each process takes its part of the structures.
 
     Args:
-        property: scalar output of the model.
+        property: scalar output of the model, or a component of a tensor: ``stress[0,0]``.
         n_steps: quadrature nodes.
         max_structures: at most so many test structures, the first ones.
-        control_seed: of the weights of the untrained control.
+        control_seed: of the weights of the untrained control, null for none.
+        kind: ``displacement`` or ``mask``.
+        method: see :func:`schnetpack_phonon.attribution.attribute`.
     """
 
     def __init__(
@@ -73,57 +79,44 @@ class BondAttributionCallback(Callback):
         property: str = band_gap,
         n_steps: int = 16,
         max_structures: int = 200,
-        control_seed: int = 0,
+        control_seed: int | None = 0,
+        kind: str = "displacement",
+        method: str = "IntegratedGradients",
     ):
-        self.property = property
-        self.n_steps = n_steps
+        self.settings = Settings(property, kind, method, n_steps, control_seed=control_seed)
         self.max_structures = max_structures
-        self.control_seed = control_seed
 
-    @rank_zero_only
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        # A trained model must not be lost because a picture of it failed, and no process may wait
+        # for one that failed.
+        parts = Path(".bond_attribution")
+        rank, n_ranks = trainer.global_rank, trainer.world_size
+        structures: list[Structure] = []
         try:
-            self._attribute(trainer, pl_module)
-        except Exception:  # a trained model must not be lost because a picture of it failed
+            clear_part(parts, rank)
+            data: AtomsDataModule = trainer.datamodule
+            index = list(data.test_idx[: self.max_structures])
+            structures = read_structures(data.datapath, index)
+            own = structures[rank::n_ranks]
+            write_part(parts, rank, measure(pl_module.model, own, self.settings))
+        except Exception:
             log.exception("bond attribution failed; training and test results are not affected")
-
-    def _attribute(self, trainer: Trainer, task: LightningModule) -> None:
-        data: EnsembleData = trainer.datamodule
-        index = data.test_idx[: self.max_structures]
-        names = read_provenance(data.datapath)["structure"].iloc[index]
-        models = {
-            "trained": task.model,
-            "untrained": untrained(task.model, self.control_seed),
-        }
-        rows, shares = [], []
-        progress = tqdm(total=len(models) * len(index), desc="bond attribution", disable=None)
-        with torch.inference_mode(False), progress:
-            for label, model in models.items():
-                found: dict[str, list] = {name: [] for name in sorted(names.unique())}
-                for k, name in zip(index, names, strict=True):
-                    ideal, displaced = read_displaced(data.datapath, k)
-                    bonds = attribute_displacement(
-                        model, ideal, displaced, self.property, self.n_steps
-                    )
-                    found[name].append(bonds)
-                    summary = {"value": bonds.value, "change": bonds.change}
-                    rows.append(
-                        {"index": k, "structure": name, "model": label, **summary}
-                        | {"residual": bonds.residual, **bonds.by_type()}
-                    )
-                    progress.update()
-                for name, attributions in found.items():
-                    table = variance_shares(attributions).rename_axis("bond_type").reset_index()
-                    if table.empty:
-                        log.warning("%s: too few structures for shares of variance", name)
-                    table.insert(0, "model", label)
-                    table.insert(0, "structure", name)
-                    shares.append(table)
-        pd.DataFrame(rows).to_csv(ATTRIBUTIONS, index=False)
-        table = pd.concat(shares, ignore_index=True)
-        if not table.empty:
-            table.to_csv(SHARES, index=False)
-            _save(trainer, plotting.bond_shares(table, self.property), "bond_shares")
+        trainer.strategy.barrier("bond_attribution")
+        if rank == 0:
+            try:
+                tables = merge_parts(parts, n_ranks)
+                write(
+                    Path.cwd(),
+                    tables,
+                    structures,
+                    pl_module.model,
+                    self.settings,
+                    partial(_save, trainer),
+                )
+            except FileNotFoundError:
+                log.error("no bond attribution is written: a process left no results")
+            except Exception:
+                log.exception("bond attribution is not written; the run is not affected")
 
 
 class ReportCallback(Callback):

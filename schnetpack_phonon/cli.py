@@ -20,6 +20,7 @@ spkphonon export FOLDER experiment=...                write inputs of the labels
 spkphonon collect FOLDER                              read what came of them
 spkphonon card data/NAME.db ...                       write a page about a database
 spkphonon extxyz data/NAME.db NAME.extxyz             its structures and labels for other codes
+spkphonon attribute DATA --model runs/NAME/best_model which bonds carry a prediction (and --help)
 spkphonon report runs/NAME                            print what a finished run gave
 spkphonon report RUNS ...                             compare runs on one page (and --help)
 spkphonon thermal runs/NAME ...                       properties at temperature (and --help)
@@ -54,6 +55,8 @@ def main() -> None:
         _card(arguments)
     elif command == "extxyz" and len(arguments) == 2:
         _extxyz(*arguments)
+    elif command == "attribute":
+        _attribute(arguments)
     elif command == "report" and arguments:
         _report(arguments)
     elif command == "thermal" and arguments:
@@ -166,6 +169,12 @@ def _extxyz(path: str, target: str) -> None:
         write_extxyz(path, target)
     except (DatabaseError, OSError) as error:
         sys.exit(f"spkphonon extxyz: {error}")
+
+
+def _attribute(arguments: list[str]) -> None:
+    from schnetpack_phonon.bond_command import run
+
+    sys.exit(run(arguments))
 
 
 def _report(arguments: list[str]) -> None:

@@ -12,8 +12,14 @@ from schnetpack_phonon.properties import PROPERTIES
 PAGE = "report.md"
 METRICS = "metrics.csv"
 PREDICTIONS = "predictions.csv"
-SHARES = "bond_shares.csv"
-ATTRIBUTIONS = "bond_attribution.csv"
+SHARES = "bond_shares.csv"  #: by crystal, model and bond type; .parquet beside each with pyarrow
+SHELLS = "bond_shells.csv"  #: the same by shell
+ATTRIBUTIONS = "bond_attribution.csv"  #: by structure and model, a column for each bond type
+BONDS = "bonds.csv"  #: by structure and bond
+FAITHFULNESS = "bond_faithfulness.csv"  #: by structure and random subset of bonds
+VERDICT = "bond_verdict.txt"  #: what the trust figures support
+EXTXYZ = "bonds.extxyz"  #: displaced crystals, half of each bond on its atoms
+DUMP_LOCAL = "bonds.dump"  #: LAMMPS dump local, for OVITO
 FIGURES = "figures"
 
 
@@ -41,7 +47,9 @@ def write_report(folder: Path, datapath: str, model_path: str) -> str:
     lines = [f"# {folder.name}", "", f"Test set: {metrics['n'].max()} structures", ""]
     lines += _errors_table(metrics)
     if (folder / SHARES).is_file():
-        lines += ["", *_shares_table(pd.read_csv(folder / SHARES))]
+        lines += ["", *_shares_table(pd.read_csv(folder / SHARES).dropna(subset="share"))]
+    if (folder / VERDICT).is_file():
+        lines += ["", *(f"- {line}" for line in (folder / VERDICT).read_text().splitlines())]
     places = {
         "database": Path(datapath).resolve(),
         "model": (folder / model_path).resolve(),

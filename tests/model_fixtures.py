@@ -24,7 +24,7 @@ from schnetpack_phonon.properties import PROPERTIES
 from schnetpack_phonon.structures import antiperovskite
 
 CUTOFF = 5.0
-REPRESENTATIONS = ("PaiNN", "SchNet", "SO3net")
+REPRESENTATIONS = ("PaiNN", "SchNet", "SO3net", "FieldSchNet")
 
 
 def thermal(
@@ -37,6 +37,14 @@ def thermal(
     deformation = np.eye(3) + strain * rng.normal(size=(3, 3))
     displaced.set_cell(ideal.cell.array @ deformation, scale_atoms=True)
     displaced.positions += rng.normal(0, amplitude, displaced.positions.shape)
+    return ideal, displaced
+
+
+def passing() -> tuple[Atoms, Atoms]:
+    """One atom that comes within 4.5 Ang of the other only midway."""
+    ideal = Atoms("NaCl", positions=[[0, 0, 0], [-4, 4.5, 0]], cell=[40, 40, 40], pbc=True)
+    displaced = ideal.copy()
+    displaced.positions[1, 0] = 4
     return ideal, displaced
 
 
@@ -92,6 +100,13 @@ def assemble(
     return model.to(dtype)
 
 
+class Cubic(nn.Module):
+    """A cutoff function, (1 - d/r)^3."""
+
+    def forward(self, distance: torch.Tensor) -> torch.Tensor:
+        return (1 - distance / CUTOFF).clamp(min=0) ** 3
+
+
 class PairTerms(nn.Module):
     """A representation whose one feature is the sum over an atom's edges of k (1 - d/r)^3.
 
@@ -100,7 +115,7 @@ class PairTerms(nn.Module):
 
     def __init__(self, strengths: dict[tuple[int, int], float]):
         super().__init__()
-        self.cutoff = torch.tensor([CUTOFF])
+        self.cutoff, self.cutoff_fn = torch.tensor([CUTOFF]), Cubic()
         k = torch.zeros(101, 101)
         for (a, b), value in strengths.items():
             k[a, b] = k[b, a] = value
@@ -109,7 +124,7 @@ class PairTerms(nn.Module):
     def forward(self, inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         z, i, j = inputs[host.Z], inputs[host.idx_i], inputs[host.idx_j]
         distance = inputs[host.Rij].norm(dim=1)
-        terms = self.k[z[i], z[j]] * (1 - distance / CUTOFF).clamp(min=0) ** 3
+        terms = self.k[z[i], z[j]] * self.cutoff_fn(distance)
         feature = spk.nn.scatter_add(terms[:, None], i, dim_size=len(z))
         return inputs | {"scalar_representation": feature}
 

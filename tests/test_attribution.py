@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-from itertools import product
-
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from ase import Atoms
 from ase.build import bulk
+from captum.attr import ShapleyValues
 from schnetpack.atomistic import Atomwise, Forces
 from torch import nn
 
-from schnetpack_phonon.attribution import (
-    BondAttribution,
-    attribute_displacement,
-    path_edges,
-    untrained,
-    variance_shares,
-)
+from schnetpack_phonon.attribution import METHODS, REFUSED, Structure, attribute, untrained
+from schnetpack_phonon.bond_attribution import BondAttribution, shares
+from schnetpack_phonon.edges import AttributionError, Edges
 from schnetpack_phonon.heads import BandGap, Intensive
+from schnetpack_phonon.paths import opposite
 from tests.model_fixtures import (
     CUTOFF,
     REPRESENTATIONS,
@@ -27,6 +24,7 @@ from tests.model_fixtures import (
     Total,
     assemble,
     batch,
+    passing,
     potential,
     state,
     thermal,
@@ -36,8 +34,13 @@ AG, S, BR = 47, 16, 35
 STRENGTHS = {(AG, S): 3.0, (AG, BR): -2.0, (AG, AG): 1.0, (S, BR): 0.5, (S, S): 4, (BR, BR): -1}
 
 
-def edges(attribution: BondAttribution) -> list[tuple[int, ...]]:
-    return list(zip(attribution.idx_i, attribution.idx_j, *attribution.image.T, strict=True))
+def one(model, ideal: Atoms | None, displaced: Atoms, output: str = "y", **kwargs):
+    return attribute(model, [Structure(ideal, displaced)], output, **kwargs)[0]
+
+
+def bonds(attribution: BondAttribution) -> list[tuple[int, ...]]:
+    path, k = attribution.path, attribution.path.first
+    return list(zip(path.idx_i[k], path.idx_j[k], *path.image[k].T, strict=True))
 
 
 @pytest.mark.parametrize("representation", REPRESENTATIONS)
@@ -54,8 +57,8 @@ def test_bonds_add_up_to_the_change_that_the_host_predicts(representation, head)
     output.scale.fill_(0.1 / raw[1::2].std())
     output.offset.fill_(0.1 - output.scale.item() * raw[0])
 
-    found = [attribute_displacement(model, *snapshot, "y") for snapshot in snapshots]
-    values = [x for a in found for x in (a.ideal_value, a.value)]
+    found = [one(model, *snapshot) for snapshot in snapshots]
+    values = [x for a in found for x in (a.start, a.value)]
     expected = model(batch(ends))["y"].detach().double().numpy()
     np.testing.assert_allclose(values, expected, atol=1e-4)
     changes = expected[1::2] - expected[::2]
@@ -68,22 +71,27 @@ def test_bonds_add_up_to_the_change_that_the_host_predicts(representation, head)
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.float64, 1e-6)])
 @pytest.mark.parametrize("strain", [0.0, 0.02])
-def test_pair_terms_come_back_edge_by_edge(dtype, tolerance, strain):
-    """A sum of t(d) gives t(d) - t(d0) for each edge, with distances found by hand."""
+def test_pair_terms_come_back_bond_by_bond(dtype, tolerance, strain):
+    """A sum of t(d) gives 2 t(d) - 2 t(d0) for each bond, with distances found by hand."""
     model = assemble(PairTerms(STRENGTHS), Total("y"), dtype=dtype)
     nn.init.ones_(model.output_modules[0].weight)
     ideal, displaced = thermal(3, strain=strain)
-    found = attribute_displacement(model, ideal, displaced, "y")
-    i, j = found.idx_i, found.idx_j
+    found = one(model, ideal, displaced, even=False)
+    path, k = found.path, found.path.first
+    i, j, image = path.idx_i[k], path.idx_j[k], path.image[k]
     distances, terms = [], []
     for atoms in (ideal, displaced):
-        vectors = atoms.positions[j] + found.image @ atoms.cell.array - atoms.positions[i]
+        vectors = atoms.positions[j] + image @ atoms.cell.array - atoms.positions[i]
         distances.append(np.linalg.norm(vectors, axis=1))
         k = [STRENGTHS.get((a, b), STRENGTHS.get((b, a))) for a, b in ideal.numbers[[i, j]].T]
-        terms.append(np.array(k) * np.clip(1 - distances[-1] / CUTOFF, 0, None) ** 3)
+        terms.append(2 * np.array(k) * np.clip(1 - distances[-1] / CUTOFF, 0, None) ** 3)
     np.testing.assert_allclose(found.attribution, terms[1] - terms[0], atol=tolerance)
-    np.testing.assert_allclose(found.ideal_distance, distances[0], atol=1e-5)
-    np.testing.assert_allclose(found.distance, distances[1], atol=1e-5)
+    table = found.bonds()
+    np.testing.assert_allclose(table["ideal_distance"], distances[0], atol=1e-5)
+    np.testing.assert_allclose(table["distance"], distances[1], atol=1e-5)
+    whole = one(model, ideal, displaced, kind="mask")
+    keys = dict(zip(bonds(found), terms[1], strict=True))
+    np.testing.assert_allclose(whole.attribution, [keys[b] for b in bonds(whole)], atol=tolerance)
 
 
 @pytest.mark.parametrize(
@@ -92,99 +100,135 @@ def test_pair_terms_come_back_edge_by_edge(dtype, tolerance, strain):
 def test_planted_bond_type_is_found(pair, name):
     """A nonlinear head on the terms of one bond type: that type carries everything."""
     model = assemble(PairTerms({pair: 1.0}), Intensive(1, "y", n_hidden=8), seed=2)
-    found = [attribute_displacement(model, *thermal(seed, strain=0.01), "y") for seed in range(8)]
-    assert len(set(found[0].bond_types)) == 6
+    structures = [Structure(*thermal(seed, strain=0.01), seed, "x") for seed in range(8)]
+    found = attribute(model, structures, "y", even=False)
+    assert len(set(found[0].path.bond_types)) == 6
     for attribution in found:
         assert attribution.by_type().abs().idxmax() == name
-    shares = variance_shares(found)["share"]
-    assert shares.idxmax() == name
-    assert shares[name] >= 0.9
-    assert shares.drop(name).abs().max() <= 0.05
+    sums = pd.DataFrame([a.by_type() for a in found])
+    share = shares(sums, [a.change for a in found])["share"]
+    assert share.idxmax() == name
+    assert share[name] >= 0.9
+    assert share.drop(name).abs().max() <= 0.05
 
 
 def test_swapped_ends_swap_the_sign():
     model = potential(Intensive(16, "y"), dtype=torch.float64)
     ideal, displaced = thermal(1, strain=0.01)
-    there = attribute_displacement(model, ideal, displaced, "y")
-    back = attribute_displacement(model, displaced, ideal, "y")
+    there = one(model, ideal, displaced, even=False)
+    back = one(model, displaced, ideal, even=False)
     assert there.change == pytest.approx(-back.change)
-    values = [dict(zip(edges(a), a.attribution, strict=True)) for a in (there, back)]
+    values = [dict(zip(bonds(a), a.attribution, strict=True)) for a in (there, back)]
     assert values[0].keys() == values[1].keys()
     np.testing.assert_allclose(
-        [values[0][edge] for edge in values[0]], [-values[1][edge] for edge in values[0]], atol=1e-6
+        [values[0][bond] for bond in values[0]], [-values[1][bond] for bond in values[0]], atol=1e-6
     )
 
 
-def test_bond_types_are_unordered():
-    """Both directions of a bond carry one name, whatever the order of the elements."""
-    found = attribute_displacement(potential(Intensive(16, "y")), *thermal(), "y")
-    symbols = thermal()[0].get_chemical_symbols()
-    for name, i, j in zip(found.bond_types, found.idx_i, found.idx_j, strict=True):
-        assert name == "-".join(sorted([symbols[i], symbols[j]]))
+def test_even_part_is_that_of_both_directions():
+    """Its sum is half of the sum of the changes there and opposite; it does not know which is."""
+    model = potential(Intensive(16, "y"), dtype=torch.float64)
+    ideal, displaced = thermal(1, strain=0.01)
+    mirror = opposite(ideal, displaced)
+    there, back = one(model, ideal, displaced), one(model, ideal, mirror)
+    assert bonds(there) == bonds(back)
+    np.testing.assert_allclose(there.even, back.even, atol=1e-9)
+    np.testing.assert_allclose(there.even, (there.attribution + back.attribution) / 2, atol=1e-9)
 
 
-# Paths
+@pytest.mark.parametrize("kind", ["displacement", "mask"])
+@pytest.mark.parametrize("edges_per_pass", [1, 1000, 10**6])
+def test_structures_side_by_side_are_those_alone(kind, edges_per_pass):
+    """Crystals of different size in one backward pass, whatever the size of a pass."""
+    model = potential(BandGap(16, "y"), dtype=torch.float64)
+    pairs = [thermal(1), tuple(a.repeat((2, 1, 1)) for a in thermal(2)), thermal(3)]
+    structures = [Structure(*pair, k) for k, pair in enumerate(pairs)]
+    together = attribute(model, structures, "y", kind, edges_per_pass=edges_per_pass)
+    for structure, found in zip(structures, together, strict=True):
+        (alone,) = attribute(model, [structure], "y", kind)
+        assert (found.index, found.value) == (alone.index, pytest.approx(alone.value))
+        np.testing.assert_allclose(found.attribution, alone.attribution, atol=1e-9)
 
 
-def skew(seed: int) -> tuple[Atoms, Atoms]:
-    """Two atoms in a flat, skew cell, some way outside it; strain and large displacements."""
-    rng = np.random.default_rng(seed)
-    ideal = Atoms("NaCl", cell=[[4, 0, 0], [2.5, 3, 0], [-1, 1.5, 4]], pbc=True)
-    ideal.positions = rng.uniform(-6, 6, (2, 3))
-    displaced = ideal.copy()
-    displaced.set_cell(ideal.cell.array @ (np.eye(3) + 0.03 * rng.normal(size=(3, 3))), True)
-    displaced.positions += rng.normal(0, 0.5, (2, 3))
-    return ideal, displaced
+def test_nodes_are_doubled_until_the_bonds_add_up():
+    model = potential(BandGap(16, "y"), dtype=torch.float64)
+    model.output_modules[0].scale.fill_(30.0)
+    rough = one(model, *thermal(3, amplitude=0.4), n_steps=2, tolerance=10.0)
+    fine = one(model, *thermal(3, amplitude=0.4), n_steps=2)
+    assert abs(rough.residual) > 0.01 * abs(rough.change)
+    assert fine.n_steps > 2
+    assert abs(fine.residual) <= 0.01 * abs(fine.change) or fine.n_steps == 16
 
 
-def stretched() -> tuple[Atoms, Atoms]:
-    """A chain with a short period, of which distant images come within the cutoff."""
-    ideal = Atoms("Cu", cell=[1.5, 12, 12], pbc=True)
-    displaced = ideal.copy()
-    displaced.set_cell([1.2, 12, 12], scale_atoms=True)
-    return ideal, displaced
+@pytest.mark.parametrize("kind", ["displacement", "mask"])
+def test_shapley_is_captums(kind):
+    """All 720 orders of six bond types by Captum, all 64 subsets by us."""
+    model = potential(BandGap(16, "y"), dtype=torch.float64)
+    ideal, displaced = thermal(1)
+    found = one(model, ideal, displaced, kind=kind, method="Shapley")
+    edges = Edges(model, [found.path], "y")
+    types, number = np.unique(found.path.bond_types[found.path.bond], return_inverse=True)
+
+    def function(x: torch.Tensor) -> torch.Tensor:
+        m = x[:, torch.as_tensor(number)]
+        if kind == "mask":
+            return edges.masked(m)[:, 0]
+        r0, r1 = edges.vectors(0), edges.vectors(1)
+        return edges.displaced(r0 + m[..., None] * (r1 - r0))[:, 0]
+
+    assert abs(found.residual) < 1e-6
+    with edges.frozen(), torch.no_grad():
+        expected = ShapleyValues(function).attribute(
+            torch.ones(1, 6, dtype=torch.float64), perturbations_per_eval=64
+        )
+    np.testing.assert_allclose(found.by_type().loc[types], expected[0].numpy(), atol=2e-6)
 
 
-def passing() -> tuple[Atoms, Atoms]:
-    """One atom that comes within 4.5 Ang of the other only midway."""
-    ideal = Atoms("NaCl", positions=[[0, 0, 0], [-4, 4.5, 0]], cell=[40, 40, 40], pbc=True)
-    displaced = ideal.copy()
-    displaced.positions[1, 0] = 4
-    return ideal, displaced
+def test_ablation_puts_back_one_bond_at_a_time():
+    model = assemble(PairTerms(STRENGTHS), Total("y"))
+    nn.init.ones_(model.output_modules[0].weight)
+    gradients = one(model, *thermal(1), even=False)
+    frozen = one(model, *thermal(1), method="FeatureAblation", even=False)
+    np.testing.assert_allclose(frozen.attribution, gradients.attribution, atol=2e-5)
 
 
-@pytest.mark.parametrize(
-    "ends",
-    [thermal(1), thermal(2, strain=0.03, amplitude=0.3), skew(0), skew(1), stretched(), passing()],
-    ids=["thermal", "hot and strained", "skew", "skew too", "stretched", "passing"],
-)
-def test_path_edges_by_brute_force(ends):
-    """Every pair of atoms and every image, along 401 points of the path."""
-    ideal, displaced = ends
-    n = len(ideal)
-    shifts = np.array(list(product(range(-9, 10), repeat=3)))
-    shortest = np.full((n, n, len(shifts)), np.inf)
-    for u in np.linspace(0, 1, 401):
-        positions = (1 - u) * ideal.positions + u * displaced.positions
-        cell = (1 - u) * ideal.cell.array + u * displaced.cell.array
-        vectors = positions[None, :, None] - positions[:, None, None] + shifts @ cell
-        shortest = np.minimum(shortest, np.linalg.norm(vectors, axis=-1))
-    shortest[np.arange(n), np.arange(n), len(shifts) // 2] = np.inf  # an atom and itself
-    assert np.abs(shortest - CUTOFF).min() > 1e-5  # else the samples could not decide
-    i, j, s = np.nonzero(shortest < CUTOFF)
-    expected = {(a, b, *shifts[c]) for a, b, c in zip(i, j, s, strict=True)}
-    i, j, image = path_edges(ideal, displaced, CUTOFF)
-    found = list(zip(i, j, *image.T, strict=True))
-    assert len(set(found)) == len(found)
-    assert set(found) == expected
-    assert {(b, a, -x, -y, -z) for a, b, x, y, z in found} == set(found)
+def test_gradient_shap_is_the_integral_by_drawing_points():
+    state_before = np.random.get_state()[1].copy()  # noqa: NPY002
+    model = potential(BandGap(16, "y"))
+    exact = one(model, *thermal(1), even=False)
+    drawn = one(model, *thermal(1), method="GradientShap", n_steps=400, even=False)
+    scale = np.abs(exact.attribution).max()
+    np.testing.assert_allclose(drawn.attribution, exact.attribution, atol=0.15 * scale)
+    np.testing.assert_array_equal(np.random.get_state()[1], state_before)  # noqa: NPY002
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("kind", ["displacement", "mask"])
+def test_saliency_and_the_others_give_each_bond_a_number(kind, method):
+    found = one(potential(BandGap(16, "y")), *thermal(1), kind=kind, method=method)
+    assert np.isfinite(found.attribution).all()
+    assert np.isnan(found.summary()["residual"]) == (method in ("Saliency", "FeatureAblation"))
+
+
+@pytest.mark.parametrize("method", [*REFUSED, "Magic"])
+def test_refused_methods_say_why(method):
+    expected = "there are Integ" if method == "Magic" else REFUSED[method][:30]
+    with pytest.raises(AttributionError, match=expected):
+        one(potential(BandGap(16, "y")), *thermal(1), method=method)
+
+
+def test_mask_needs_no_ideal_crystal_and_displacement_says_how_to_give_it():
+    model = potential(BandGap(16, "y"))
+    assert one(model, None, thermal(1)[1], kind="mask").attribution.any()
+    with pytest.raises(AttributionError, match=r"no ideal positions.*--ideal FILE.*kind=mask"):
+        one(model, None, thermal(1)[1])
 
 
 def test_atoms_that_pass_midway_are_a_bond():
     """Out of range at both ends: two edges whose attributions cancel along the path."""
     model = assemble(PairTerms({(11, 17): 1.0}), Total("y"))
-    found = attribute_displacement(model, *passing(), "y", n_steps=64)
-    assert edges(found) == [(0, 1, 0, 0, 0), (1, 0, 0, 0, 0)]
+    found = one(model, *passing(), n_steps=64, even=False)
+    assert bonds(found) == [(0, 1, 0, 0, 0)]
     assert found.change == 0
     np.testing.assert_allclose(found.attribution, 0, atol=1e-6)
 
@@ -211,9 +255,9 @@ def test_model_is_left_as_it_was_found(training, grad_mode, fails):
         before = state(model)
         if fails:
             with pytest.raises(ZeroDivisionError):
-                attribute_displacement(model, *thermal(), "y")
+                one(model, *thermal())
         else:
-            attribute_displacement(model, *thermal(), "y")
+            one(model, *thermal())
         assert state(model) == before
 
 
@@ -222,15 +266,15 @@ def test_part_of_a_model_in_evaluation_mode_stays_so():
     model = potential(BandGap(16, "y")).train()
     model.representation.eval()
     before = state(model)
-    attribute_displacement(model, *thermal(), "y")
+    one(model, *thermal())
     assert state(model) == before
 
 
 def test_dropout_is_off():
     model = potential(BandGap(16, "y"))
-    plain = attribute_displacement(model, *thermal(), "y")
+    plain = one(model, *thermal())
     model.output_modules[0].outnet.insert(1, nn.Dropout(0.5))
-    again = attribute_displacement(model.train(), *thermal(), "y")
+    again = one(model.train(), *thermal())
     np.testing.assert_array_equal(again.attribution, plain.attribution)
 
 
@@ -239,19 +283,19 @@ def test_model_with_forces():
     model = potential(BandGap(16, "y"), Atomwise(16, output_key="energy"), Forces())
     plain = potential(BandGap(16, "y"), Atomwise(16, output_key="energy"))
     plain.load_state_dict(model.state_dict())
-    found, expected = (attribute_displacement(m, *thermal(), "y") for m in (model, plain))
+    found, expected = (one(m, *thermal()) for m in (model, plain))
     np.testing.assert_allclose(found.attribution, expected.attribution, atol=1e-7)
 
 
 def test_wrong_arguments_are_named():
     model = potential(BandGap(16, "y"))
     ideal, displaced = thermal()
-    with pytest.raises(ValueError, match=r"no output 'gap'.*\['y'\]"):
-        attribute_displacement(model, ideal, displaced, "gap")
+    with pytest.raises(ValueError, match="no output 'gap'; it has y"):
+        one(model, ideal, displaced, "gap")
     with pytest.raises(ValueError, match="different atoms"):
-        attribute_displacement(model, ideal, displaced[[3, 0, 1, 2, 4]], "y")
+        one(model, ideal, displaced[[3, 0, 1, 2, 4]], "y")
     with pytest.raises(ValueError, match="different atoms"):
-        attribute_displacement(model, bulk("Cu"), displaced, "y")
+        one(model, bulk("Cu"), displaced, "y")
 
 
 # The control
@@ -280,70 +324,3 @@ def test_untrained_says_what_it_cannot_forget():
     """The host's radial bases can be trained, and have no reset_parameters."""
     with pytest.warns(UserWarning, match=r"keeps the trained representation\.radial_basis"):
         untrained(potential(BandGap(16, "y"), trainable_basis=True), 0)
-
-
-# Variance shares
-
-
-def attribution(**by_type: float) -> BondAttribution:
-    """One bond of each type, named like Ag_S, with the given attributions."""
-    numbers = np.array([AG, S, BR])
-    ends = {"Ag_S": (0, 1), "Ag_Br": (0, 2), "Br_S": (2, 1)}
-    idx_i, idx_j = np.array([ends[name] for name in by_type]).T
-    values = np.array(list(by_type.values()))
-    zeros = np.zeros(len(values))
-    images = np.zeros((len(values), 3), int)
-    ends_of_path = (1.0, 1.0 + values.sum())
-    return BondAttribution("y", numbers, idx_i, idx_j, images, zeros, zeros, values, *ends_of_path)
-
-
-def test_variance_shares_are_covariances():
-    """Cov(A_t, df) / Var(df) by numpy; a type that a structure lacks counts as zero."""
-    a, b, c = np.random.default_rng(0).normal(size=(3, 40)) * [[1.0], [0.5], [0.2]]
-    c[:5] = 0
-    found = variance_shares(
-        [attribution(Ag_S=x, Ag_Br=y) for x, y in zip(a[:5], b[:5], strict=True)]
-        + [attribution(Ag_S=x, Br_S=z, Ag_Br=y) for x, y, z in zip(a, b, c, strict=True)][5:]
-    )
-    change = a + b + c
-    for name, values in (("Ag-S", a), ("Ag-Br", b), ("Br-S", c)):
-        expected = np.cov(values, change)[0, 1] / np.var(change, ddof=1)
-        assert found.loc[name, "share"] == pytest.approx(expected, rel=1e-6)
-        assert found.loc[name, "low"] < expected < found.loc[name, "high"]
-    assert found["share"].sum() == pytest.approx(1)
-
-
-def test_variance_shares_of_proportional_terms_are_certain():
-    """A_t = w_t df: every resampling gives w_t."""
-    changes = np.random.default_rng(1).normal(size=12)
-    found = variance_shares([attribution(Ag_S=1.3 * x, Ag_Br=-0.3 * x) for x in changes])
-    np.testing.assert_allclose(found.loc["Ag-S"], 1.3, rtol=1e-6)
-    np.testing.assert_allclose(found.loc["Ag-Br"], -0.3, rtol=1e-6)
-
-
-def test_interval_has_the_width_of_a_regression_slope():
-    """A = w df + noise: the share is a slope, with standard error s_noise / (s_df sqrt(n))."""
-    n, w, noise = 400, 0.7, 0.5
-    rng = np.random.default_rng(2)
-    change, rest = rng.normal(size=(2, n)) * [[1.0], [noise]]
-    terms = w * change + rest
-    found = variance_shares(
-        [attribution(Ag_S=a, Ag_Br=x - a) for a, x in zip(terms, change, strict=True)]
-    )
-    width = found.loc["Ag-S", "high"] - found.loc["Ag-S", "low"]
-    assert width == pytest.approx(2 * 1.96 * noise / np.sqrt(n), rel=0.2)
-
-
-@pytest.mark.parametrize(
-    "attributions",
-    [
-        [attribution(Ag_S=1.0), attribution(Ag_S=2.0)],
-        [attribution(Ag_S=0.5, Ag_Br=-0.5)] * 5,
-        [attribution(Ag_S=0.3)] * 5,
-    ],
-    ids=["two structures", "no change", "one and the same change"],
-)
-def test_variance_shares_are_empty_where_they_mean_nothing(attributions):
-    found = variance_shares(attributions)
-    assert found.empty
-    assert list(found.columns) == ["share", "low", "high"]

@@ -1,0 +1,116 @@
+"""``spkphonon attribute``: bonds of any trained model in any database or structure file."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from functools import partial
+from pathlib import Path
+
+import ase.io
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from schnetpack.utils import load_model
+
+from schnetpack_phonon.attribution import METHODS
+from schnetpack_phonon.bond_report import Settings, Tables, compare, measure, write
+from schnetpack_phonon.properties import band_gap
+from schnetpack_phonon.report import FIGURES
+from schnetpack_phonon.structure_pairs import read_structures
+
+_EPILOG = """\
+A model file is a pickle, which can run any program when it is loaded: load only models that you
+made or whose maker you trust. With several models (seeds, or trained on different ensembles) the
+tables of each go to a folder of its own, and their bonds are compared.
+"""
+
+
+def run(arguments: list[str]) -> int | str:
+    """Attributes, writes tables and figures, prints the verdict; returns the exit status."""
+    options = _parser().parse_args(arguments)
+    try:
+        for line in _attribute(options):
+            print(line)
+    except (OSError, ValueError) as error:
+        return f"spkphonon attribute: {error}"
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser("spkphonon attribute", epilog=_EPILOG)
+    add = parser.add_argument
+    add("data", help="ASE database (.db) or any structure file that ASE reads")
+    add("--model", required=True, action="append", type=Path, help="best_model; may be repeated")
+    add("--output", default=band_gap, help="scalar output or component: stress[0,0] (%(default)s)")
+    add("--ideal", help="structure file of the undisplaced crystal, the same atoms in that order")
+    add("--split", type=Path, help="split.npz of a run: only its test set")
+    add("--indices", type=int, nargs="+", help="only these structures, counted from 0")
+    add("--max-structures", type=int, default=200, help="at most so many (%(default)s)")
+    add("--kind", choices=("displacement", "mask"), default="displacement")
+    add("--method", default=METHODS[0], help=f"{', '.join(METHODS)} (%(default)s)")
+    add("--n-steps", type=int, default=16, help="quadrature nodes (%(default)s)")
+    add("--unit", help="of the output, where it is none of ours")
+    add("--no-control", action="store_true", help="without the untrained control")
+    add("--device", default="cpu", help="cpu or cuda (%(default)s)")
+    add("--out", type=Path, default=Path("attribution"), help="folder (%(default)s)")
+    return parser
+
+
+def _attribute(options: argparse.Namespace) -> list[str]:
+    settings = Settings(
+        options.output,
+        options.kind,
+        options.method,
+        options.n_steps,
+        control_seed=None if options.no_control else 0,
+        unit=options.unit,
+    )
+    indices = options.indices
+    if options.split is not None:
+        with np.load(options.split) as split:
+            indices = split["test_idx"].tolist()
+    ideal = ase.io.read(options.ideal) if options.ideal else None
+    structures = read_structures(options.data, indices, ideal)[: options.max_structures]
+    if not structures:
+        raise ValueError(f"no structures in {options.data}")
+    names = _names(options.model)
+    found: dict[str, Tables] = {}
+    models = {}
+    for name, path in names.items():
+        if not path.is_file():
+            raise FileNotFoundError(f"no model at {path.absolute()}")
+        models[name] = load_model(str(path), device=torch.device(options.device))
+        found[name] = measure(models[name], structures, settings)
+    seeds, lines = None, []
+    options.out.mkdir(parents=True, exist_ok=True)
+    if len(found) > 1:
+        figure, seeds = compare(found, structures, settings)
+        _save(options.out, figure, "bonds_3d_models")
+    for name, tables in found.items():
+        folder = options.out / name if len(found) > 1 else options.out
+        folder.mkdir(exist_ok=True)
+        verdict = write(
+            folder, tables, structures, models[name], settings, partial(_save, folder), seeds
+        )
+        lines += [f"{folder.resolve()}:", *(f"  {line}" for line in verdict)]
+    return lines
+
+
+def _save(folder: Path, figure: Figure, name: str) -> None:
+    (folder / FIGURES).mkdir(exist_ok=True)
+    figure.savefig(folder / FIGURES / f"{name}.png", dpi=150)
+
+
+def _names(paths: list[Path]) -> dict[str, Path]:
+    """The part of each path by which it differs from the others, such as the run's name."""
+    full = [path.resolve() for path in paths]
+    if len(set(full)) < len(full):
+        raise ValueError("a model is given twice")
+    common = Path(os.path.commonpath([path.parent for path in full]))
+    names = ["_".join(path.parent.relative_to(common).parts) or path.name for path in full]
+    if len(set(names)) < len(names):
+        names = ["_".join(path.relative_to(common).parts) for path in full]
+    return dict(zip(names, paths, strict=True))

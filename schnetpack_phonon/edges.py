@@ -1,0 +1,304 @@
+"""A trained model as a function of its edges: their vectors, or a mask on them."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from schnetpack import properties as structure_keys
+from schnetpack.model import NeuralNetworkPotential
+from torch import nn
+
+from schnetpack_phonon.paths import Path
+
+#: Modules of the host whose part of an output does not come from edges within the cutoff.
+_BEYOND_EDGES = ("EnergyCoulomb", "EnergyEwald", "DipoleMoment", "Polarizability")
+#: Modules of the host that read edges past the representation: a mask does not reach them.
+_BESIDE_MASK = ("ZBLRepulsionEnergy",)
+
+
+class AttributionError(ValueError):
+    """A model or a method whose bonds cannot be attributed; the message says why."""
+
+
+class Edges:
+    """A model as a function of edges, for any number of copies of a batch of graphs.
+
+    Hooks replace what the representation reads, so that the model itself is called as it
+    stands. Within :meth:`frozen` the model is in evaluation mode and its parameters are frozen;
+    both are restored.
+
+    Args:
+        model: of the host.
+        paths: the graphs, side by side in one batch.
+        output: the model's output; one component of a tensor by its indices: ``stress[0,0]``.
+        inputs: what else the model reads, such as ``total_charge``: one value for all structures.
+
+    Raises:
+        AttributionError: for a model that hooks do not reach, or an output that it has not.
+    """
+
+    def __init__(
+        self,
+        model: NeuralNetworkPotential,
+        paths: Sequence[Path],
+        output: str,
+        inputs: Mapping[str, torch.Tensor] | None = None,
+    ):
+        check_model(model)
+        self.key, self.component = output_component(model, output)
+        # Response modules (forces, stress) ask for derivatives with respect to positions and free
+        # the graph: work on a view of the model, which shares its weights, without them.
+        self.model = copy.copy(model)
+        self.model._modules = dict(model._modules)
+        self.model.output_modules = nn.ModuleList(
+            m for m in model.output_modules if not getattr(m, "required_derivatives", None)
+        )
+        self.model.required_derivatives, self.model.model_outputs = [], [self.key]
+        self.reference = next(model.parameters())
+        self.paths, self.inputs = list(paths), dict(inputs or {})
+        self.n_edges = sum(len(path.idx_i) for path in paths)
+        sizes = [len(path.ideal) for path in paths]
+        starts = np.cumsum([0, *sizes[:-1]])
+        joined = zip(paths, starts, strict=True)
+        pairs = [(path.idx_i + start, path.idx_j + start) for path, start in joined]
+        self._i, self._j = (self._integers([pair[k] for pair in pairs]) for k in (0, 1))
+        self._numbers = self._integers([path.ideal.numbers for path in paths])
+        self._n_atoms = self._integers([sizes])
+        self._graph = torch.repeat_interleave(self._n_atoms)
+        self._graphs: dict[int, dict[str, torch.Tensor]] = {}
+
+    def _integers(self, arrays: Sequence[Any]) -> torch.Tensor:
+        return torch.as_tensor(np.concatenate(arrays), dtype=torch.long).to(self.reference.device)
+
+    def tensor(self, array: np.ndarray) -> torch.Tensor:
+        """An array in the type and on the device of the model."""
+        return torch.as_tensor(array, dtype=self.reference.dtype, device=self.reference.device)
+
+    def vectors(self, u: float) -> torch.Tensor:
+        """Edge vectors of all graphs at one point of their paths, shape=(1, n_edges, 3)."""
+        return self.tensor(np.concatenate([path.vectors(u) for path in self.paths]))[None]
+
+    @contextmanager
+    def frozen(self) -> Iterator[Edges]:
+        """Evaluation mode, parameters without gradients, gradients on; all restored."""
+        training = [m for m in self.model.modules() if m.training]
+        parameters = [p for p in self.model.parameters() if p.requires_grad]
+        self.model.eval()
+        for parameter in parameters:
+            parameter.requires_grad_(False)
+        try:
+            with torch.inference_mode(False), torch.enable_grad():
+                yield self
+        finally:
+            for parameter in parameters:
+                parameter.requires_grad_(True)
+            for module in training:
+                module.training = True
+
+    def displaced(self, vectors: torch.Tensor) -> torch.Tensor:
+        """Property by edge vectors, shape=(n_copies, n_edges, 3) -> (n_copies, n_graphs)."""
+
+        def replace(_module: nn.Module, arguments: tuple) -> None:
+            arguments[0][structure_keys.Rij] = vectors.reshape(-1, 3)
+
+        handle = self.model.representation.register_forward_pre_hook(replace)
+        try:
+            return self._evaluate(len(vectors), 1.0)
+        finally:
+            handle.remove()
+
+    def masked(self, mask: torch.Tensor) -> torch.Tensor:
+        """Property of the displaced crystals by a mask on edges.
+
+        The cutoff function is multiplied by the mask, so that an edge of mask 0 is deleted
+        bitwise. Other users of a shared cutoff module do not see the mask.
+
+        Args:
+            mask: between 0 and 1, shape=(n_copies, n_edges).
+
+        Returns:
+            shape=(n_copies, n_graphs).
+        """
+        representation = self.model.representation
+        if not isinstance(getattr(representation, "cutoff_fn", None), nn.Module):
+            raise AttributionError(
+                f"{type(representation).__name__} has no module 'cutoff_fn' that a mask could act "
+                "on: use displacement attribution"
+            )
+        vectors = self.vectors(1.0).expand(len(mask), -1, -1).reshape(-1, 3)
+        armed, fired = [False], [0]
+
+        def arm(_module: nn.Module, arguments: tuple) -> None:
+            armed[0] = True
+            arguments[0][structure_keys.Rij] = vectors
+
+        def disarm(*_: object) -> None:
+            armed[0] = False
+
+        def multiply(_module: nn.Module, _arguments: tuple, cut: torch.Tensor) -> torch.Tensor:
+            if not armed[0]:
+                return cut
+            fired[0] += 1
+            return cut * mask.reshape(-1, *[1] * (cut.ndim - 1))
+
+        handles = [
+            representation.register_forward_pre_hook(arm),
+            representation.register_forward_hook(disarm),
+            representation.cutoff_fn.register_forward_hook(multiply),
+        ]
+        try:
+            result = self._evaluate(len(mask), 1.0)
+        finally:
+            for handle in handles:
+                handle.remove()
+        if fired[0] != 1:
+            raise AttributionError(
+                f"the cutoff function of {type(representation).__name__} was called {fired[0]} "
+                "times, expected once: a mask on it is not a mask on edges"
+            )
+        return result
+
+    def value(self, u: float) -> np.ndarray:
+        """Prediction at one point of the paths, positions and cells included, shape=(n_graphs,).
+
+        Differs from :meth:`displaced` where a term of the model reads positions.
+        """
+        with torch.no_grad():
+            return self._evaluate(1, u)[0].double().cpu().numpy()
+
+    def _evaluate(self, copies: int, u: float) -> torch.Tensor:
+        batch = self._batch(copies, u)
+        try:
+            result = self.model(batch)[self.key]
+        except KeyError as error:
+            raise AttributionError(
+                f"the model reads {error}, which displaced crystals do not have: give it in "
+                "'inputs', or attribute an output that does without"
+            ) from error
+        shape = (copies, len(self.paths))
+        result = result.reshape(*shape, *result.shape[1:])
+        try:
+            result = result[(..., *self.component)] if self.component else result
+        except IndexError:
+            result = result[..., None]
+        if result.numel() != copies * len(self.paths):
+            raise AttributionError(
+                f"{self.key!r} has shape {tuple(result.shape[2:])} a structure: name one, "
+                f"such as {self.key}[{','.join('0' * (result.ndim - 2))}]"
+            )
+        return result.reshape(shape)
+
+    def _batch(self, copies: int, u: float) -> dict[str, torch.Tensor]:
+        n_atoms, n_graphs = len(self._numbers), len(self.paths)
+        if copies not in self._graphs:
+            shift = n_atoms * torch.arange(copies, device=self._i.device)[:, None]
+            graph = n_graphs * torch.arange(copies, device=self._i.device)[:, None]
+            self._graphs[copies] = {
+                structure_keys.Z: self._numbers.repeat(copies),
+                structure_keys.n_atoms: self._n_atoms.repeat(copies),
+                structure_keys.idx_m: (self._graph + graph).reshape(-1),
+                structure_keys.idx_i: (self._i + shift).reshape(-1),
+                structure_keys.idx_j: (self._j + shift).reshape(-1),
+                structure_keys.pbc: torch.ones(3 * copies * n_graphs, dtype=torch.bool).to(
+                    self._i.device
+                ),
+            }
+        ends = [(path.ideal, path.displaced) for path in self.paths]
+        positions = np.concatenate([a.positions + u * (b.positions - a.positions) for a, b in ends])
+        cells = np.stack([a.cell.array + u * (b.cell.array - a.cell.array) for a, b in ends])
+        offsets = np.concatenate(
+            [p.image @ cell for p, cell in zip(self.paths, cells, strict=True)]
+        )
+        return self._graphs[copies] | {
+            structure_keys.R: self.tensor(positions).repeat(copies, 1),
+            structure_keys.cell: self.tensor(cells).repeat(copies, 1, 1),
+            structure_keys.offsets: self.tensor(offsets).repeat(copies, 1),
+            **{
+                key: value[None].repeat(copies * n_graphs, *[1] * value.ndim)
+                for key, value in self.inputs.items()
+            },
+        }
+
+
+def check_model(model: nn.Module) -> None:
+    """Refuses models that hooks do not reach.
+
+    Raises:
+        AttributionError: for a scripted or compiled model, or one that is not the host's.
+    """
+    parts = [model, *(model.children() if isinstance(model, nn.Module) else [])]
+    for part in parts:
+        if isinstance(part, torch.jit.ScriptModule | torch.jit.ScriptFunction):
+            raise AttributionError(
+                "the model is scripted, and attribution cannot reach into it: give the model "
+                "before torch.jit.script, such as 'best_model' of its run"
+            )
+        compiled = getattr(part, "_compiled_call_impl", None) is not None
+        if hasattr(part, "_orig_mod") or compiled:
+            raise AttributionError(
+                "the model is compiled, and compiled code does not call what attribution puts "
+                "into it: give the model before torch.compile (model._orig_mod)"
+            )
+    for name in ("representation", "output_modules", "model_outputs"):
+        if not hasattr(model, name):
+            raise AttributionError(
+                f"{type(model).__name__} has no {name!r}; expected a SchNetPack "
+                "NeuralNetworkPotential"
+            )
+
+
+def output_component(model: NeuralNetworkPotential, output: str) -> tuple[str, tuple[int, ...]]:
+    """``stress[0,0]`` -> ``stress`` and ``(0, 0)``.
+
+    Raises:
+        AttributionError: if the model has no such output, or gives it as a derivative.
+    """
+    key, _, indices = output.partition("[")
+    try:
+        component = tuple(int(k) for k in indices.rstrip("]").split(",")) if indices else ()
+    except ValueError as error:
+        raise AttributionError(f"no component {output!r}; write stress[0,0]") from error
+    for module in model.output_modules:
+        if key in getattr(module, "model_outputs", ()) and getattr(
+            module, "required_derivatives", None
+        ):
+            raise AttributionError(
+                f"{key!r} is a derivative of another output ({type(module).__name__}): attribute "
+                "that one"
+            )
+    if key not in (model.model_outputs or []):
+        have = ", ".join(sorted(model.model_outputs or [])) or "none"
+        raise AttributionError(f"the model has no output {key!r}; it has {have}")
+    return key, component
+
+
+def unseen_terms(model: nn.Module, mask: bool = False) -> list[str]:
+    """Names of modules whose part of the outputs attribution does not see.
+
+    Args:
+        model: of the host.
+        mask: for mask attribution, which sees less.
+    """
+    names = _BEYOND_EDGES + (_BESIDE_MASK if mask else ())
+    return sorted({type(m).__name__ for m in model.modules() if type(m).__name__ in names})
+
+
+def cutoff_of(model: NeuralNetworkPotential) -> float:
+    """Cutoff of the representation in Ang.
+
+    Raises:
+        AttributionError: if it has none.
+    """
+    representation = model.representation
+    for holder in (representation, getattr(representation, "cutoff_fn", None)):
+        if getattr(holder, "cutoff", None) is not None:
+            return float(holder.cutoff)  # type: ignore[union-attr]
+    raise AttributionError(
+        f"{type(representation).__name__} has no 'cutoff' and no 'cutoff_fn': the bonds that it "
+        "sees are not known"
+    )

@@ -1,0 +1,64 @@
+"""Displaced crystals with their ideal ones, from databases and structure files."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import ase.db
+import ase.io
+from ase import Atoms
+
+from schnetpack_phonon.attribution import Structure
+from schnetpack_phonon.properties import ideal_cell, ideal_positions
+
+
+def read_structures(
+    path: str | Path, indices: Sequence[int] | None = None, ideal: Atoms | None = None
+) -> list[Structure]:
+    """Structures of a database or of any file that ASE reads.
+
+    Args:
+        path: ASE database ``.db``, or a structure file with one or more frames.
+        indices: which, all by default, by the host's index: 0 is the first.
+        ideal: undisplaced crystal of all of them, the same atoms in the same order; rows that
+            store their own need none.
+
+    Raises:
+        ValueError: if a structure has other atoms than ``ideal``, or an index is not there.
+    """
+    if str(path).endswith(".db"):
+        return _from_database(path, indices, ideal)
+    frames = ase.io.read(path, index=":")
+    chosen = range(len(frames)) if indices is None else indices
+    _check_indices(chosen, len(frames), path)
+    return [Structure(ideal, frames[k], int(k), frames[k].get_chemical_formula()) for k in chosen]
+
+
+def _check_indices(indices: Sequence[int], n: int, path: str | Path) -> None:
+    wrong = [int(k) for k in indices if not 0 <= k < n]
+    if wrong:
+        raise ValueError(f"{path} has {n} structures; there is no index {wrong[0]}")
+
+
+def _from_database(
+    path: str | Path, indices: Sequence[int] | None, ideal: Atoms | None
+) -> list[Structure]:
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"no database at {Path(path).absolute()}")
+    structures = []
+    with ase.db.connect(str(path), use_lock_file=False) as db:
+        chosen = range(db.count()) if indices is None else indices
+        _check_indices(chosen, db.count(), path)
+        for k in chosen:
+            row = db.get(int(k) + 1)
+            displaced = Atoms(row.numbers, row.positions, cell=row.cell, pbc=row.pbc)
+            own = ideal
+            if own is None and ideal_positions in row.data:
+                own = displaced.copy()
+                own.positions = row.data[ideal_positions]
+                if ideal_cell in row.data:
+                    own.set_cell(row.data[ideal_cell].reshape(3, 3))
+            name = row.key_value_pairs.get("structure", displaced.get_chemical_formula())
+            structures.append(Structure(own, displaced, int(k), str(name)))
+    return structures

@@ -1,0 +1,185 @@
+"""Can one believe an attribution: completeness, faithfulness, stability and the control."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import combinations
+
+import numpy as np
+import pandas as pd
+import torch
+from schnetpack.model import NeuralNetworkPotential
+
+from schnetpack_phonon.attribution import EDGES_PER_PASS
+from schnetpack_phonon.bond_attribution import BondAttribution, why_no_shares
+from schnetpack_phonon.edges import Edges
+
+#: Share of the bonds that are frozen. All subsets have one size: with others, even random
+#: attributions would seem faithful, as larger subsets have larger effects.
+FROZEN_SHARE = 0.3
+#: Bootstrap intervals of fewer structures are too narrow to found a claim on.
+_FEW = 10
+
+
+def freezing(
+    model: NeuralNetworkPotential,
+    found: BondAttribution,
+    n_subsets: int = 16,
+    share: float = FROZEN_SHARE,
+    seed: int = 0,
+    inputs: Mapping[str, torch.Tensor] | None = None,
+) -> pd.DataFrame:
+    """Freezes random bonds at their ideal vectors: what the bonds predict, and what happens.
+
+    Args:
+        model: the one that was attributed.
+        found: its displacement attribution of a structure.
+        n_subsets: random subsets.
+        share: of the bonds in each.
+        seed: of the subsets, together with the structure's index.
+        inputs: what else the model reads.
+
+    Returns:
+        One row a subset: ``index``, ``structure``, ``predicted`` (sum of the attributions of the
+        frozen bonds) and ``actual`` (f(displaced) - f(with them frozen)), in the property's unit.
+    """
+    subsets = random_subsets(len(found.attribution), n_subsets, share, seed, found.index)
+    return pd.DataFrame(
+        {
+            "index": found.index,
+            "structure": found.structure,
+            "predicted": subsets @ found.attribution,
+            "actual": frozen_changes(model, found, subsets, inputs),
+        }
+    )
+
+
+def random_subsets(
+    n_bonds: int, n_subsets: int, share: float, seed: int, index: int = 0
+) -> np.ndarray:
+    """Subsets of one size, bool, shape=(n_subsets, n_bonds)."""
+    rng = np.random.default_rng([seed, index])
+    order = rng.random((n_subsets, n_bonds)).argsort(axis=1)
+    return order.argsort(axis=1) < round(share * n_bonds)
+
+
+def frozen_changes(
+    model: NeuralNetworkPotential,
+    found: BondAttribution,
+    subsets: np.ndarray,
+    inputs: Mapping[str, torch.Tensor] | None = None,
+) -> np.ndarray:
+    """f(displaced) - f(with a subset of the bonds at their ideal vectors), shape=(n_subsets,)."""
+    edges = Edges(model, [found.path], found.output, inputs)
+    start, end = edges.vectors(0.0), edges.vectors(1.0)
+    limit = EDGES_PER_PASS.get(edges.reference.device.type, 4096)
+    copies = max(limit // max(edges.n_edges, 1), 1)
+    frozen = torch.as_tensor(subsets[:, found.path.bond], device=end.device)[..., None]
+    with edges.frozen(), torch.no_grad():
+        whole = edges.displaced(end)[0]
+        values = [edges.displaced(torch.where(x, start, end))[:, 0] for x in frozen.split(copies)]
+    return (whole - torch.cat(values)).double().cpu().numpy()
+
+
+def correlation(table: pd.DataFrame) -> float:
+    """Correlation of ``predicted`` and ``actual`` within structures (about each one's mean)."""
+    pairs = table[["predicted", "actual"]]
+    centred = pairs - pairs.groupby(table["index"]).transform("mean")
+    predicted, actual = centred.to_numpy(dtype=float).T
+    norm = np.sqrt((predicted**2).sum() * (actual**2).sum())
+    return float(predicted @ actual / norm) if norm > 0 else float("nan")
+
+
+def stability(bonds: Sequence[pd.DataFrame]) -> float:
+    """Mean correlation of the bonds' attributions between pairs of models.
+
+    Args:
+        bonds: the table of bonds of each model, for the same structures.
+    """
+    keys = ["index", "i", "j", "image_x", "image_y", "image_z"]
+    columns = [table.set_index(keys)["attribution"] for table in bonds]
+    return float(np.mean([a.corr(b) for a, b in combinations(columns, 2)]))
+
+
+def verdict(
+    structures: pd.DataFrame,
+    shares: pd.DataFrame,
+    faithfulness: pd.DataFrame,
+    seeds: float | None = None,
+    unseen: Sequence[str] = (),
+    kind: str = "displacement",
+) -> list[str]:
+    """What the figures support, in words.
+
+    Args:
+        structures: ``model``, ``structure``, ``change``, ``residual``, ``unit``.
+        shares: ``structure``, ``model``, ``bond_type``, ``share``, ``low``, ``high``.
+        faithfulness: ``index``, ``predicted``, ``actual``; may be empty.
+        seeds: :func:`stability` across runs, None for one run.
+        unseen: terms of the model that attribution does not see.
+        kind: of attribution.
+
+    Returns:
+        Sentences.
+    """
+    trained = structures[structures["model"] == "trained"]
+    lines = [_completeness(trained)]
+    if len(faithfulness):
+        r = correlation(faithfulness)
+        words = "well" if r >= 0.9 else "roughly" if r >= 0.7 else "badly"
+        lines.append(
+            f"Faithfulness: the bonds' attributions foretell {words} what freezing "
+            f"{FROZEN_SHARE:.0%} of the bonds does to the prediction (r = {r:.2f} within "
+            f"{faithfulness['index'].nunique()} structures)."
+        )
+    lines.append(
+        "Stability: one run only, other seeds may share the change otherwise."
+        if seeds is None
+        else f"Stability: single bonds of different runs correlate with r = {seeds:.2f}."
+    )
+    if kind == "mask":
+        lines.append("Masks count from no bonds at all, which is far from all training data.")
+    else:
+        for name, own in trained.groupby("structure"):
+            lines.append(f"{name}: {_leading(own, shares[shares['structure'] == name])}")
+    if unseen:
+        lines.append(f"Not seen, as they are no bonds within the cutoff: {', '.join(unseen)}.")
+    return lines
+
+
+def _completeness(trained: pd.DataFrame) -> str:
+    if trained["residual"].isna().all():
+        return "Completeness: this method does not add up to the change of the prediction."
+    change, residual = (trained[k].abs().to_numpy() for k in ("change", "residual"))
+    scale = np.maximum(change, 0.1 * change.mean())
+    relative = np.divide(residual, scale, out=np.zeros_like(residual), where=scale > 0)
+    missed = int((relative > 0.01).sum())
+    text = f"Completeness: the bonds miss at most {relative.max():.2%} of a structure's change"
+    return f"{text} ({missed} of {len(trained)} miss more than 1 %)." if missed else f"{text}."
+
+
+def _leading(structures: pd.DataFrame, shares: pd.DataFrame) -> str:
+    why = why_no_shares(structures["change"].to_numpy())
+    if why:
+        return f"no shares of variance: {why}."
+    trained, control = (
+        shares[shares["model"] == m].set_index("bond_type") for m in ("trained", "untrained")
+    )
+    ranked = trained.sort_values("share", ascending=False)
+    top = ranked.iloc[0]
+    text = f"{ranked.index[0]} carries {top['share']:.2f} [{top['low']:.2f}, {top['high']:.2f}]"
+    rest = ranked.iloc[1:]
+    if len(rest) and rest["high"].max() >= top["low"]:
+        text += f" of the variance, not clearly more than {rest['high'].idxmax()}"
+    else:
+        text += " of the variance, more than any other"
+    if ranked.index[0] not in control.index:
+        return f"{text}; there is no untrained control."
+    same = control.loc[ranked.index[0]]
+    interval = f"{same['share']:.2f} [{same['low']:.2f}, {same['high']:.2f}]"
+    text += f"; untrained weights give {interval}"
+    if len(structures) < _FEW:
+        return f"{text} ({len(structures)} structures are few, intervals are rough)."
+    if same["low"] <= top["high"] and top["low"] <= same["high"]:
+        return f"{text}, which overlaps: not clearly learnt."
+    return f"{text}: training made the difference."

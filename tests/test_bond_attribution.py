@@ -1,0 +1,91 @@
+"""Tables of bonds: variance shares against closed forms, totals of types and shells."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from schnetpack_phonon.attribution import Structure, attribute
+from schnetpack_phonon.bond_attribution import group_shares, shares, why_no_shares
+from schnetpack_phonon.heads import Intensive
+from tests.model_fixtures import potential, thermal
+
+
+@pytest.fixture(scope="module")
+def found():
+    structures = [Structure(*thermal(seed), 10 + seed, "Ag3SBr") for seed in range(4)]
+    return attribute(potential(Intensive(16, "y")), structures, "y", unit="eV")
+
+
+def test_bonds_hold_the_even_part_and_totals_the_whole(found):
+    one = found[0]
+    table = one.bonds()
+    np.testing.assert_array_equal(table["attribution"], one.even)
+    assert set(table["part"]) == {"even"}
+    assert set(table["unit"]) == {"eV"}
+    assert set(table["index"]) == {10}
+    assert not table.duplicated(["i", "j", "image_x", "image_y", "image_z"]).any()
+    totals = one.totals()
+    assert totals["sum"].sum() == pytest.approx(one.attribution.sum())
+    assert totals["n_bonds"].sum() == len(table)
+    by_type = totals.groupby("bond_type")["sum"].sum()
+    pd.testing.assert_series_equal(by_type, one.by_type(), check_names=False)
+
+
+def test_shells_of_a_type_add_up_to_it(found):
+    totals = pd.concat(
+        a.totals().assign(model="trained", index=a.index, structure=a.structure) for a in found
+    )
+    structures = pd.DataFrame([{"model": "trained", **a.summary()} for a in found])
+    by_type = group_shares(totals, structures, ["bond_type"], 50)
+    by_shell = group_shares(totals, structures, ["bond_type", "shell"], 50)
+    assert by_type["share"].sum() == pytest.approx(1, abs=0.01)
+    sums = by_shell.groupby("bond_type")[["sum", "share"]].sum()
+    expected = by_type.set_index("bond_type")[["sum", "share"]]
+    pd.testing.assert_frame_equal(sums, expected, atol=1e-9)
+    assert {"low", "high", "ideal_distance", "n_bonds", "unit"} <= set(by_shell.columns)
+
+
+def test_variance_shares_are_covariances():
+    """Cov(A_t, df) / Var(df) by numpy; a type that a structure lacks counts as zero."""
+    a, b, c = np.random.default_rng(0).normal(size=(3, 40)) * [[1.0], [0.5], [0.2]]
+    c[:5] = 0
+    change = a + b + c
+    table = pd.DataFrame({"Ag-S": a, "Ag-Br": b, "Br-S": np.where(c == 0, np.nan, c)})
+    found = shares(table, change)
+    for name, values in (("Ag-S", a), ("Ag-Br", b), ("Br-S", c)):
+        expected = np.cov(values, change)[0, 1] / np.var(change, ddof=1)
+        assert found.loc[name, "share"] == pytest.approx(expected, rel=1e-6)
+        assert found.loc[name, "low"] < expected < found.loc[name, "high"]
+    assert found["share"].sum() == pytest.approx(1)
+
+
+def test_variance_shares_of_proportional_terms_are_certain():
+    """A_t = w_t df: every resampling gives w_t."""
+    df = np.random.default_rng(1).normal(size=12)
+    found = shares(pd.DataFrame({"Ag-S": 1.3 * df, "Ag-Br": -0.3 * df}), df)
+    np.testing.assert_allclose(found.loc["Ag-S", ["share", "low", "high"]], 1.3, rtol=1e-6)
+    np.testing.assert_allclose(found.loc["Ag-Br", ["share", "low", "high"]], -0.3, rtol=1e-6)
+
+
+def test_interval_has_the_width_of_a_regression_slope():
+    """A = w df + noise: the share is a slope, with standard error s_noise / (s_df sqrt(n))."""
+    n, w, noise = 400, 0.7, 0.5
+    change, rest = np.random.default_rng(2).normal(size=(2, n)) * [[1.0], [noise]]
+    terms = w * change + rest
+    found = shares(pd.DataFrame({"Ag-S": terms, "Ag-Br": change - terms}), change)
+    width = found.loc["Ag-S", "high"] - found.loc["Ag-S", "low"]
+    assert width == pytest.approx(2 * 1.96 * noise / np.sqrt(n), rel=0.2)
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [([1.0, 2.0], "2 structures"), ([0.0] * 5, "undefined"), ([0.3] * 5, "undefined")],
+    ids=["two structures", "no change", "one and the same change"],
+)
+def test_variance_shares_are_missing_where_they_mean_nothing(change, why):
+    assert why in why_no_shares(np.array(change))
+    found = shares(pd.DataFrame({"Ag-S": change, "Ag-Br": change}), change)
+    assert found[["share", "low", "high"]].isna().all(axis=None)
+    assert found["sum"].notna().all()

@@ -1,0 +1,69 @@
+"""spkphonon attribute on models and structures of any origin."""
+
+from __future__ import annotations
+
+import ase.io
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from schnetpack_phonon.bond_command import run
+from schnetpack_phonon.heads import BandGap
+from tests.model_fixtures import potential, thermal
+
+pytestmark = pytest.mark.filterwarnings("ignore:You are using `torch.load`:FutureWarning")
+
+
+@pytest.fixture
+def files(tmp_path):
+    for seed in (1, 2):
+        (tmp_path / f"run{seed}").mkdir()
+        model = potential(BandGap(16, "band_gap"), seed=seed)
+        torch.save(model, tmp_path / f"run{seed}" / "best_model")
+    ase.io.write(tmp_path / "x.extxyz", [thermal(seed)[1] for seed in range(4)])
+    ase.io.write(tmp_path / "ideal.vasp", thermal()[0])
+    np.savez(tmp_path / "split.npz", train_idx=[0], val_idx=[], test_idx=[1, 2, 3])
+    return tmp_path
+
+
+def test_two_models_in_folders_of_their_own_and_compared(files, capsys):
+    ase.io.write(files / "ideal.extxyz", thermal()[0])
+    models = [a for k in (1, 2) for a in ("--model", str(files / f"run{k}" / "best_model"))]
+    options = ["--ideal", "ideal.extxyz", "--split", "split.npz", "--n-steps", "4"]
+    assert run(["x.extxyz", *models, *options]) == 0
+    text = capsys.readouterr().out
+    assert "different runs correlate with r" in text
+    for name in ("run1", "run2"):
+        table = pd.read_csv(files / "attribution" / name / "bonds.csv")
+        assert set(table["index"]) == {1, 2, 3}
+        assert (files / "attribution" / name / "figures" / "bonds_3d.png").is_file()
+    assert (files / "attribution" / "figures" / "bonds_3d_models.png").is_file()
+
+
+def test_mask_needs_no_ideal_crystal(files):
+    model = ["--model", "run1/best_model", "--no-control", "--n-steps", "4"]
+    assert run(["x.extxyz", *model, "--kind", "mask", "--indices", "0"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--model", "none"], "no model at"),
+        (["--model", "run1/best_model"], "no ideal positions"),
+        (["--model", "run1/best_model", "--output", "gap"], "it has band_gap"),
+        (["--model", "run1/best_model", "--method", "DeepLift"], "DeepLift is refused"),
+        (["--model", "run1/best_model", "--indices", "9"], "there is no index 9"),
+        (["--model", "run1/best_model", "--model", "run1/best_model"], "given twice"),
+    ],
+)
+def test_bad_input_is_one_line(files, options, said):
+    status = run(["x.extxyz", *options])
+    assert said in status
+    assert "\n" not in status
+
+
+def test_help_warns_of_pickles(capsys):
+    with pytest.raises(SystemExit):
+        run(["--help"])
+    assert "pickle" in capsys.readouterr().out

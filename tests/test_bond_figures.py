@@ -1,0 +1,63 @@
+"""Pictures of bonds draw without a warning, hold their numbers and name their units."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from schnetpack_phonon import bond_figures
+from schnetpack_phonon.attribution import Structure, attribute
+from schnetpack_phonon.heads import Intensive
+from tests.model_fixtures import potential, thermal
+from tests.test_plotting import draw
+
+LABEL = "band gap (eV)"
+
+
+@pytest.fixture(scope="module")
+def bonds() -> pd.DataFrame:
+    (found,) = attribute(potential(Intensive(16, "y")), [Structure(*thermal())], "y")
+    return found.bonds()
+
+
+def test_against_length(bonds):
+    """One panel a type, one dot a bond."""
+    figure = bond_figures.against_length(bonds, LABEL)
+    draw(figure)
+    panels = [axis for axis in figure.axes if axis.axison]
+    assert {a.get_title(loc="left") for a in panels} == set(bonds["bond_type"])
+    for axis in panels:
+        own = bonds[bonds["bond_type"] == axis.get_title(loc="left")]
+        dots = [line for line in axis.lines if line.get_linestyle() == "None"]
+        drawn = np.concatenate([line.get_xydata() for line in dots])
+        expected = np.stack([own["distance"] - own["ideal_distance"], own["attribution"]], axis=1)
+        np.testing.assert_allclose(np.sort(drawn, axis=0), np.sort(expected, axis=0))
+    assert LABEL in figure.get_supylabel()
+    assert "Å" in figure.get_supxlabel()
+
+
+def test_freezing():
+    x = np.arange(6.0)
+    table = pd.DataFrame({"index": [0, 0, 0, 1, 1, 1], "structure": "A", "predicted": x})
+    figure = bond_figures.freezing(table.assign(actual=2 * x), 0.987, LABEL)
+    draw(figure)
+    (axis,) = figure.axes
+    np.testing.assert_allclose(axis.lines[0].get_xydata(), [[-1, -2], [0, 0], [1, 2]] * 2)
+    assert "0.99" in axis.get_title()
+    assert LABEL in axis.get_xlabel()
+    assert LABEL in axis.get_ylabel()
+
+
+@pytest.mark.parametrize("titles", [["one"], ["phonon", "random"]])
+def test_snapshot(bonds, titles):
+    """Bonds as two halves, each from its own atom, all pictures on one scale."""
+    atoms = thermal()[1]
+    figure = bond_figures.snapshot(dict.fromkeys(titles, (atoms, bonds)), LABEL, drawn=1.0)
+    draw(figure)
+    *axes, bar = figure.axes
+    assert [axis.get_title() for axis in axes] == titles
+    assert LABEL in bar.get_ylabel()
+    for axis in axes:
+        lengths = [np.linalg.norm(b - a) for a, b in axis.collections[0]._segments3d]
+        assert np.sum(lengths) == pytest.approx(bonds["distance"].sum())

@@ -1,0 +1,131 @@
+"""A model by its edges is the host's model; masks delete edges to the last bit."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import schnetpack as spk
+import torch
+from schnetpack.atomistic import Atomwise, Forces
+
+from schnetpack_phonon.attribution import Structure, attribute
+from schnetpack_phonon.edges import AttributionError, Edges, check_model, unseen_terms
+from schnetpack_phonon.heads import BandGap, Intensive
+from schnetpack_phonon.paths import Path, straight_path
+from tests.model_fixtures import CUTOFF, REPRESENTATIONS, assemble, batch, potential, thermal
+
+
+def whole() -> Path:
+    return straight_path(thermal(1)[1], thermal(1)[1], CUTOFF)
+
+
+@pytest.mark.parametrize("representation", REPRESENTATIONS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_masks_are_exact(representation, dtype):
+    """Mask 1 is the model, mask 0 has no edges, a bond of mask 0 is deleted, bit for bit."""
+    model = potential(Intensive(16, "y"), representation=representation, dtype=dtype)
+    path = whole()
+    edges = Edges(model, [path], "y")
+    ones = torch.ones(1, edges.n_edges, dtype=dtype)
+    kept = path.bond != 7
+
+    def part(chosen: np.ndarray) -> torch.Tensor:
+        own = (path.idx_i[chosen], path.idx_j[chosen], path.image[chosen], path.bond[chosen])
+        cut = Edges(model, [Path(path.ideal, path.displaced, *own)], "y")
+        return cut.displaced(cut.vectors(1.0))
+
+    with edges.frozen(), torch.no_grad():
+        plain = edges.displaced(edges.vectors(1.0))
+        assert torch.equal(edges.masked(ones), plain)
+        assert torch.equal(edges.masked(ones * torch.as_tensor(kept)), part(kept))
+        none = edges.masked(0 * ones)
+    assert none != plain
+    alone = thermal(1)[1]
+    alone.set_cell(10 * alone.cell.array)
+    alone.positions *= 10  # no neighbours: what a model without edges predicts
+    with torch.no_grad():
+        assert torch.equal(none[0], model(batch([alone], dtype))["y"])
+
+
+def test_mask_of_a_cutoff_that_others_share_is_the_representations_alone():
+    model = potential(Intensive(16, "y"))
+    shared = model.representation.cutoff_fn
+
+    class User(torch.nn.Module):
+        model_outputs = ("seen",)
+
+        def __init__(self):
+            super().__init__()
+            self.cutoff_fn = shared
+
+        def forward(self, inputs):
+            cut = self.cutoff_fn(inputs["_Rij"].norm(dim=1))
+            return inputs | {"seen": cut.sum()[None]}
+
+    model.output_modules.append(User())
+    model.collect_outputs()
+    edges = Edges(model, [whole()], "seen")
+    values = [edges.masked(torch.full((1, edges.n_edges), x)).item() for x in (0.0, 1.0)]
+    assert values[0] == values[1] != 0
+
+
+def test_components_of_tensors_and_what_is_wrong_with_names():
+    class Tensor(torch.nn.Module):
+        model_outputs = ("stress",)
+
+        def forward(self, inputs):
+            x = inputs["scalar_representation"].sum(dim=0)[:9].reshape(1, 3, 3)
+            return inputs | {"stress": x}
+
+    model = assemble(potential().representation, Tensor())
+    pair = thermal(1)
+    found = attribute(model, [Structure(*pair)], "stress[0,2]", edges_per_pass=1)
+    edges = Edges(model, [found[0].path], "stress[0,2]")
+    expected = model(edges._batch(1, 1.0))["stress"][0, 0, 2].item()
+    assert found[0].value == pytest.approx(expected, rel=1e-5)
+    with pytest.raises(AttributionError, match=r"shape \(3, 3\) a structure"):
+        attribute(model, [Structure(*pair)], "stress")
+    with pytest.raises(AttributionError, match=r"write stress\[0,0\]"):
+        attribute(model, [Structure(*pair)], "stress[xx]")
+
+
+def test_responses_are_refused():
+    model = potential(Atomwise(16, output_key="energy"), Forces())
+    with pytest.raises(AttributionError, match="derivative of another output"):
+        Edges(model, [whole()], "forces")
+
+
+def test_models_out_of_reach_are_refused():
+    model = potential(BandGap(16, "y"))
+    scripted = torch.jit.trace(torch.nn.Linear(1, 1), torch.ones(1))
+    with pytest.raises(AttributionError, match="scripted"):
+        check_model(scripted)
+    with pytest.raises(AttributionError, match="compiled"):
+        check_model(torch.compile(model))
+    with pytest.raises(AttributionError, match="no 'representation'"):
+        check_model(torch.nn.Linear(1, 1))
+    model.representation.cutoff_fn = torch.nn.Identity()
+    edges = Edges(model, [whole()], "y")
+    del model.representation.cutoff_fn
+    with pytest.raises(AttributionError, match="has no module 'cutoff_fn'"):
+        edges.masked(torch.ones(1, edges.n_edges))
+
+
+def test_inputs_that_are_not_there_are_named_and_can_be_given():
+    class Charged(torch.nn.Module):
+        model_outputs = ("y",)
+
+        def forward(self, inputs):
+            q = inputs["scalar_representation"].sum()[None]
+            return inputs | {"y": q * inputs["total_charge"]}
+
+    model = assemble(potential().representation, Charged())
+    with pytest.raises(AttributionError, match="total_charge"):
+        Edges(model, [whole()], "y").value(1.0)
+    Edges(model, [whole()], "y", {"total_charge": torch.tensor(2.0)}).value(1.0)
+
+
+def test_terms_beyond_edges_are_listed():
+    model = potential(Intensive(16, "y"), spk.atomistic.ZBLRepulsionEnergy("eV", "Ang", "z"))
+    assert unseen_terms(model) == []
+    assert unseen_terms(model, mask=True) == ["ZBLRepulsionEnergy"]

@@ -1,0 +1,87 @@
+"""Trust figures against closed forms, and a verdict that says no more than they do."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+from torch import nn
+
+from schnetpack_phonon import trust
+from schnetpack_phonon.attribution import Structure, attribute
+from tests.model_fixtures import PairTerms, Total, assemble, thermal
+
+
+def test_freezing_a_sum_of_pair_terms_is_foretold():
+    model = assemble(PairTerms({(47, 16): 3.0, (47, 35): -1.0}), Total("y"))
+    nn.init.ones_(model.output_modules[0].weight)
+    (found,) = attribute(model, [Structure(*thermal(1), 4, "x")], "y")
+    table = trust.freezing(model, found, n_subsets=12)
+    np.testing.assert_allclose(table["predicted"], table["actual"], atol=2e-5)
+    assert table["actual"].std() > 0.01
+    assert trust.correlation(table) > 0.999
+
+
+def test_subsets_have_one_size_and_differ():
+    subsets = trust.random_subsets(50, 20, 0.3, seed=1)
+    assert (subsets.sum(axis=1) == 15).all()
+    assert len(np.unique(subsets, axis=0)) == 20
+
+
+def test_correlation_is_within_structures():
+    """Two structures far apart, in each of which nothing is foretold."""
+    x = np.random.default_rng(0).normal(size=200)
+    table = pd.DataFrame({"index": np.repeat([0, 1], 100), "predicted": x, "actual": x[::-1]})
+    shifted = table.assign(predicted=x + 100 * table["index"], actual=x[::-1] + table["index"])
+    assert abs(trust.correlation(table)) < 0.2
+    assert trust.correlation(shifted) == pytest.approx(trust.correlation(table))
+    assert np.isnan(trust.correlation(table.assign(actual=0.0)))
+
+
+def test_stability_is_the_mean_over_pairs_of_runs():
+    keys = {k: np.arange(50) for k in ("i", "j", "image_x", "image_y", "image_z")}
+    a, b, c = np.random.default_rng(0).normal(size=(3, 50))
+    tables = [pd.DataFrame({"index": 0, **keys, "attribution": x}) for x in (a, a + b, c)]
+    expected = np.mean([np.corrcoef(*p)[0, 1] for p in ((a, a + b), (a, c), (a + b, c))])
+    shuffled = [tables[0].sample(frac=1, random_state=0), *tables[1:]]
+    assert trust.stability(shuffled) == pytest.approx(expected)
+
+
+def tables(n: int = 12, residual: float = 0.0, control: float = 0.2):
+    change = np.linspace(-1, 1, n)
+    structures = pd.DataFrame({"model": "trained", "structure": "x", "change": change})
+    structures = structures.assign(residual=residual * change)
+    rows = [("trained", "Ag-S", 0.9), ("trained", "Ag-Ag", 0.1)]
+    rows += [("untrained", "Ag-S", control), ("untrained", "Ag-Ag", 1 - control)]
+    shares = pd.DataFrame(rows, columns=["model", "bond_type", "share"])
+    shares = shares.assign(structure="x", low=shares["share"] - 0.1, high=shares["share"] + 0.1)
+    x = np.random.default_rng(0).normal(size=40)
+    return structures, shares, pd.DataFrame({"index": 0, "predicted": x, "actual": x})
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({}, "training made the difference"),
+        ({"control": 0.85}, "not clearly learnt"),
+        ({"n": 5}, "5 structures are few"),
+        ({"n": 2}, "at least 3"),
+        ({"residual": 0.05}, "12 of 12 miss more than 1 %"),
+    ],
+)
+def test_verdict_says_what_the_figures_support(given, said):
+    text = "\n".join(trust.verdict(*tables(**given)))
+    assert said in text
+    assert "foretell well" in text
+    assert "one run only" in text
+    assert ("training made the difference" in text) == (given in ({}, {"residual": 0.05}))
+
+
+def test_verdict_names_what_is_not_seen():
+    structures, shares, frozen = tables()
+    noise = frozen.assign(actual=frozen["actual"].to_numpy()[::-1])
+    text = "\n".join(trust.verdict(structures, shares, noise, 0.5, ["EnergyEwald"], "mask"))
+    assert "foretell badly" in text
+    assert "r = 0.50" in text
+    assert "EnergyEwald" in text
+    assert "far from all training data" in text
