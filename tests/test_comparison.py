@@ -49,6 +49,7 @@ def test_page_has_all_parts(report):
         "Every model on every test set",
         "How many labels",
         "By temperature and amplitude",
+        "What the data cover",
         "Runs, settings, data, cost",
     ]
     assert "broken" in page
