@@ -47,8 +47,8 @@ class ElasticTensor(Transform):
         n_hidden: width of the networks' hidden layers.
         positive: all strains cost energy: with X for what is added to :math:`C_0` above, :math:`C =
             C_0^{1/2} f(C_0^{-1/2} X C_0^{-1/2}) C_0^{1/2}`, where f takes eigenvalues x above zero
-            to 1 + x and those below to exp(x). Not for labels of unstable structures, as snapshots
-            may be.
+            to 1 + x and those below to 1 / (1 - x). Not for labels of unstable structures, as
+            snapshots may be.
         output_key: property in the database and in the model's output, shape=(n_structures, 6, 6):
             Voigt xx yy zz yz xz xy, engineering shear.
         bonds_key: if given, a further output: what each bond of the neighbour list adds to C (with
@@ -153,20 +153,19 @@ class ElasticTensor(Transform):
 
 
 def _raised(matrices: torch.Tensor) -> torch.Tensor:
-    """Symmetric matrices with eigenvalues x taken to 1 + x where x > 0, to exp(x) below.
+    """Symmetric matrices with eigenvalues x taken to 1 + x where x > 0, to 1 / (1 - x) below.
 
     The gradient takes divided differences (Daleckii and Krein), finite for equal eigenvalues,
     as crystals of high symmetry have them; that of ``eigh`` is not. It has no second derivative.
     """
     x, vectors = torch.linalg.eigh(matrices.detach())
-    slope = x.clamp(max=0.0).exp()
-    value = slope + x.clamp(min=0.0)
+    value = 1 / (1 - x.clamp(max=0.0)) + x.clamp(min=0.0)
     difference = x.unsqueeze(-1) - x.unsqueeze(-2)
     mean = (x.unsqueeze(-1) + x.unsqueeze(-2)) / 2
     close = difference.abs() < 1e-3
     ratio = (value.unsqueeze(-1) - value.unsqueeze(-2)) / torch.where(
         close, torch.ones_like(difference), difference
     )
-    ratio = torch.where(close, mean.clamp(max=0.0).exp(), ratio)
+    ratio = torch.where(close, (1 - mean.clamp(max=0.0)).pow(-2), ratio)
     change = vectors.mT @ (matrices - matrices.detach()) @ vectors
     return vectors @ (torch.diag_embed(value) + ratio * change) @ vectors.mT
