@@ -67,4 +67,4 @@ def _jump(cutoff_fn: nn.Module) -> float:
         value = cutoff_fn(x * end)
         (slope,) = torch.autograd.grad(value, x, create_graph=True)
         (curvature,) = torch.autograd.grad(slope, x)
-    return max(abs(float(each)) for each in (value, slope, curvature))
+    return max(each.detach().abs().item() for each in (value, slope, curvature))
