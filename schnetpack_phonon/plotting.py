@@ -136,6 +136,10 @@ def bond_shares(shares: pd.DataFrame, key: str) -> Figure:
         axis.spines[["top", "right"]].set_visible(False)
     for axis in axes[len(structures) :]:
         axis.set_axis_off()
+    # Few structures give intervals of any length: they may leave the picture, bars may not.
+    trained = shares[shares["model"] == "trained"]
+    shown = [*shares["share"], *trained["low"].clip(lower=-1), *trained["high"].clip(upper=2)]
+    axes[0].set_ylim(min(shown) - 0.1, max(shown) + 0.1)
     axes[0].legend(frameon=False, fontsize="small")
     figure.suptitle(
         f"Which bonds carry the change of the {_property(key).label}", fontsize="medium"
