@@ -16,7 +16,9 @@ from tests.model_fixtures import potential, thermal
 @pytest.fixture(scope="module")
 def found():
     structures = [Structure(*thermal(seed, strain=0.03), seed) for seed in (3, 5)]
-    tables = [a.bonds() for a in attribute(potential(Intensive(16, "y")), structures, "y")]
+    tables = [
+        a.bonds() for a in attribute(potential(Intensive(16, "y")), structures, "y", unit="eV")
+    ]
     return [(s.index, s.displaced) for s in structures], pd.concat(tables, ignore_index=True)
 
 
