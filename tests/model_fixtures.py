@@ -63,10 +63,12 @@ def potential(
     seed: int = 0,
     trainable_basis: bool = False,
     smooth: bool = False,
+    fields: Sequence[str] = (),
 ) -> NeuralNetworkPotential:
     """A model of the host with 16 features and random weights, in evaluation mode.
 
-    ``smooth`` takes our cutoff in place of the host's cosine.
+    ``smooth`` takes our cutoff in place of the host's cosine. ``fields`` are external ones that
+    FieldSchNet reads.
     """
     parts = {
         "n_atom_basis": 16,
@@ -77,7 +79,7 @@ def potential(
     if representation == "SO3net":
         parts["lmax"] = 2
     if representation == "FieldSchNet":
-        parts["external_fields"] = [host.electric_field]
+        parts["external_fields"] = list(fields)
     network = getattr(spk.representation, representation)(**parts)
     return assemble(network, *heads, dtype=dtype, seed=seed)
 
@@ -102,6 +104,8 @@ def assemble(
 
 class Cubic(nn.Module):
     """A cutoff function, (1 - d/r)^3."""
+
+    cutoff = torch.tensor([CUTOFF])
 
     def forward(self, distance: torch.Tensor) -> torch.Tensor:
         return (1 - distance / CUTOFF).clamp(min=0) ** 3

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from schnetpack_phonon.bond_command import run
-from schnetpack_phonon.heads import BandGap
+from schnetpack_phonon.heads import Intensive
 from tests.model_fixtures import potential, thermal
 
 pytestmark = pytest.mark.filterwarnings("ignore:You are using `torch.load`:FutureWarning")
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:You are using `torch.load`:Futur
 def files(tmp_path):
     for seed in (1, 2):
         (tmp_path / f"run{seed}").mkdir()
-        model = potential(BandGap(16, "band_gap"), seed=seed)
+        model = potential(Intensive(16, "band_gap"), seed=seed)
         torch.save(model, tmp_path / f"run{seed}" / "best_model")
     ase.io.write(tmp_path / "x.extxyz", [thermal(seed)[1] for seed in range(4)])
     ase.io.write(tmp_path / "ideal.vasp", thermal()[0])

@@ -19,7 +19,7 @@ from schnetpack_phonon.bond_report import (
     write_part,
 )
 from schnetpack_phonon.edges import AttributionError
-from schnetpack_phonon.heads import BandGap
+from schnetpack_phonon.heads import Intensive
 from tests.model_fixtures import potential, thermal
 
 STRUCTURES = [Structure(*thermal(seed), seed, "Ag3SBr") for seed in range(5)]
@@ -28,7 +28,7 @@ SETTINGS = Settings("band_gap", n_steps=8, n_subsets=4)
 
 @pytest.fixture(scope="module")
 def model():
-    return potential(BandGap(16, "band_gap"))
+    return potential(Intensive(16, "band_gap"))
 
 
 @pytest.fixture(scope="module")
@@ -94,7 +94,7 @@ def test_masks_and_other_methods(model, tmp_path, method):
 
 
 def test_models_are_compared_on_the_same_bonds(model, tables):
-    other = measure(potential(BandGap(16, "band_gap"), seed=5), STRUCTURES, SETTINGS)
+    other = measure(potential(Intensive(16, "band_gap"), seed=5), STRUCTURES, SETTINGS)
     figure, r = compare({"one": tables, "same": tables}, STRUCTURES, SETTINGS)
     assert r == pytest.approx(1)
     assert compare({"one": tables, "other": other}, STRUCTURES, SETTINGS)[1] < 0.999

@@ -10,7 +10,7 @@ from schnetpack.atomistic import Atomwise, Forces
 
 from schnetpack_phonon.attribution import Structure, attribute
 from schnetpack_phonon.edges import AttributionError, Edges, check_model, unseen_terms
-from schnetpack_phonon.heads import BandGap, Intensive
+from schnetpack_phonon.heads import Intensive
 from schnetpack_phonon.paths import Path, straight_path
 from tests.model_fixtures import CUTOFF, REPRESENTATIONS, assemble, batch, potential, thermal
 
@@ -96,7 +96,7 @@ def test_responses_are_refused():
 
 
 def test_models_out_of_reach_are_refused():
-    model = potential(BandGap(16, "y"))
+    model = potential(Intensive(16, "y"))
     scripted = torch.jit.trace(torch.nn.Linear(1, 1), torch.ones(1))
     with pytest.raises(AttributionError, match="scripted"):
         check_model(scripted)
