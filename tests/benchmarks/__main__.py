@@ -1,6 +1,6 @@
 """All ratios that we quote, measured on this machine: python -m tests.benchmarks."""
 
-from tests.benchmarks import band_gap, heads, label_store, labelling, loading, snapshots
+from tests.benchmarks import attribution, heads, label_store, labelling, loading, snapshots
 
 if __name__ == "__main__":
     snapshots.main()
@@ -8,4 +8,4 @@ if __name__ == "__main__":
     label_store.main()
     loading.main([])
     heads.main()
-    band_gap.main([])
+    attribution.main([])
