@@ -156,7 +156,7 @@ def why_no_shares(change: np.ndarray) -> str:
     """Why a change has no shares of variance, empty if it has."""
     if len(change) < 3:
         return f"{len(change)} structures, shares of a variance need at least 3"
-    if np.std(change) <= 1e-6:
+    if np.std(change) <= 1e-6 * np.abs(change).max():
         return f"the property changes by {np.std(change):.1g} only: shares are undefined"
     return ""
 

@@ -86,6 +86,7 @@ def test_interval_has_the_width_of_a_regression_slope():
 )
 def test_variance_shares_are_missing_where_they_mean_nothing(change, why):
     assert why in why_no_shares(np.array(change))
+    assert why_no_shares(np.array([1e-9, 2e-9, 4e-9])) == ""  # whatever the unit
     found = shares(pd.DataFrame({"Ag-S": change, "Ag-Br": change}), change)
     assert found[["share", "low", "high"]].isna().all(axis=None)
     assert found["sum"].notna().all()
