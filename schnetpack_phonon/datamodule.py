@@ -82,7 +82,8 @@ class EnsembleData(AtomsDataModule):
 
     def prepare_data(self) -> None:
         """Makes the database or checks it: :meth:`.Generation.ensure`."""
-        self.generation.ensure()
+        trained_on = self.load_properties if self.trainer is not None else None
+        self.generation.ensure(trained_on or ())
 
     def preview(self) -> str:
         """Describes the data to be made: :meth:`.Generation.preview`."""
@@ -257,12 +258,16 @@ def _read_labels(datamodule: AtomsDataModule, key: str) -> tuple[list[torch.Tens
                 f"no property {key!r} in {dataset.datapath}; there are "
                 f"{', '.join(dataset.available_properties)}"
             )
-        labels, shares = [], []
-        for item in dataset.iter_properties(datamodule.train_idx, load_properties=[key]):
-            labels.append(item[key].double())
-            count = torch.bincount(item[structure_keys.Z], minlength=101)
-            shares.append(count.double() / count.sum())
-        read[key] = labels, torch.stack(shares)
+        keys = {key, *dataset.load_properties}  # all in one go through the database
+        labels: dict[str, list[torch.Tensor]] = {k: [] for k in keys}
+        counts = []
+        with dataset.conn:  # opened once for all of them
+            for item in dataset.iter_properties(datamodule.train_idx, load_properties=list(keys)):
+                counts.append(torch.bincount(item[structure_keys.Z], minlength=101).double())
+                for k, values in labels.items():
+                    values.append(item[k].double())
+        shares = torch.stack([count / count.sum() for count in counts])
+        read.update({k: (values, shares) for k, values in labels.items()})
     return read[key]
 
 

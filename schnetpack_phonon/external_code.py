@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import os
 import shlex
+import shutil
 import subprocess
 import tempfile
 from abc import ABC, abstractmethod
@@ -33,6 +34,8 @@ from schnetpack_phonon.calculators import (
 log = logging.getLogger(__name__)
 
 LOG = "label.log"
+# The program ends with the worker that waits for it, even where that is killed (Linux).
+_ENDS_WITH_US = ("setpriv", "--pdeathsig", "KILL", "--")
 # Above the last digit of any output, below what tells displaced structures apart.
 _SAME_PLACE = 1e-3  # Ang
 
@@ -190,7 +193,7 @@ class ExternalCode(ABC):
         with (folder / LOG).open("wb") as file:
             try:
                 subprocess.run(
-                    self.arguments(),
+                    _ending_with_us(self.arguments()),
                     cwd=folder,
                     env={**os.environ, "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")},
                     timeout=self.time_limit,
@@ -206,6 +209,12 @@ class ExternalCode(ABC):
                 ) from error
             except OSError as error:
                 raise UnavailableError(f"cannot run {self.command!r}: {error}") from error
+
+
+def _ending_with_us(arguments: Sequence[str]) -> list[str]:
+    if shutil.which(_ENDS_WITH_US[0]) and shutil.which(arguments[0]):
+        return [*_ENDS_WITH_US, *arguments]
+    return list(arguments)
 
 
 def check_positive(**values: float) -> None:

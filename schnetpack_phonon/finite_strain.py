@@ -49,6 +49,12 @@ class FiniteStrain:
         self.relaxed_ions = relaxed_ions
 
     @property
+    def properties(self) -> tuple[str, ...]:
+        """Keys of the labels."""
+        relaxed = (properties.elastic_tensor_relaxed,) if self.relaxed_ions else ()
+        return (properties.elastic_tensor, *relaxed)
+
+    @property
     def settings(self) -> dict[str, Any]:
         """Everything that changes a tensor, as plain values."""
         return {"strain": self.strain, "relaxed_ions": self.relaxed_ions}

@@ -31,6 +31,7 @@ from schnetpack_phonon.labelling import (
 from schnetpack_phonon.phonons import HarmonicModel
 from schnetpack_phonon.preparation import Recipe, prepare
 from schnetpack_phonon.preview import write_preview
+from schnetpack_phonon.properties import ideal_cell, ideal_positions
 from schnetpack_phonon.snapshots import Snapshot, snapshot_groups, until_accepted
 from schnetpack_phonon.structures import Crystal
 
@@ -58,17 +59,21 @@ class Generation:
     max_failed_share: float
     shipped_labels: Path | None = None
 
-    def ensure(self) -> None:
+    def ensure(self, trained_on: Sequence[str] = ()) -> None:
         """Makes the database if it is not there; checks its settings if it is.
 
         Of several processes one makes it and the others wait.
+
+        Args:
+            trained_on: keys that its rows must have.
 
         Raises:
             DatabaseError: if what is there is damaged, foreign or made with other settings, or
                 where it cannot be written.
             LabellingError: if labels cannot be computed; finished ones are kept.
-            ValueError: if the calculator would be wrong for a crystal.
+            ValueError: if the calculator would be wrong for a crystal, or does not give a key.
         """
+        self._check_keys(trained_on)
         if self.datapath.exists():
             check_settings(self.datapath, self.recipe.settings)
             return
@@ -87,6 +92,16 @@ class Generation:
                 check_settings(self.datapath, self.recipe.settings)
             else:
                 self._build()
+
+    def _check_keys(self, wanted: Sequence[str]) -> None:
+        given = self.recipe.properties
+        missing = [key for key in wanted if key not in (*given, ideal_positions, ideal_cell)]
+        if missing:
+            raise ValueError(
+                f"data.load_properties asks for {', '.join(missing)}; the labels will be "
+                f"{', '.join(given)}. Choose another data/calculator (or "
+                "data/elastic=finite_strain for elastic tensors), or an experiment without them"
+            )
 
     def preview(self) -> str:
         """Describes the ensemble in a folder beside the database, and labels none of its snapshots.

@@ -42,6 +42,11 @@ class Recipe:
     elastic: FiniteStrain | None = None
 
     @property
+    def properties(self) -> tuple[str, ...]:
+        """Keys of the labels."""
+        return (*self.calculator.properties, *(self.elastic.properties if self.elastic else ()))
+
+    @property
     def settings(self) -> dict[str, Any]:
         """Everything that changes the database, as plain values."""
         return {

@@ -74,7 +74,7 @@ def on_graphs(
     """Our data module on a database, set up; the split is that of ``torch.manual_seed(0)``."""
     loading = GraphLoading(str(cache), memory_budget, on_device, n_workers=0)
     data = ensemble_data(path.parent, loading=loading, **arguments(path, **kwargs))
-    data.generation = SimpleNamespace(ensure=lambda: None)  # the database is there
+    data.generation = SimpleNamespace(ensure=lambda _: None)  # the database is there
     return _set_up(data)
 
 

@@ -7,10 +7,12 @@ import pytest
 from ase.units import GPa
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
+from pytorch_lightning import Trainer
 
 from schnetpack_phonon import properties
 from schnetpack_phonon._hydra import config_folder
 from schnetpack_phonon.ensembles import RandomEnsemble
+from schnetpack_phonon.finite_strain import FiniteStrain
 from tests.data_fixtures import ensemble_data
 
 
@@ -53,6 +55,17 @@ def test_host_loads_elastic_tensors_in_any_unit(tmp_path):
     assert batches[0].shape == (2, 6, 6)
     assert 100 < batches[0][:, 0, 0].min() < batches[0][:, 0, 0].max() < 250  # GPa
     np.testing.assert_allclose(batches[0].mean(), batches[1].mean() / GPa, rtol=1e-5)
+
+
+@pytest.mark.parametrize("elastic", [None, FiniteStrain()])
+def test_labels_that_nothing_gives_are_missed_before_any_is_computed(tmp_path, elastic):
+    keys = [properties.energy, properties.vbm, properties.elastic_tensor, "ideal_positions"]
+    data = ensemble_data(tmp_path, load_properties=keys, elastic=elastic)
+    data.trainer = Trainer(logger=False)
+    missing = "vbm" if elastic else "vbm, elastic_tensor"
+    with pytest.raises(ValueError, match=rf"asks for {missing}; the labels will be energy, "):
+        data.prepare_data()
+    assert not (tmp_path / "data").exists()
 
 
 def test_split_of_another_database_is_refused(built, tmp_path):

@@ -5,9 +5,12 @@ Where the program does not matter CP2K stands for all of them.
 
 import inspect
 import json
+import multiprocessing
 import os
 import pickle
+import shutil
 import tempfile
+import time
 from pathlib import Path
 
 import numpy as np
@@ -218,6 +221,29 @@ def test_time_limit(tmp_path):
     slow.chmod(0o755)
     with pytest.raises(CalculationFailed, match=r"longer than 0\.2 s: raise .*time_limit"):
         CP2K(command=str(slow), time_limit=0.2).label(aluminium_phosphide())
+
+
+def wait_until(condition):
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.02)
+
+
+@pytest.mark.skipif(shutil.which("setpriv") is None, reason="needs setpriv of util-linux")
+def test_program_ends_with_a_killed_worker(tmp_path):
+    slow, started = tmp_path / "slow", tmp_path / "pid"
+    slow.write_text(f"#!/bin/sh\necho $$ > {started}\nexec sleep 60\n")
+    slow.chmod(0o755)
+    worker = multiprocessing.get_context("spawn").Process(
+        target=CP2K(command=str(slow)).label, args=(aluminium_phosphide(),)
+    )
+    worker.start()
+    wait_until(lambda: started.exists() and started.read_text().strip())
+    program = Path("/proc", started.read_text().strip())
+    assert program.exists()
+    worker.kill()
+    wait_until(lambda: not program.exists())
 
 
 def test_executable_is_not_there(code):
