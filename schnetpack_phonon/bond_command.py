@@ -13,7 +13,7 @@ import torch
 from matplotlib.figure import Figure
 from schnetpack.utils import load_model
 
-from schnetpack_phonon.attribution import METHODS
+from schnetpack_phonon.bond_methods import METHODS
 from schnetpack_phonon.bond_report import Settings, Tables, compare, measure, write
 from schnetpack_phonon.properties import band_gap
 from schnetpack_phonon.report import FIGURES
@@ -51,7 +51,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--max-structures", type=int, default=200, help="at most so many (%(default)s)")
     add("--kind", choices=("displacement", "mask"), default="displacement")
     add("--method", default=METHODS[0], help=f"{', '.join(METHODS)} (%(default)s)")
-    add("--n-steps", type=int, default=16, help="quadrature nodes (%(default)s)")
+    add("--n-steps", type=int, default=8, help="quadrature nodes (%(default)s)")
     add("--unit", help="of the output, where it is none of ours")
     add("--no-control", action="store_true", help="without the untrained control")
     add("--device", default="cpu", help="cpu or cuda (%(default)s)")

@@ -14,10 +14,11 @@ from schnetpack.model import NeuralNetworkPotential
 from tqdm import tqdm
 
 from schnetpack_phonon import bond_figures, plotting, trust
-from schnetpack_phonon.attribution import Structure, attribute, check_method, untrained
+from schnetpack_phonon.attributable import check_model, output_component, unseen_terms
+from schnetpack_phonon.attribution import attribute
 from schnetpack_phonon.bond_attribution import group_shares
 from schnetpack_phonon.bond_export import write_bond_extxyz, write_dump_local, write_table
-from schnetpack_phonon.edges import check_model, output_component, unseen_terms
+from schnetpack_phonon.bond_methods import check_method
 from schnetpack_phonon.properties import PROPERTIES
 from schnetpack_phonon.report import (
     ATTRIBUTIONS,
@@ -29,6 +30,8 @@ from schnetpack_phonon.report import (
     SHELLS,
     VERDICT,
 )
+from schnetpack_phonon.structure_pairs import Structure
+from schnetpack_phonon.untrained import untrained
 
 #: Structures at once: bounds the memory of what is not yet in tables.
 _AT_ONCE = 16
@@ -52,7 +55,7 @@ class Settings:
     output: str
     kind: str = "displacement"
     method: str = "IntegratedGradients"
-    n_steps: int = 16
+    n_steps: int = 8
     n_subsets: int = 16
     control_seed: int | None = 0
     unit: str | None = None

@@ -20,7 +20,6 @@ from schnetpack.data import AtomsDataModule
 from schnetpack.task import AtomisticTask
 
 from schnetpack_phonon import plotting
-from schnetpack_phonon.attribution import Structure
 from schnetpack_phonon.bond_report import (
     Settings,
     clear_part,
@@ -36,7 +35,7 @@ from schnetpack_phonon.evaluation import errors, in_report_units, predict
 from schnetpack_phonon.properties import PROPERTIES, band_gap
 from schnetpack_phonon.report import FIGURES, METRICS, PREDICTIONS, write_report
 from schnetpack_phonon.runs import write_record
-from schnetpack_phonon.structure_pairs import read_structures
+from schnetpack_phonon.structure_pairs import Structure, read_structures
 
 log = logging.getLogger(__name__)
 
@@ -77,7 +76,7 @@ class BondAttributionCallback(Callback):
     def __init__(
         self,
         property: str = band_gap,
-        n_steps: int = 16,
+        n_steps: int = 8,
         max_structures: int = 200,
         control_seed: int | None = 0,
         kind: str = "displacement",

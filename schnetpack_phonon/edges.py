@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -13,16 +14,16 @@ from schnetpack import properties as structure_keys
 from schnetpack.model import NeuralNetworkPotential
 from torch import nn
 
+from schnetpack_phonon.attributable import (
+    AttributionError,
+    check_model,
+    cutoff_of,
+    output_component,
+)
 from schnetpack_phonon.paths import Path
 
-#: Modules of the host whose part of an output does not come from edges within the cutoff.
-_BEYOND_EDGES = ("EnergyCoulomb", "EnergyEwald", "DipoleMoment", "Polarizability")
-#: Modules of the host that read edges past the representation: a mask does not reach them.
-_BESIDE_MASK = ("ZBLRepulsionEnergy",)
-
-
-class AttributionError(ValueError):
-    """A model or a method whose bonds cannot be attributed; the message says why."""
+#: Edges of one forward and backward pass: on a CPU as many as stay in its caches.
+_EDGES_PER_PASS = {"cpu": 4096, "cuda": 400_000}
 
 
 class Edges:
@@ -50,6 +51,7 @@ class Edges:
         inputs: Mapping[str, torch.Tensor] | None = None,
     ):
         check_model(model)
+        self._cutoff = cutoff_of(model)
         self.key, self.component = output_component(model, output)
         # Response modules (forces, stress) ask for derivatives with respect to positions and free
         # the graph: work on a view of the model, which shares its weights, without them.
@@ -100,15 +102,23 @@ class Edges:
             for module in training:
                 module.training = True
 
+    def copies_per_pass(self, edges_per_pass: int | None = None) -> int:
+        """Copies of the graphs that one pass holds, at least one."""
+        limit = edges_per_pass or default_edges_per_pass(self.reference.device)
+        return max(limit // max(self.n_edges, 1), 1)
+
     def displaced(self, vectors: torch.Tensor) -> torch.Tensor:
         """Property by edge vectors, shape=(n_copies, n_edges, 3) -> (n_copies, n_graphs)."""
+        rows = vectors.reshape(-1, 3)
+        # What the host's own neighbour list would hold; the others add nothing.
+        near = (rows.detach().norm(dim=1) < self._cutoff).nonzero()[:, 0]
 
         def replace(_module: nn.Module, arguments: tuple) -> None:
-            arguments[0][structure_keys.Rij] = vectors.reshape(-1, 3)
+            arguments[0][structure_keys.Rij] = rows[near]
 
         handle = self.model.representation.register_forward_pre_hook(replace)
         try:
-            return self._evaluate(len(vectors), 1.0)
+            return self._evaluate(len(vectors), 1.0, near)
         finally:
             handle.remove()
 
@@ -171,8 +181,11 @@ class Edges:
         with torch.no_grad():
             return self._evaluate(1, u)[0].double().cpu().numpy()
 
-    def _evaluate(self, copies: int, u: float) -> torch.Tensor:
+    def _evaluate(self, copies: int, u: float, kept: torch.Tensor | None = None) -> torch.Tensor:
         batch = self._batch(copies, u)
+        if kept is not None:
+            for key in (structure_keys.idx_i, structure_keys.idx_j, structure_keys.offsets):
+                batch[key] = batch[key][kept]
         try:
             result = self.model(batch)[self.key]
         except KeyError as error:
@@ -225,80 +238,15 @@ class Edges:
         }
 
 
-def check_model(model: nn.Module) -> None:
-    """Refuses models that hooks do not reach.
-
-    Raises:
-        AttributionError: for a scripted or compiled model, or one that is not the host's.
-    """
-    parts = [model, *(model.children() if isinstance(model, nn.Module) else [])]
-    for part in parts:
-        if isinstance(part, torch.jit.ScriptModule | torch.jit.ScriptFunction):
-            raise AttributionError(
-                "the model is scripted, and attribution cannot reach into it: give the model "
-                "before torch.jit.script, such as 'best_model' of its run"
-            )
-        compiled = getattr(part, "_compiled_call_impl", None) is not None
-        if hasattr(part, "_orig_mod") or compiled:
-            raise AttributionError(
-                "the model is compiled, and compiled code does not call what attribution puts "
-                "into it: give the model before torch.compile (model._orig_mod)"
-            )
-    for name in ("representation", "output_modules", "model_outputs"):
-        if not hasattr(model, name):
-            raise AttributionError(
-                f"{type(model).__name__} has no {name!r}; expected a SchNetPack "
-                "NeuralNetworkPotential"
-            )
+def default_edges_per_pass(device: torch.device) -> int:
+    """Bound of the edges, and with it of the memory, of one forward and backward pass."""
+    if device.type == "cpu":
+        _keep_freed_memory()
+    return _EDGES_PER_PASS.get(device.type, _EDGES_PER_PASS["cpu"])
 
 
-def output_component(model: NeuralNetworkPotential, output: str) -> tuple[str, tuple[int, ...]]:
-    """``stress[0,0]`` -> ``stress`` and ``(0, 0)``.
-
-    Raises:
-        AttributionError: if the model has no such output, or gives it as a derivative.
-    """
-    key, _, indices = output.partition("[")
-    try:
-        component = tuple(int(k) for k in indices.rstrip("]").split(",")) if indices else ()
-    except ValueError as error:
-        raise AttributionError(f"no component {output!r}; write stress[0,0]") from error
-    for module in model.output_modules:
-        if key in getattr(module, "model_outputs", ()) and getattr(
-            module, "required_derivatives", None
-        ):
-            raise AttributionError(
-                f"{key!r} is a derivative of another output ({type(module).__name__}): attribute "
-                "that one"
-            )
-    if key not in (model.model_outputs or []):
-        have = ", ".join(sorted(model.model_outputs or [])) or "none"
-        raise AttributionError(f"the model has no output {key!r}; it has {have}")
-    return key, component
-
-
-def unseen_terms(model: nn.Module, mask: bool = False) -> list[str]:
-    """Names of modules whose part of the outputs attribution does not see.
-
-    Args:
-        model: of the host.
-        mask: for mask attribution, which sees less.
-    """
-    names = _BEYOND_EDGES + (_BESIDE_MASK if mask else ())
-    return sorted({type(m).__name__ for m in model.modules() if type(m).__name__ in names})
-
-
-def cutoff_of(model: NeuralNetworkPotential) -> float:
-    """Cutoff of the representation in Ang.
-
-    Raises:
-        AttributionError: if it has none.
-    """
-    representation = model.representation
-    for holder in (representation, getattr(representation, "cutoff_fn", None)):
-        if getattr(holder, "cutoff", None) is not None:
-            return float(holder.cutoff)  # type: ignore[union-attr]
-    raise AttributionError(
-        f"{type(representation).__name__} has no 'cutoff' and no 'cutoff_fn': the bonds that it "
-        "sees are not known"
-    )
+@cache
+def _keep_freed_memory() -> None:
+    # glibc hands freed memory back to the system and each pass then faults it in again, a third of
+    # the time. It keeps twice the largest array that it saw freed, of at most 32 MiB.
+    torch.empty(31 * 2**20, dtype=torch.uint8)

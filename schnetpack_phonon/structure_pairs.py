@@ -3,14 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import ase.db
 import ase.io
 from ase import Atoms
 
-from schnetpack_phonon.attribution import Structure
 from schnetpack_phonon.properties import ideal_cell, ideal_positions
+
+
+@dataclass(frozen=True)
+class Structure:
+    """A displaced crystal with its ideal one.
+
+    Attributes:
+        ideal: reference crystal; None if it is not known (masks need none).
+        displaced: same atoms in the same order, not wrapped back into the cell.
+        index: in its database.
+        name: of the crystal.
+    """
+
+    ideal: Atoms | None
+    displaced: Atoms
+    index: int = 0
+    name: str = ""
 
 
 def read_structures(

@@ -10,7 +10,6 @@ import pandas as pd
 import torch
 from schnetpack.model import NeuralNetworkPotential
 
-from schnetpack_phonon.attribution import EDGES_PER_PASS
 from schnetpack_phonon.bond_attribution import BondAttribution, why_no_shares
 from schnetpack_phonon.edges import Edges
 
@@ -72,12 +71,11 @@ def frozen_changes(
     """f(displaced) - f(with a subset of the bonds at their ideal vectors), shape=(n_subsets,)."""
     edges = Edges(model, [found.path], found.output, inputs)
     start, end = edges.vectors(0.0), edges.vectors(1.0)
-    limit = EDGES_PER_PASS.get(edges.reference.device.type, 4096)
-    copies = max(limit // max(edges.n_edges, 1), 1)
     frozen = torch.as_tensor(subsets[:, found.path.bond], device=end.device)[..., None]
     with edges.frozen(), torch.no_grad():
         whole = edges.displaced(end)[0]
-        values = [edges.displaced(torch.where(x, start, end))[:, 0] for x in frozen.split(copies)]
+        parts = frozen.split(edges.copies_per_pass())
+        values = [edges.displaced(torch.where(part, start, end))[:, 0] for part in parts]
     return (whole - torch.cat(values)).double().cpu().numpy()
 
 

@@ -8,15 +8,15 @@ import pytest
 import torch
 from ase import Atoms
 from ase.build import bulk
-from captum.attr import ShapleyValues
 from schnetpack.atomistic import Atomwise, Forces
 from torch import nn
 
-from schnetpack_phonon.attribution import METHODS, REFUSED, Structure, attribute, untrained
+from schnetpack_phonon.attributable import AttributionError
+from schnetpack_phonon.attribution import attribute
 from schnetpack_phonon.bond_attribution import BondAttribution, shares
-from schnetpack_phonon.edges import AttributionError, Edges
 from schnetpack_phonon.heads import BandGap, Intensive
 from schnetpack_phonon.paths import opposite
+from schnetpack_phonon.structure_pairs import Structure
 from tests.model_fixtures import (
     CUTOFF,
     REPRESENTATIONS,
@@ -160,63 +160,6 @@ def test_nodes_are_doubled_until_the_bonds_add_up():
     assert abs(fine.residual) <= 0.01 * abs(fine.change) or fine.n_steps == 16
 
 
-@pytest.mark.parametrize("kind", ["displacement", "mask"])
-def test_shapley_is_captums(kind):
-    """All 720 orders of six bond types by Captum, all 64 subsets by us."""
-    model = potential(Intensive(16, "y"), dtype=torch.float64)
-    ideal, displaced = thermal(1)
-    found = one(model, ideal, displaced, kind=kind, method="Shapley")
-    edges = Edges(model, [found.path], "y")
-    types, number = np.unique(found.path.bond_types[found.path.bond], return_inverse=True)
-
-    def function(x: torch.Tensor) -> torch.Tensor:
-        m = x[:, torch.as_tensor(number)]
-        if kind == "mask":
-            return edges.masked(m)[:, 0]
-        r0, r1 = edges.vectors(0), edges.vectors(1)
-        return edges.displaced(r0 + m[..., None] * (r1 - r0))[:, 0]
-
-    assert abs(found.residual) < 1e-6
-    with edges.frozen(), torch.no_grad():
-        expected = ShapleyValues(function).attribute(
-            torch.ones(1, 6, dtype=torch.float64), perturbations_per_eval=64
-        )
-    np.testing.assert_allclose(found.by_type().loc[types], expected[0].numpy(), atol=2e-6)
-
-
-def test_ablation_puts_back_one_bond_at_a_time():
-    model = assemble(PairTerms(STRENGTHS), Total("y"))
-    nn.init.ones_(model.output_modules[0].weight)
-    gradients = one(model, *thermal(1), even=False)
-    frozen = one(model, *thermal(1), method="FeatureAblation", even=False)
-    np.testing.assert_allclose(frozen.attribution, gradients.attribution, atol=2e-5)
-
-
-def test_gradient_shap_is_the_integral_by_drawing_points():
-    state_before = np.random.get_state()[1].copy()  # noqa: NPY002
-    model = potential(Intensive(16, "y"))
-    exact = one(model, *thermal(1), even=False)
-    drawn = one(model, *thermal(1), method="GradientShap", n_steps=400, even=False)
-    scale = np.abs(exact.attribution).max()
-    np.testing.assert_allclose(drawn.attribution, exact.attribution, atol=0.15 * scale)
-    np.testing.assert_array_equal(np.random.get_state()[1], state_before)  # noqa: NPY002
-
-
-@pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("kind", ["displacement", "mask"])
-def test_saliency_and_the_others_give_each_bond_a_number(kind, method):
-    found = one(potential(Intensive(16, "y")), *thermal(1), kind=kind, method=method)
-    assert np.isfinite(found.attribution).all()
-    assert np.isnan(found.summary()["residual"]) == (method in ("Saliency", "FeatureAblation"))
-
-
-@pytest.mark.parametrize("method", [*REFUSED, "Magic"])
-def test_refused_methods_say_why(method):
-    expected = "there are Integ" if method == "Magic" else REFUSED[method][:30]
-    with pytest.raises(AttributionError, match=expected):
-        one(potential(Intensive(16, "y")), *thermal(1), method=method)
-
-
 def test_mask_needs_no_ideal_crystal_and_displacement_says_how_to_give_it():
     model = potential(Intensive(16, "y"))
     assert one(model, None, thermal(1)[1], kind="mask").attribution.any()
@@ -296,31 +239,3 @@ def test_wrong_arguments_are_named():
         one(model, ideal, displaced[[3, 0, 1, 2, 4]], "y")
     with pytest.raises(ValueError, match="different atoms"):
         one(model, bulk("Cu"), displaced, "y")
-
-
-# The control
-
-
-@pytest.mark.parametrize("representation", REPRESENTATIONS)
-def test_untrained_forgets_every_weight_and_keeps_buffers(representation):
-    """Training is imitated by a shift of 10, far from where any weight starts."""
-    model = potential(Intensive(16, "y"), representation=representation)
-    model.output_modules[0].offset.fill_(1.5)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(10)
-    before, random_state = state(model), torch.get_rng_state()
-    fresh, again, other = (untrained(model, seed) for seed in (1, 1, 2))
-    assert state(model) == before
-    assert torch.equal(torch.get_rng_state(), random_state)
-    for name, parameter in fresh.named_parameters():
-        assert parameter.abs().max() < 6, name
-    for key, value in model.named_buffers():
-        assert torch.equal(dict(fresh.named_buffers())[key], value), key
-    assert state(fresh)["tensors"] == state(again)["tensors"] != state(other)["tensors"]
-
-
-def test_untrained_says_what_it_cannot_forget():
-    """The host's radial bases can be trained, and have no reset_parameters."""
-    with pytest.warns(UserWarning, match=r"keeps the trained representation\.radial_basis"):
-        untrained(potential(Intensive(16, "y"), trainable_basis=True), 0)

@@ -6,9 +6,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from schnetpack_phonon.attribution import Structure, attribute
+from schnetpack_phonon.attribution import attribute
 from schnetpack_phonon.bond_attribution import group_shares, shares, why_no_shares
 from schnetpack_phonon.heads import Intensive
+from schnetpack_phonon.structure_pairs import Structure
 from tests.model_fixtures import potential, thermal
 
 

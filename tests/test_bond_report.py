@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from schnetpack_phonon import report
-from schnetpack_phonon.attribution import Structure
+from schnetpack_phonon.attributable import AttributionError
 from schnetpack_phonon.bond_report import (
     Settings,
     Tables,
@@ -18,8 +18,8 @@ from schnetpack_phonon.bond_report import (
     write,
     write_part,
 )
-from schnetpack_phonon.edges import AttributionError
 from schnetpack_phonon.heads import Intensive
+from schnetpack_phonon.structure_pairs import Structure
 from tests.model_fixtures import potential, thermal
 
 STRUCTURES = [Structure(*thermal(seed), seed, "Ag3SBr") for seed in range(5)]

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import schnetpack as spk
 import torch
-from schnetpack.atomistic import Atomwise, Forces
 
-from schnetpack_phonon.attribution import Structure, attribute
-from schnetpack_phonon.edges import AttributionError, Edges, check_model, unseen_terms
+from schnetpack_phonon.attributable import AttributionError
+from schnetpack_phonon.attribution import attribute
+from schnetpack_phonon.edges import Edges
 from schnetpack_phonon.heads import Intensive
 from schnetpack_phonon.paths import Path, straight_path
+from schnetpack_phonon.structure_pairs import Structure
 from tests.model_fixtures import CUTOFF, REPRESENTATIONS, assemble, batch, potential, thermal
 
 
@@ -89,26 +89,23 @@ def test_components_of_tensors_and_what_is_wrong_with_names():
         attribute(model, [Structure(*pair)], "stress[xx]")
 
 
-def test_responses_are_refused():
-    model = potential(Atomwise(16, output_key="energy"), Forces())
-    with pytest.raises(AttributionError, match="derivative of another output"):
-        Edges(model, [whole()], "forces")
-
-
-def test_models_out_of_reach_are_refused():
+def test_mask_needs_a_cutoff_function_to_act_on():
     model = potential(Intensive(16, "y"))
-    scripted = torch.jit.trace(torch.nn.Linear(1, 1), torch.ones(1))
-    with pytest.raises(AttributionError, match="scripted"):
-        check_model(scripted)
-    with pytest.raises(AttributionError, match="compiled"):
-        check_model(torch.compile(model))
-    with pytest.raises(AttributionError, match="no 'representation'"):
-        check_model(torch.nn.Linear(1, 1))
-    model.representation.cutoff_fn = torch.nn.Identity()
-    edges = Edges(model, [whole()], "y")
     del model.representation.cutoff_fn
+    edges = Edges(model, [whole()], "y")
     with pytest.raises(AttributionError, match="has no module 'cutoff_fn'"):
         edges.masked(torch.ones(1, edges.n_edges))
+
+
+def test_bonds_out_of_range_are_left_out():
+    """A list with more than the host's own gives the same, to the last bit."""
+    model = potential(Intensive(16, "y"))
+    ends = thermal(1)[1], thermal(1)[1]
+    edges, more = (Edges(model, [straight_path(*ends, r)], "y") for r in (CUTOFF, CUTOFF + 1))
+    assert more.n_edges > edges.n_edges
+    with edges.frozen(), torch.no_grad():
+        values = [e.displaced(e.vectors(1.0)) for e in (edges, more)]
+    assert torch.equal(*values)
 
 
 def test_inputs_that_are_not_there_are_named_and_can_be_given():
@@ -123,9 +120,3 @@ def test_inputs_that_are_not_there_are_named_and_can_be_given():
     with pytest.raises(AttributionError, match="total_charge"):
         Edges(model, [whole()], "y").value(1.0)
     Edges(model, [whole()], "y", {"total_charge": torch.tensor(2.0)}).value(1.0)
-
-
-def test_terms_beyond_edges_are_listed():
-    model = potential(Intensive(16, "y"), spk.atomistic.ZBLRepulsionEnergy("eV", "Ang", "z"))
-    assert unseen_terms(model) == []
-    assert unseen_terms(model, mask=True) == ["ZBLRepulsionEnergy"]

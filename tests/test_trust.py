@@ -8,7 +8,8 @@ import pytest
 from torch import nn
 
 from schnetpack_phonon import trust
-from schnetpack_phonon.attribution import Structure, attribute
+from schnetpack_phonon.attribution import attribute
+from schnetpack_phonon.structure_pairs import Structure
 from tests.model_fixtures import PairTerms, Total, assemble, thermal
 
 

@@ -1,0 +1,178 @@
+"""Captum's methods on edges, one number a bond, and the methods that would mean something else."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from itertools import combinations
+
+import numpy as np
+import torch
+from captum.attr import FeatureAblation, GradientShap, IntegratedGradients, Saliency
+
+from schnetpack_phonon.attributable import AttributionError
+from schnetpack_phonon.edges import Edges
+
+#: ``Saliency`` is the length of the gradient at the displaced crystal (per Ang), or the gradient by
+#: the mask, and adds up to nothing; ``FeatureAblation`` puts back one bond at a time; ``Shapley``
+#: gives each bond type its exact Shapley value, in equal parts to its bonds.
+METHODS = ("IntegratedGradients", "GradientShap", "FeatureAblation", "Saliency", "Shapley")
+
+_NO_RULES = (
+    "its rules replace those of ReLU-like modules, which these models have none of: it would "
+    "be the plain gradient under another name; use IntegratedGradients"
+)
+_PER_BOND = (
+    "it fits hundreds of bonds to a few random subsets, which gives noise; use Shapley, exact "
+    "over bond types"
+)
+REFUSED = {
+    "DeepLift": _NO_RULES,
+    "DeepLiftShap": _NO_RULES,
+    "GuidedBackprop": _NO_RULES,
+    "Deconvolution": _NO_RULES,
+    "LRP": _NO_RULES,
+    "KernelShap": _PER_BOND,
+    "Lime": _PER_BOND,
+    "ShapleyValueSampling": _PER_BOND,
+    "InputXGradient": "its bonds do not add up to the change; use IntegratedGradients",
+}
+
+
+def check_method(kind: str, method: str) -> None:
+    """Raises AttributionError, with the reason, for a kind or method that there is not."""
+    if kind not in ("displacement", "mask"):
+        raise AttributionError(f"kind {kind!r}; expected displacement or mask")
+    if method in REFUSED:
+        raise AttributionError(f"{method} is refused: {REFUSED[method]}")
+    if method not in METHODS:
+        raise AttributionError(f"no method {method!r}; there are {', '.join(METHODS)}")
+
+
+def split_over_bonds(
+    edges: Edges,
+    function: Callable[[torch.Tensor], torch.Tensor],
+    start: torch.Tensor,
+    end: torch.Tensor,
+    method: str,
+    n_steps: int,
+    copies: int,
+) -> list[np.ndarray]:
+    """Attribution of the bonds of each graph, shape=(n_bonds,) each.
+
+    Args:
+        edges: the graphs.
+        function: ``displaced`` or ``masked`` of the edges.
+        start: where its argument begins, shape=(1, n_edges, ...).
+        end: where it ends, shape=(1, n_edges, ...).
+        method: one of :data:`METHODS`.
+        n_steps: nodes of the quadrature, or draws.
+        copies: of the graphs in one pass.
+    """
+    if edges.n_edges == 0:
+        return [np.zeros(0) for _ in edges.paths]
+
+    def total(x: torch.Tensor) -> torch.Tensor:
+        # Graphs are disconnected: the gradient of the sum is that of each.
+        return function(x).sum(dim=1)
+
+    if method == "IntegratedGradients":
+        values = IntegratedGradients(total).attribute(
+            end,
+            baselines=start,
+            n_steps=n_steps,
+            method="gausslegendre",
+            internal_batch_size=copies,
+        )
+    elif method == "Saliency":
+        values = Saliency(total).attribute(end.clone().requires_grad_(), abs=False)
+        if values.ndim == 3:
+            values = values.norm(dim=2)
+    elif method == "GradientShap":
+        values = _gradient_shap(total, start, end, n_steps)
+    elif method == "FeatureAblation":
+        values = _ablation(edges, total, start, end, copies)
+    else:
+        return _shapley(edges, function, start, end, copies)
+    values = values[0].detach().double().cpu()
+    per_edge = (values.sum(dim=1) if values.ndim == 2 else values).numpy()
+    return _per_bond(edges, per_edge, halve=method == "FeatureAblation")
+
+
+def _per_bond(edges: Edges, values: np.ndarray, halve: bool) -> list[np.ndarray]:
+    """Sums both edges of each bond, or takes one of them where each holds the whole."""
+    ends = np.cumsum([len(path.idx_i) for path in edges.paths])[:-1]
+    pieces = zip(edges.paths, np.split(values, ends), strict=True)
+    return [np.bincount(p.bond, piece) / (1 + halve) for p, piece in pieces]
+
+
+def _gradient_shap(
+    total: Callable, start: torch.Tensor, end: torch.Tensor, n_draws: int
+) -> torch.Tensor:
+    # Captum draws from the global streams of NumPy and PyTorch.
+    state = np.random.get_state()  # noqa: NPY002
+    try:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            np.random.seed(0)  # noqa: NPY002
+            return GradientShap(total).attribute(
+                end, baselines=start, n_samples=n_draws, stdevs=0.0
+            )
+    finally:
+        np.random.set_state(state)  # noqa: NPY002
+
+
+def _ablation(
+    edges: Edges, total: Callable, start: torch.Tensor, end: torch.Tensor, copies: int
+) -> torch.Tensor:
+    """One bond of each graph at a time put back to the start; graphs do not disturb each other."""
+    ends = np.cumsum([0] + [int(path.bond.max()) + 1 for path in edges.paths])
+    bonds = np.concatenate([p.bond + k for p, k in zip(edges.paths, ends[:-1], strict=True)])
+    groups = torch.as_tensor(bonds, device=end.device)
+    mask = (groups[None, :, None] if end.ndim == 3 else groups[None]).expand_as(end)
+    with torch.no_grad():
+        values = FeatureAblation(total).attribute(
+            end, baselines=start, feature_mask=mask, perturbations_per_eval=copies
+        )
+    # Every component of every edge of a bond holds the effect of the whole bond.
+    return values[..., 0] if values.ndim == 3 else values
+
+
+def _shapley(
+    edges: Edges, function: Callable, start: torch.Tensor, end: torch.Tensor, copies: int
+) -> list[np.ndarray]:
+    """Exact Shapley values of the bond types from all of their subsets.
+
+    The numbers of Captum's ShapleyValues, which runs through all n! orders of n types, from 2^n
+    predictions.
+    """
+    types = [path.bond_types[path.bond] for path in edges.paths]
+    names = sorted(set(np.concatenate(types)))
+    n = len(names)
+    if n > 12:
+        raise AttributionError(f"{n} bond types have 2^{n} subsets: use IntegratedGradients")
+    number = torch.as_tensor(
+        np.searchsorted(names, np.concatenate(types)), dtype=torch.long, device=end.device
+    )
+    subsets = np.array([[k >> t & 1 for t in range(n)] for k in range(2**n)], dtype=bool)
+    chosen = torch.as_tensor(subsets, device=end.device)[:, number]
+    if end.ndim == 3:
+        chosen = chosen[..., None]
+    with torch.no_grad():
+        values = torch.cat(
+            [function(torch.where(part, end, start)) for part in chosen.split(copies)]
+        )
+    f = values.double().cpu().numpy()
+    result = np.zeros((n, f.shape[1]))
+    for t in range(n):
+        others = [k for k in range(n) if k != t]
+        for size in range(n):
+            weight = math.factorial(size) * math.factorial(n - size - 1) / math.factorial(n)
+            for subset in combinations(others, size):
+                k = sum(1 << s for s in subset)
+                result[t] += weight * (f[k | 1 << t] - f[k])
+    parts = []
+    for g, path in enumerate(edges.paths):
+        which = np.searchsorted(names, path.bond_types)
+        parts.append(result[which, g] / np.bincount(which, minlength=n)[which])
+    return parts
