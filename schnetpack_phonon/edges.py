@@ -23,7 +23,7 @@ from schnetpack_phonon.attributable import (
 from schnetpack_phonon.paths import Path
 
 #: Edges of one forward and backward pass: on a CPU as many as stay in its caches.
-_EDGES_PER_PASS = {"cpu": 4096, "cuda": 400_000}
+_EDGES_PER_PASS = {"cpu": 2048, "cuda": 400_000}
 
 
 class Edges:
