@@ -51,8 +51,9 @@ def write_dump_local(
 ) -> None:
     """LAMMPS dump local, one frame a structure, in the order of the extended XYZ file.
 
-    OVITO: open the extended XYZ file, add "Load trajectory" with this file, map ``batom1`` and
-    ``batom2`` to the particle identifiers, and colour the bonds by ``attribution``.
+    OVITO: open the extended XYZ file, add the modifier "Load trajectory" with this file, map
+    ``batom1`` and ``batom2`` to the components of "Particle Identifiers" and the images to those of
+    "Periodic Image", and colour the bonds by ``attribution``.
 
     Args:
         path: the file.
@@ -73,11 +74,15 @@ def write_dump_local(
             file.write(f"ITEM: TIMESTEP\n{frame}\nITEM: NUMBER OF ENTRIES\n{len(own)}\n")
             file.write("ITEM: BOX BOUNDS xy xz yz pp pp pp\n")
             file.writelines(f"{low:.10g} {high:.10g} {tilt:.10g}\n" for low, high, tilt in bounds)
-            file.write("ITEM: ENTRIES index batom1 batom2 distance change shell attribution\n")
-            change = own["distance"] - own["ideal_distance"]
-            columns = (own["i"] + 1, own["j"] + 1, own["distance"], change, own["shell"])
-            rows = zip(*columns, own["attribution"], strict=True)
-            file.writelines(
-                f"{k} {i} {j} {d:.6f} {dd:.6f} {shell} {a:.8g}\n"
-                for k, (i, j, d, dd, shell, a) in enumerate(rows, 1)
+            table = pd.DataFrame(
+                {
+                    "index": np.arange(1, len(own) + 1),
+                    "batom1": own["i"] + 1,
+                    "batom2": own["j"] + 1,
+                    **{name: own[name] for name in ("image_x", "image_y", "image_z", "distance")},
+                    "change": own["distance"] - own["ideal_distance"],
+                    **{name: own[name] for name in ("shell", "attribution")},
+                }
             )
+            file.write(f"ITEM: ENTRIES {' '.join(map(str, table))}\n")
+            table.to_csv(file, sep=" ", header=False, index=False, float_format="%.8g")

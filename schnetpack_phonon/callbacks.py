@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.utilities import rank_zero_only
-from schnetpack.data import AtomsDataModule
+from schnetpack.data import AtomsDataModule, AtomsLoader
 from schnetpack.task import AtomisticTask
 
 from schnetpack_phonon import plotting
@@ -157,7 +157,7 @@ class ReportCallback(Callback):
             if output.target_property in PROPERTIES and not PROPERTIES[output.target_property].shape
         }
         self._record(trainer, data, targets)
-        predictions = predict(pl_module.model, data.test_dataloader(), targets)
+        predictions = predict(pl_module.model, _whole_test_set(data), targets)
         predictions = predictions.join(provenance, on="index")
         known = read_labels(data.datapath)
         labels = pd.concat(
@@ -204,6 +204,12 @@ class ReportCallback(Callback):
                 "versions": {name: version(name) for name in packages},
             },
         )
+
+
+def _whole_test_set(data: AtomsDataModule) -> AtomsLoader:
+    """Batches of all test structures, where the module's own loader gives each process a part."""
+    part = data.test_dataloader()
+    return AtomsLoader(part.dataset, batch_size=part.batch_size, collate_fn=part.collate_fn)
 
 
 def _labelled(provenance: pd.DataFrame, name: str, labels: pd.Series) -> pd.DataFrame:

@@ -68,5 +68,7 @@ def test_dump_local_has_every_bond_and_the_box(found, tmp_path):
         table = pd.DataFrame(np.loadtxt(lines[8:]), columns=names)
         np.testing.assert_array_equal(table["batom1"] - 1, own["i"])
         np.testing.assert_array_equal(table["batom2"] - 1, own["j"])
+        images = ["image_x", "image_y", "image_z"]
+        np.testing.assert_array_equal(table[images], own[images])
         np.testing.assert_allclose(table["attribution"], own["attribution"], rtol=1e-6)
         np.testing.assert_allclose(table["distance"], own["distance"], atol=1e-5)

@@ -1,5 +1,8 @@
 """The test stage of a run: what the callbacks write, and that they change nothing."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -144,3 +147,37 @@ def test_failed_attribution_does_not_cost_the_run(folder, tmp_path, monkeypatch,
     run(folder, [BondAttributionCallback("no_such_output"), ReportCallback("best_model", ENERGY)])
     assert (tmp_path / "metrics.csv").is_file()
     assert "no_such_output" in caplog.text
+
+
+def test_two_processes_report_each_test_structure_once(tmp_path):
+    """The host's own launcher; labels that come with the package."""
+    done = subprocess.run(
+        [
+            Path(sys.executable).parent / "spktrain",
+            "experiment=phonon_antiperovskite_dft",
+            "data.structure.names=[Ag3SBr]",
+            "run.id=two",
+            "trainer.max_epochs=1",
+            "trainer.accelerator=cpu",
+            "trainer.devices=2",
+            "+trainer.strategy=ddp",
+            "+trainer.enable_progress_bar=false",
+        ],
+        cwd=tmp_path,
+        env=os.environ | {"PWD": str(tmp_path), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    folder = tmp_path / "runs" / "two"
+    expected = sorted(np.load(folder / "split.npz")["test_idx"])
+    assert len(expected) > 2
+    table = pd.read_csv(folder / "bond_attribution.csv")
+    for _, own in table.groupby("model"):
+        assert sorted(own["index"]) == expected
+    bonds = pd.read_csv(folder / "bonds.csv")
+    assert set(bonds["index"]) == set(expected)
+    assert not bonds.duplicated(["index", "i", "j", "image_x", "image_y", "image_z"]).any()
+    predictions = pd.read_csv(folder / "predictions.csv")
+    for _, own in predictions.groupby("property"):
+        assert sorted(own["index"]) == expected
