@@ -77,19 +77,3 @@ def unseen_terms(model: nn.Module, mask: bool = False) -> list[str]:
     """
     names = _BEYOND_EDGES + (_BESIDE_MASK if mask else ())
     return sorted({type(m).__name__ for m in model.modules() if type(m).__name__ in names})
-
-
-def cutoff_of(model: NeuralNetworkPotential) -> float:
-    """Cutoff of the representation in Ang.
-
-    Raises:
-        AttributionError: if it has none.
-    """
-    representation = model.representation
-    for holder in (representation, getattr(representation, "cutoff_fn", None)):
-        if getattr(holder, "cutoff", None) is not None:
-            return float(holder.cutoff)  # type: ignore[union-attr]
-    raise AttributionError(
-        f"{type(representation).__name__} has no 'cutoff' and no 'cutoff_fn': the bonds that it "
-        "sees are not known"
-    )

@@ -16,9 +16,10 @@ import numpy as np
 import torch
 from schnetpack.model import NeuralNetworkPotential
 
-from schnetpack_phonon.attributable import AttributionError, check_model, cutoff_of
+from schnetpack_phonon.attributable import AttributionError, check_model
 from schnetpack_phonon.bond_attribution import BondAttribution
 from schnetpack_phonon.bond_methods import check_method, split_over_bonds
+from schnetpack_phonon.cutoffs import cutoff_of
 from schnetpack_phonon.edges import Edges, default_edges_per_pass
 from schnetpack_phonon.paths import Path, straight_path
 from schnetpack_phonon.structure_pairs import Structure

@@ -9,12 +9,13 @@ import torch
 import torch.nn.functional as F
 from schnetpack import properties as structure_keys
 from schnetpack.data import AtomsDataModule
+from schnetpack.model import NeuralNetworkPotential
 from schnetpack.transform import Transform
 from torch import nn
 
 from schnetpack_phonon import properties
 from schnetpack_phonon.datamodule import training_labels
-from schnetpack_phonon.heads import check_gap, check_unit, opened
+from schnetpack_phonon.heads import check_features, check_gap, check_unit, opened, scalar_features
 
 
 class BandEdges(Transform):
@@ -108,10 +109,14 @@ class BandEdges(Transform):
         offset, scale = edge_fit(value, self.band_gap_key, self.vbm_key, self.cbm_key)
         self.offset, self.scale = offset.to(self.offset), scale.to(self.scale)
 
+    def check_model(self, model: NeuralNetworkPotential) -> None:
+        """Raises ValueError where a model lacks the features: :func:`.heads.check_features`."""
+        check_features(model, self.valence[0].in_features)
+
     def forward(self, inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         idx_m, n_atoms = inputs[structure_keys.idx_m], inputs[structure_keys.n_atoms]
         offset = _mean(self.offset[inputs[structure_keys.Z]], idx_m, n_atoms)
-        features = inputs["scalar_representation"]
+        features = scalar_features(inputs, self.valence[0].in_features)
         levels = torch.cat([self.valence(features), self.conduction(features)], dim=1)
         edges = offset + self.scale * self.pooled(levels, inputs)
         raw = edges[:, 1] - edges[:, 0]

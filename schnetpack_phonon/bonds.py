@@ -5,11 +5,12 @@ import torch
 import torch.nn.functional as F
 from schnetpack import properties as structure_keys
 from schnetpack.data import AtomsDataModule
+from schnetpack.model import NeuralNetworkPotential
 from torch import nn
 
-from schnetpack_phonon.cutoffs import PolynomialCutoff
+from schnetpack_phonon.cutoffs import PolynomialCutoff, cutoff_of
 from schnetpack_phonon.datamodule import training_labels
-from schnetpack_phonon.heads import check_unit
+from schnetpack_phonon.heads import check_features, check_unit, scalar_features
 
 
 class BondScalars(nn.Module):
@@ -40,12 +41,22 @@ class BondScalars(nn.Module):
         self.bond = snn.Dense(n_radial + n_extra, n_hidden, bias=False)
         self.out = snn.Dense(n_hidden, n_out)
 
+    def check_model(self, model: NeuralNetworkPotential) -> None:
+        """Raises ValueError where a model lacks the features, or bonds that are long enough."""
+        check_features(model, self.ends.in_features)
+        there, wanted = cutoff_of(model), float(self.cutoff_fn.cutoff)
+        if wanted > there + 1e-6:
+            raise ValueError(
+                f"a head sums over bonds up to {wanted:g} Ang; the representation's cutoff, and "
+                f"with it the neighbour list, ends at {there:g}: set the head's cutoff to that"
+            )
+
     def forward(
         self, inputs: dict[str, torch.Tensor], extra: torch.Tensor | None = None
     ) -> torch.Tensor:
         """Of each bond, shape=(n_bonds, n_out); ``extra`` has shape=(n_bonds, n_extra)."""
         distance = torch.norm(inputs[structure_keys.Rij], dim=1)
-        first, second = self.ends(inputs["scalar_representation"]).chunk(2, dim=1)
+        first, second = self.ends(scalar_features(inputs, self.ends.in_features)).chunk(2, dim=1)
         bond = self.radial_basis(distance)
         if extra is not None:
             bond = torch.cat([bond, extra], dim=1)

@@ -1,8 +1,9 @@
-"""A cutoff with continuous second derivatives, and the check for those that have none."""
+"""Cutoffs: one with continuous second derivatives, the check for others, that of a model."""
 
 import copy
 
 import torch
+from schnetpack.model import NeuralNetworkPotential
 from torch import nn
 
 
@@ -39,6 +40,22 @@ class PolynomialCutoff(nn.Module):
         x = (input / self.cutoff).clamp(max=1.0)
         c = x.square() * (p * (p + 1) / 2) - x * (p * (p + 2)) + (p + 1) * (p + 2) / 2
         return 1.0 - c * x.pow(p)
+
+
+def cutoff_of(model: NeuralNetworkPotential) -> float:
+    """Cutoff of a model's representation in Ang.
+
+    Raises:
+        ValueError: if it has none.
+    """
+    representation = model.representation
+    for holder in (representation, getattr(representation, "cutoff_fn", None)):
+        if getattr(holder, "cutoff", None) is not None:
+            return float(holder.cutoff)  # type: ignore[union-attr]
+    raise ValueError(
+        f"{type(representation).__name__} has no 'cutoff' and no 'cutoff_fn': the bonds that it "
+        "sees are not known"
+    )
 
 
 def check_smooth(model: nn.Module) -> None:

@@ -14,12 +14,8 @@ from schnetpack import properties as structure_keys
 from schnetpack.model import NeuralNetworkPotential
 from torch import nn
 
-from schnetpack_phonon.attributable import (
-    AttributionError,
-    check_model,
-    cutoff_of,
-    output_component,
-)
+from schnetpack_phonon.attributable import AttributionError, check_model, output_component
+from schnetpack_phonon.cutoffs import cutoff_of
 from schnetpack_phonon.paths import Path
 
 #: Edges of one forward and backward pass: on a CPU as many as stay in its caches.

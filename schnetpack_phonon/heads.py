@@ -5,17 +5,22 @@ from the training set before the first step. Model outputs, losses, metrics and 
 loaded model are therefore the same numbers, and no postprocessor is needed.
 """
 
+import copy
 import math
 from collections.abc import Callable
 
 import schnetpack.nn as snn
 import torch
 import torch.nn.functional as F
+from ase.build import bulk
 from schnetpack import properties as structure_keys
 from schnetpack.data import AtomsDataModule
-from schnetpack.transform import Transform
+from schnetpack.interfaces import AtomsConverter
+from schnetpack.model import NeuralNetworkPotential
+from schnetpack.transform import MatScipyNeighborList, Transform
 from schnetpack.units import convert_units
 
+from schnetpack_phonon.cutoffs import cutoff_of
 from schnetpack_phonon.datamodule import composition_fit, training_labels
 from schnetpack_phonon.properties import PROPERTIES
 
@@ -61,6 +66,10 @@ class Intensive(Transform):
         offset, scale = composition_fit(value, self.output_key)
         self.offset, self.scale = offset.to(self.offset), scale.to(self.scale)
 
+    def check_model(self, model: NeuralNetworkPotential) -> None:
+        """Raises ValueError where a model lacks the features: :func:`check_features`."""
+        check_features(model, self.outnet[0].in_features)
+
     def forward(self, inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         inputs[self.output_key] = self.readout(inputs)
         return inputs
@@ -68,7 +77,8 @@ class Intensive(Transform):
     def readout(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
         """The property in physical units, shape=(n_structures,)."""
         offset = self.offset[inputs[structure_keys.Z]].unsqueeze(-1)
-        per_atom = offset + self.scale * self.outnet(inputs["scalar_representation"])
+        features = scalar_features(inputs, self.outnet[0].in_features)
+        per_atom = offset + self.scale * self.outnet(features)
         idx_m = inputs[structure_keys.idx_m]
         n_structures = int(idx_m[-1]) + 1
         total = snn.scatter_add(per_atom, idx_m, dim_size=n_structures).squeeze(-1)
@@ -115,6 +125,43 @@ def opened(raw: torch.Tensor, pull: float = 0.0, width: float = 0.05) -> torch.T
     """
     gap = (raw.clamp(-width, width) + width).square() / (4 * width) + F.relu(raw - width)
     return gap + pull * ((raw - raw.detach()) - (gap - gap.detach()))
+
+
+def scalar_features(inputs: dict[str, torch.Tensor], n_in: int) -> torch.Tensor:
+    """What heads read of a representation, shape=(n_atoms, n_in).
+
+    Raises:
+        ValueError: if there are no such features, or another number of them.
+    """
+    if "scalar_representation" not in inputs:
+        raise ValueError(
+            "the representation gives no 'scalar_representation'; expected scalar features of "
+            "each atom under that key, as SchNet, PaiNN, SO3net and FieldSchNet give them"
+        )
+    features = inputs["scalar_representation"]
+    if features.dim() != 2 or features.shape[1] != n_in:
+        raise ValueError(
+            f"the representation gives scalar features of shape {list(features.shape)}; a head "
+            f"has n_in={n_in}: set its n_in to the representation's n_atom_basis"
+        )
+    return features
+
+
+def check_features(model: NeuralNetworkPotential, n_in: int) -> None:
+    """Raises ValueError unless the representation of a model gives ``n_in`` scalar features.
+
+    It is tried on a small crystal. Representations that ask for more (external fields, say) are
+    left to the first step, which has the same check.
+    """
+    network = copy.deepcopy(model).cpu().float().eval()
+    converter = AtomsConverter(MatScipyNeighborList(cutoff=cutoff_of(network)), dtype=torch.float32)
+    inputs = converter([bulk("NaCl", "rocksalt", a=5.6)])
+    try:
+        for module in (*network.input_modules, network.representation):
+            inputs = module(inputs)
+    except KeyError:
+        return
+    scalar_features(inputs, n_in)
 
 
 def check_unit(datamodule: AtomsDataModule, key: str) -> None:

@@ -15,12 +15,14 @@ import torch
 from ase import Atoms
 from ase.calculators.calculator import Calculator, PropertyNotImplementedError, all_changes
 from ase.data import chemical_symbols
+from schnetpack import properties as host
 from schnetpack.interfaces import AtomsConverter
 from schnetpack.model import AtomisticModel
 from schnetpack.transform import MatScipyNeighborList
 from schnetpack.utils import load_model
 
 from schnetpack_phonon import properties
+from schnetpack_phonon.cutoffs import cutoff_of
 from schnetpack_phonon.elasticity import tensor_to_voigt
 from schnetpack_phonon.properties import PROPERTIES
 
@@ -49,8 +51,10 @@ class Predictor:
         self.batch_size = batch_size
         seen = getattr(model, "trained_elements", torch.zeros(101))  # of ScaledTask
         self._elements: list[int] = seen.nonzero()[:, 0].tolist()
+        keys = [getattr(module, "bonds_key", None) for module in self.model.modules()]
+        self._keys_of_bonds = {key for key in keys if key is not None}
         self._converter = AtomsConverter(
-            MatScipyNeighborList(cutoff=float(model.representation.cutoff)),
+            MatScipyNeighborList(cutoff=cutoff_of(model)),
             device=device,
             dtype=next(model.parameters()).dtype,
         )
@@ -64,7 +68,9 @@ class Predictor:
         """A dictionary for each structure, in the order given.
 
         Shapes and units are those of :mod:`schnetpack_phonon.properties` for models that were
-        trained on databases in these units, as those of this package are.
+        trained on databases in these units, as those of this package are. Where the model gives
+        outputs of bonds, there are ``bond_i`` and ``bond_j``, the atoms of each, shape=(n_bonds,),
+        and ``bond_vectors``, from the first to the second in Ang, shape=(n_bonds, 3).
 
         Raises:
             ValueError: for elements that the model was not trained on, and for cells that are not
@@ -78,15 +84,23 @@ class Predictor:
         return results
 
     def _batch(self, structures: list[Atoms]) -> Iterator[dict[str, np.ndarray]]:
+        inputs = self._converter(structures)
+        bonds = _bonds(inputs) if self._keys_of_bonds else {}
         with torch.set_grad_enabled(bool(self.model.required_derivatives)):
-            values = self.model(self._converter(structures))
-        ends = np.cumsum([len(atoms) for atoms in structures])[:-1]
+            values = self.model(inputs) | bonds
+        of_bonds = {*self._keys_of_bonds, *bonds}
+        structure = inputs[host.idx_m]
+        n_bonds = structure[inputs[host.idx_i]].bincount(minlength=len(structures))
+        ends, bond_ends = (n.cumsum(0)[:-1].cpu() for n in (structure.bincount(), n_bonds))
         split = {}
         for key, value in values.items():
             array = value.detach().cpu().numpy()
             known = PROPERTIES.get(key)
             of_atoms = "N" in known.shape if known else len(array) != len(structures)
-            split[key] = np.split(array, ends) if of_atoms else array
+            if key in of_bonds:
+                split[key] = np.split(array, bond_ends)
+            else:
+                split[key] = np.split(array, ends) if of_atoms else array
         for k in range(len(structures)):
             yield {key: np.asarray(array[k]) for key, array in split.items()}
 
@@ -160,6 +174,15 @@ def ase_results(found: dict[str, np.ndarray], n_atoms: int) -> dict[str, float |
     if properties.energy in results:
         results["free_energy"] = results[properties.energy]
     return results
+
+
+def _bonds(inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Of a batch: the atoms of each bond, counted within their structure, and its vector."""
+    first, second = inputs[host.idx_i], inputs[host.idx_j]
+    starts = inputs[host.n_atoms].cumsum(0) - inputs[host.n_atoms]
+    start = starts[inputs[host.idx_m][first]]
+    vectors = inputs[host.R][second] - inputs[host.R][first] + inputs[host.offsets]
+    return {"bond_i": first - start, "bond_j": second - start, "bond_vectors": vectors}
 
 
 def _loaded(path: Path) -> AtomisticModel:

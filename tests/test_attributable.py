@@ -8,12 +8,11 @@ from schnetpack.atomistic import Atomwise, Forces
 from schnetpack_phonon.attributable import (
     AttributionError,
     check_model,
-    cutoff_of,
     output_component,
     unseen_terms,
 )
 from schnetpack_phonon.heads import Intensive
-from tests.model_fixtures import CUTOFF, potential, scripted
+from tests.model_fixtures import potential, scripted
 
 
 def test_responses_are_refused():
@@ -31,16 +30,6 @@ def test_models_out_of_reach_are_refused():
         check_model(torch.compile(model))
     with pytest.raises(AttributionError, match="no 'representation'"):
         check_model(torch.nn.Linear(1, 1))
-
-
-def test_cutoff_is_the_representations():
-    model = potential(Intensive(16, "y"))
-    assert cutoff_of(model) == CUTOFF
-    del model.representation.cutoff
-    assert cutoff_of(model) == CUTOFF
-    del model.representation.cutoff_fn
-    with pytest.raises(AttributionError, match="no 'cutoff' and no 'cutoff_fn'"):
-        cutoff_of(model)
 
 
 def test_terms_beyond_edges_are_listed():

@@ -2,7 +2,8 @@ import pytest
 import schnetpack as spk
 import torch
 
-from schnetpack_phonon.cutoffs import PolynomialCutoff, check_smooth
+from schnetpack_phonon.cutoffs import PolynomialCutoff, check_smooth, cutoff_of
+from schnetpack_phonon.heads import Intensive
 from tests.model_fixtures import CUTOFF, potential, scripted
 
 
@@ -48,3 +49,13 @@ def test_cosine_is_refused_by_its_curvature():
     with pytest.raises(ValueError, match=r"representation.cutoff_fn is a CosineCutoff.* by 4.9 "):
         check_smooth(model)
     check_smooth(potential(smooth=True))
+
+
+def test_cutoff_is_the_representations():
+    model = potential(Intensive(16, "y"))
+    assert cutoff_of(model) == CUTOFF
+    del model.representation.cutoff
+    assert cutoff_of(model) == CUTOFF
+    del model.representation.cutoff_fn
+    with pytest.raises(ValueError, match="no 'cutoff' and no 'cutoff_fn'"):
+        cutoff_of(model)

@@ -15,7 +15,8 @@ from torch import nn
 from schnetpack_phonon.band_edges import BandEdges
 from schnetpack_phonon.heads import Intensive
 from schnetpack_phonon.predict import ModelCalculator, Predictor
-from tests.model_fixtures import batch, potential, thermal
+from schnetpack_phonon.stress import StressTensor
+from tests.model_fixtures import CUTOFF, batch, potential, thermal
 
 STRUCTURES = [thermal(1)[1], thermal(2, "Ag3SeI")[1].repeat((2, 1, 1)), thermal(3)[1]]
 EDGES = ("band_gap", "vbm", "cbm")
@@ -69,6 +70,22 @@ def test_structures_and_atoms_are_told_apart():
         if len(structures) == 3:
             for atoms, values in zip(structures, found, strict=True):
                 np.testing.assert_array_equal(values["levels"][:, 0], atoms.numbers)
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 10])
+def test_outputs_of_bonds_come_with_their_atoms(batch_size):
+    """What bonds of each structure add makes up all of its stress that is not isotropic offset."""
+    model = potential(StressTensor(16, CUTOFF, bonds_key="bonds"), dtype=torch.float64)
+    found = Predictor(model, batch_size=batch_size)(STRUCTURES)
+    for atoms, values in zip(STRUCTURES, found, strict=True):
+        np.testing.assert_allclose(values["bonds"].sum(0), values["stress"], atol=1e-12)
+        first, second, vectors = (values[f"bond_{key}"] for key in ("i", "j", "vectors"))
+        assert len(values["bonds"]) == len(first) == len(vectors)
+        assert set(first) == set(range(len(atoms)))
+        images = vectors - (atoms.positions[second] - atoms.positions[first])
+        counts = atoms.cell.scaled_positions(images)
+        np.testing.assert_allclose(counts, counts.round(), atol=1e-9)
+        assert np.linalg.norm(vectors, axis=1).max() < CUTOFF
 
 
 def test_calculator_gives_derivatives_of_its_energy():

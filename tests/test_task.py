@@ -10,14 +10,18 @@ import torch
 from pytorch_lightning import Trainer
 from schnetpack.atomistic import Atomwise, Strain
 from schnetpack.data import AtomsDataModule
+from schnetpack.model import NeuralNetworkPotential
 from torch import nn
 from torch.utils.data import DataLoader
 from torchmetrics.regression import MeanAbsoluteError
 
+from schnetpack_phonon.band_edges import BandEdges
 from schnetpack_phonon.elastic_response import ElasticResponse
+from schnetpack_phonon.elastic_tensor import ElasticTensor
 from schnetpack_phonon.heads import BandGap
+from schnetpack_phonon.stress import StressTensor
 from schnetpack_phonon.task import ScaledOutput, ScaledTask
-from tests.model_fixtures import batch, data_module, potential, thermal
+from tests.model_fixtures import CUTOFF, assemble, batch, data_module, potential, thermal
 
 
 def output(name: str = "band_gap", scale: float = 1.0, **kwargs) -> ScaledOutput:
@@ -164,12 +168,47 @@ def test_metrics_leave_out_missing_labels(tmp_path):
     assert metrics["test_band_gap_mae"] == pytest.approx(error, rel=1e-4)
 
 
-def test_models_that_cannot_give_what_they_should_are_refused_before_any_data():
-    """Second derivatives through a cutoff that has none."""
+def second_derivatives_of_a_cosine() -> NeuralNetworkPotential:
     model = potential(Atomwise(16, output_key="energy"), ElasticResponse())
     model.input_modules.insert(0, Strain())
-    with pytest.raises(ValueError, match=r"representation.cutoff_fn is a CosineCutoff"):
-        ScaledTask(model, [output("elastic_tensor")], optimizer_args={"lr": 1e-3})
+    return model
+
+
+class Featureless(nn.Module):
+    """A representation that names its features otherwise."""
+
+    cutoff = torch.tensor([CUTOFF])
+
+    def forward(self, inputs):
+        return inputs | {"node_features": torch.zeros(len(inputs["_atomic_numbers"]), 16)}
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (second_derivatives_of_a_cosine, "representation.cutoff_fn is a CosineCutoff"),
+        (lambda: assemble(Featureless(), BandGap(16, "y")), "gives no 'scalar_representation'"),
+        (lambda: assemble(Featureless(), BandEdges(16)), "gives no 'scalar_representation'"),
+        (lambda: potential(StressTensor(32, CUTOFF)), r"shape \[2, 16\]; a head has n_in=32"),
+        (lambda: potential(BandEdges(8)), r"shape \[2, 16\]; a head has n_in=8: set its n_in"),
+        (lambda: potential(ElasticTensor(16, 6.0)), "up to 6 Ang; .* ends at 5: set the head's"),
+    ],
+    ids=["cutoff", "no features", "no features, edges", "wide", "narrow", "long bonds"],
+)
+def test_models_that_cannot_give_what_they_should_are_refused_before_any_data(make, message):
+    with pytest.raises(ValueError, match=message):
+        ScaledTask(make(), [output()], optimizer_args={"lr": 1e-3})
+
+
+def test_representations_that_need_more_than_a_crystal_are_left_to_the_first_step():
+    """An external field comes with the data; the check of the features is in the head, too."""
+    model = potential(
+        BandGap(8, "band_gap"), representation="FieldSchNet", fields=["electric_field"]
+    )
+    ScaledTask(model, [output()], optimizer_args={"lr": 1e-3})
+    field = {"electric_field": np.zeros((1, 3)), "dipole_moment": np.zeros((1, 3))}
+    with pytest.raises(ValueError, match="a head has n_in=8"):
+        model(batch([thermal(1)[1]], **field))
 
 
 def test_metrics_take_tensors_of_any_layout():

@@ -32,8 +32,8 @@ from schnetpack.utils import load_model
 from scipy.stats import spearmanr
 
 from schnetpack_phonon import trust
-from schnetpack_phonon.attributable import cutoff_of
 from schnetpack_phonon.attribution import attribute
+from schnetpack_phonon.cutoffs import cutoff_of
 from schnetpack_phonon.edges import Edges
 from schnetpack_phonon.heads import Intensive
 from schnetpack_phonon.paths import straight_path
