@@ -10,7 +10,7 @@ from schnetpack.data import AtomsDataModule
 from schnetpack.transform import Transform
 
 from schnetpack_phonon import properties, voigt
-from schnetpack_phonon.bonds import BondScalars, crystal_labels, directions, volumes
+from schnetpack_phonon.bonds import SUMMED, BondScalars, crystal_labels, directions, volumes
 from schnetpack_phonon.datamodule import fit_to_shares
 
 
@@ -82,7 +82,7 @@ class ElasticTensor(Transform):
             self.model_outputs.append(bonds_key)
         self.weights = BondScalars(n_in, n_tensors, cutoff, n_hidden)
         self.coefficients = BondScalars(
-            n_in, 5 + 2 * n_tensors, cutoff, n_hidden, n_extra=n_tensors
+            n_in, 5 + 2 * n_tensors, cutoff, n_hidden, n_extra=n_tensors, gain=SUMMED
         )
         self.register_buffer("offset", torch.zeros(101, 2))
         self.register_buffer("scale", torch.ones(1))

@@ -8,7 +8,7 @@ from schnetpack.transform import Transform
 from torch import nn
 
 from schnetpack_phonon import properties
-from schnetpack_phonon.bonds import BondScalars, crystal_labels, directions, volumes
+from schnetpack_phonon.bonds import SUMMED, BondScalars, crystal_labels, directions, volumes
 from schnetpack_phonon.datamodule import fit_to_shares
 from schnetpack_phonon.heads import Intensive, check_unit
 
@@ -72,7 +72,7 @@ class StressTensor(Transform):
         self.model_outputs = [output_key]
         if bonds_key is not None:
             self.model_outputs.append(bonds_key)
-        self.coefficients = BondScalars(n_in, 2, cutoff, n_hidden)
+        self.coefficients = BondScalars(n_in, 2, cutoff, n_hidden, gain=SUMMED)
         self.register_buffer("offset", torch.zeros(101, 1))
         self.register_buffer("scale", torch.ones(1))
         self.register_buffer("identity", torch.eye(3))

@@ -1,10 +1,17 @@
 import numpy as np
 import pytest
+import schnetpack as spk
 import torch
+from ase.units import GPa
 from schnetpack import properties as host
+from schnetpack.atomistic import PairwiseDistances
+from schnetpack.model import NeuralNetworkPotential
 
 from schnetpack_phonon.bonds import BondScalars, crystal_labels, volumes
-from tests.model_fixtures import batch, data_module, potential, thermal
+from schnetpack_phonon.elastic_tensor import ElasticTensor
+from schnetpack_phonon.stress import StressTensor
+from schnetpack_phonon.structures import antiperovskite
+from tests.model_fixtures import CUTOFF, batch, data_module, potential, thermal
 
 _, SNAPSHOT = thermal(strain=0.02)
 LABEL = np.diag([100.0, 100, 100, 30, 30, 30])
@@ -25,6 +32,26 @@ def test_scalars_of_bonds_vanish_at_the_cutoff():
     assert not found[distance >= 4.0].any()
     assert found[distance < 3.9].all()
     assert not torch.allclose(found, scalars(inputs, 0 * extra))
+
+
+@pytest.mark.parametrize("head", [StressTensor, ElasticTensor])
+def test_fresh_heads_start_near_the_mean_of_the_labels(head):
+    """In units of the spread, for the weights that a user's model begins with."""
+    crystals = [antiperovskite("Ag3SBr").repeat(2) for _ in range(2)]
+    for seed, atoms in enumerate(crystals):
+        atoms.rattle(0.15, seed=seed)
+    inputs = batch(crystals)
+    off = []
+    for seed in range(6):
+        torch.manual_seed(seed)
+        network = spk.representation.PaiNN(
+            32, 2, spk.nn.GaussianRBF(20, CUTOFF), spk.nn.CosineCutoff(CUTOFF)
+        )
+        own = head(32, CUTOFF)
+        own.scale.fill_(crystals[0].get_volume() / 40 * (GPa if head is ElasticTensor else 1))
+        results = NeuralNetworkPotential(network, [PairwiseDistances()], [own])(dict(inputs))
+        off.append(results[own.output_key].square().mean().sqrt().item())
+    assert np.median(off) < 2
 
 
 def test_volume_is_that_of_the_cell():

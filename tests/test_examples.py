@@ -15,6 +15,9 @@ BRIEF = (
     "data.executor.max_workers=1",
 )
 
+# C11, C12 and C44 in GPa by matscipy.elasticity.fit_elastic_constants (1.3.1, delta=0.002).
+EMT_OF_CU3AU = [181, 127, 79]
+
 
 def run(name, folder, *arguments):
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
@@ -56,3 +59,11 @@ def test_cluster(tmp_path):
     said = run("3_cluster.sh", tmp_path, "data.ensemble.n_snapshots=4")
     assert "finished, now in the label store" in said
     assert "8 structures" in said
+
+
+def test_elastic(tmp_path):
+    said = run("6_elastic.sh", tmp_path, "data.ensemble.n_snapshots=5", *BRIEF)
+    emt = next(line for line in said.splitlines() if line.startswith("EMT"))
+    assert [int(value) for value in emt.split()[1:4]] == EMT_OF_CU3AU
+    assert "ElasticResponse: " in said
+    assert (tmp_path / "elastic.png").is_file()
