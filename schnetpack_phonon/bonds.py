@@ -1,7 +1,5 @@
 """What heads for tensors share: scalars of bonds, and labels of crystals that fill space."""
 
-from functools import partial
-
 import schnetpack.nn as snn
 import torch
 import torch.nn.functional as F
@@ -9,15 +7,15 @@ from schnetpack import properties as structure_keys
 from schnetpack.data import AtomsDataModule
 from schnetpack.model import NeuralNetworkPotential
 from torch import nn
-from torch.nn.init import xavier_uniform_
 
 from schnetpack_phonon.cutoffs import PolynomialCutoff, cutoff_of
 from schnetpack_phonon.datamodule import training_labels
 from schnetpack_phonon.heads import check_features, check_unit, scalar_features
 
-#: ``gain`` for scalars that a head sums over the tens of bonds of an atom: a fresh head is then
-#: within a spread or so of the mean of the labels, where it would be ten of them off.
-SUMMED = 0.1
+#: By what heads that sum scalars over the tens of bonds of an atom divide their scale. A fresh head
+#: is then within a spread or so of the mean of the labels, where it would be ten of them off, and
+#: a step of the optimiser moves it by a part of a spread.
+N_SUMMED = 10.0
 
 
 class BondScalars(nn.Module):
@@ -30,7 +28,6 @@ class BondScalars(nn.Module):
         n_hidden: width of the hidden layer.
         n_radial: number of Gaussians that describe the length.
         n_extra: number of further scalars of a bond that come in.
-        gain: of the last layer's initial weights.
     """
 
     def __init__(
@@ -41,14 +38,13 @@ class BondScalars(nn.Module):
         n_hidden: int = 32,
         n_radial: int = 16,
         n_extra: int = 0,
-        gain: float = 1.0,
     ):
         super().__init__()
         self.radial_basis = snn.GaussianRBF(n_radial, cutoff)
         self.cutoff_fn = PolynomialCutoff(cutoff)
         self.ends = snn.Dense(n_in, 2 * n_hidden)
         self.bond = snn.Dense(n_radial + n_extra, n_hidden, bias=False)
-        self.out = snn.Dense(n_hidden, n_out, weight_init=partial(xavier_uniform_, gain=gain))
+        self.out = snn.Dense(n_hidden, n_out)
 
     def check_model(self, model: NeuralNetworkPotential) -> None:
         """Raises ValueError where a model lacks the features, or bonds that are long enough."""

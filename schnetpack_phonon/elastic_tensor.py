@@ -10,7 +10,7 @@ from schnetpack.data import AtomsDataModule
 from schnetpack.transform import Transform
 
 from schnetpack_phonon import properties, voigt
-from schnetpack_phonon.bonds import SUMMED, BondScalars, crystal_labels, directions, volumes
+from schnetpack_phonon.bonds import N_SUMMED, BondScalars, crystal_labels, directions, volumes
 from schnetpack_phonon.datamodule import fit_to_shares
 
 
@@ -37,8 +37,8 @@ class ElasticTensor(Transform):
     of the bond's components of :math:`T_{ik}`, too.
 
     Symmetries are exact and a supercell has the tensor of its cell. :math:`C_0` is isotropic: the
-    training set's mean bulk and shear moduli, by composition. The scale :math:`\kappa` is the
-    spread of the labels about it, in eV per atom.
+    training set's mean bulk and shear moduli, by composition. The scale :math:`\kappa` is a tenth
+    of the spread of the labels about it, in eV per atom.
 
     Args:
         n_in: number of scalar features.
@@ -82,7 +82,7 @@ class ElasticTensor(Transform):
             self.model_outputs.append(bonds_key)
         self.weights = BondScalars(n_in, n_tensors, cutoff, n_hidden)
         self.coefficients = BondScalars(
-            n_in, 5 + 2 * n_tensors, cutoff, n_hidden, n_extra=n_tensors, gain=SUMMED
+            n_in, 5 + 2 * n_tensors, cutoff, n_hidden, n_extra=n_tensors
         )
         self.register_buffer("offset", torch.zeros(101, 2))
         self.register_buffer("scale", torch.ones(1))
@@ -102,7 +102,8 @@ class ElasticTensor(Transform):
         multiplicity = voigt.multiplicity().to(rest)
         square = (rest.square() * torch.outer(multiplicity, multiplicity)).sum(dim=(1, 2)).mean()
         self.offset = offset.to(self.offset)
-        self.scale = (square.sqrt().clamp(min=1e-6) / 6 * GPa * volume).to(self.scale).reshape(1)
+        spread = square.sqrt().clamp(min=1e-6) / 6 * GPa
+        self.scale = (spread * volume / N_SUMMED).to(self.scale).reshape(1)
 
     def forward(self, inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         idx_m, n_atoms = inputs[structure_keys.idx_m], inputs[structure_keys.n_atoms]

@@ -8,7 +8,7 @@ from schnetpack.transform import Transform
 from torch import nn
 
 from schnetpack_phonon import properties
-from schnetpack_phonon.bonds import SUMMED, BondScalars, crystal_labels, directions, volumes
+from schnetpack_phonon.bonds import N_SUMMED, BondScalars, crystal_labels, directions, volumes
 from schnetpack_phonon.datamodule import fit_to_shares
 from schnetpack_phonon.heads import Intensive, check_unit
 
@@ -42,8 +42,8 @@ class StressTensor(Transform):
 
     over the bonds of the neighbour list, with scalars of :class:`.BondScalars`. It is symmetric,
     turns with the crystal exactly, and a supercell has that of its cell. :math:`\sigma_0` is the
-    training set's mean, by composition, the scale :math:`\kappa` the spread about it in eV per
-    atom. It is no derivative of an energy; for that there is the host's
+    training set's mean, by composition, the scale :math:`\kappa` a tenth of the spread about it in
+    eV per atom. It is no derivative of an energy; for that there is the host's
     ``Forces(calc_stress=True)``.
 
     Args:
@@ -72,7 +72,7 @@ class StressTensor(Transform):
         self.model_outputs = [output_key]
         if bonds_key is not None:
             self.model_outputs.append(bonds_key)
-        self.coefficients = BondScalars(n_in, 2, cutoff, n_hidden, gain=SUMMED)
+        self.coefficients = BondScalars(n_in, 2, cutoff, n_hidden)
         self.register_buffer("offset", torch.zeros(101, 1))
         self.register_buffer("scale", torch.ones(1))
         self.register_buffer("identity", torch.eye(3))
@@ -89,7 +89,7 @@ class StressTensor(Transform):
         rest = labels - (shares @ offset).unsqueeze(-1) * torch.eye(3)
         self.offset = offset.to(self.offset)
         spread = rest.square().mean().sqrt().clamp(min=1e-12)
-        self.scale = (spread * volume).to(self.scale).reshape(1)
+        self.scale = (spread * volume / N_SUMMED).to(self.scale).reshape(1)
 
     def forward(self, inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         idx_m, n_atoms = inputs[structure_keys.idx_m], inputs[structure_keys.n_atoms]
