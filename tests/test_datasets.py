@@ -46,12 +46,12 @@ def shipped(tmp_path, monkeypatch):
     return make
 
 
-@pytest.mark.parametrize("kind", ["phonon", "random"])
+@pytest.mark.parametrize("kind", ["phonon", "random", "uniform"])
 def test_shipped_labels_make_their_database_without_cp2k(shipped, kind):
     path = shipped(kind)
     metadata, provenance, labels = read_metadata(path), read_provenance(path), read_labels(path)
     assert metadata["versions"]["calculator"] == "CP2K 2023.1"
-    parameter, _ = metadata["parameters"][kind]
+    ((parameter, _),) = metadata["parameters"].values()
     counts = provenance.groupby(["structure", parameter]).size()
     assert len(counts) == 16
     assert counts.nunique() == 1
