@@ -65,6 +65,8 @@ def attribute(
     """
     check_method(kind, method)
     check_model(model)
+    if n_steps < 1:
+        raise AttributionError(f"n_steps={n_steps}; expected at least one node")
     even = even and kind == "displacement" and method in ("IntegratedGradients", "FeatureAblation")
     cutoff = cutoff_of(model)
     limit = edges_per_pass or default_edges_per_pass(next(model.parameters()).device)

@@ -111,7 +111,11 @@ class BondAttribution:
 
 
 def shares(
-    sums: pd.DataFrame, change: Sequence[float] | np.ndarray, n_bootstrap: int = 1000, seed: int = 0
+    sums: pd.DataFrame,
+    change: Sequence[float] | np.ndarray,
+    residual: np.ndarray | None = None,
+    n_bootstrap: int = 1000,
+    seed: int = 0,
 ) -> pd.DataFrame:
     """Share of each group of bonds in the variance of the change, Cov(A_t, df) / Var(df).
 
@@ -121,6 +125,7 @@ def shares(
     Args:
         sums: one row a structure, one column a group; NaN counts as zero.
         change: of the prediction, shape=(n_structures,).
+        residual: what the bonds miss of it, shape=(n_structures,).
         n_bootstrap: resamplings.
         seed: of the resampling.
 
@@ -131,7 +136,7 @@ def shares(
     """
     table, df = sums.fillna(0.0), np.asarray(change, dtype=float)
     result = pd.DataFrame({"sum": table.mean()}, index=table.columns)
-    if why_no_shares(df):
+    if why_no_shares(df, residual):
         return result.assign(share=np.nan, low=np.nan, high=np.nan)
     a = table.to_numpy()
 
@@ -152,12 +157,21 @@ def shares(
     return result.assign(share=of(np.full((1, n), 1 / n))[0], low=low, high=high)
 
 
-def why_no_shares(change: np.ndarray) -> str:
-    """Why a change has no shares of variance, empty if it has."""
+def why_no_shares(change: np.ndarray, residual: np.ndarray | None = None) -> str:
+    """Why a change has no shares of variance, empty if it has.
+
+    Args:
+        change: of each structure's property.
+        residual: what the bonds miss of it; NaN for methods whose bonds do not add up.
+    """
     if len(change) < 3:
-        return f"{len(change)} structures, shares of a variance need at least 3"
-    if np.std(change) <= 1e-6 * np.abs(change).max():
-        return f"the property changes by {np.std(change):.1g} only: shares are undefined"
+        return f"structures: {len(change)}, shares of a variance need at least 3"
+    missed = 0.0 if residual is None else np.sqrt(np.nan_to_num(np.square(residual)).mean())
+    if np.std(change) <= max(1e-6 * np.abs(change).max(), 3 * missed):
+        return (
+            f"the property changes by {np.std(change):.1g} only, which the bonds miss by "
+            f"{missed:.1g}: shares are undefined"
+        )
     return ""
 
 
@@ -169,7 +183,7 @@ def group_shares(
     Args:
         totals: ``model``, ``structure``, ``index``, ``bond_type``, ``shell``, ``ideal_distance``,
             ``n_bonds``, ``sum``.
-        structures: ``model``, ``index``, ``change``, ``unit``.
+        structures: ``model``, ``index``, ``change``, ``residual``, ``unit``.
         keys: ``bond_type``, or that and ``shell``.
         n_bootstrap: resamplings.
 
@@ -181,7 +195,8 @@ def group_shares(
     for (name, model), own in totals.groupby(["structure", "model"]):
         sums = own.pivot_table(index="index", columns=keys, values="sum", aggfunc="sum")
         mine = structures[structures["model"] == model].set_index("index").loc[sums.index]
-        table = shares(sums, mine["change"].to_numpy(), n_bootstrap)
+        change, residual = mine[["change", "residual"]].to_numpy(dtype=float).T
+        table = shares(sums, change, residual, n_bootstrap)
         groups = own.groupby(keys)
         table.insert(0, "n_bonds", groups["n_bonds"].sum() / len(sums))
         table.insert(0, "ideal_distance", groups["ideal_distance"].mean())

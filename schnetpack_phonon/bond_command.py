@@ -6,15 +6,16 @@ import argparse
 import os
 from functools import partial
 from pathlib import Path
+from pickle import UnpicklingError
 
 import ase.io
 import numpy as np
 import torch
 from matplotlib.figure import Figure
-from schnetpack.utils import load_model
 
 from schnetpack_phonon.bond_methods import METHODS
 from schnetpack_phonon.bond_report import Settings, Tables, compare, measure, write
+from schnetpack_phonon.predict import load_trained
 from schnetpack_phonon.properties import band_gap
 from schnetpack_phonon.report import FIGURES
 from schnetpack_phonon.structure_pairs import read_structures
@@ -43,7 +44,13 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("spkphonon attribute", epilog=_EPILOG)
     add = parser.add_argument
     add("data", help="ASE database (.db) or any structure file that ASE reads")
-    add("--model", required=True, action="append", type=Path, help="best_model; may be repeated")
+    add(
+        "--model",
+        required=True,
+        action="append",
+        type=Path,
+        help="run folder or best_model; may be repeated",
+    )
     add("--output", default=band_gap, help="scalar output or component: stress[0,0] (%(default)s)")
     add("--ideal", help="structure file of the undisplaced crystal, the same atoms in that order")
     add("--split", type=Path, help="split.npz of a run: only its test set")
@@ -68,21 +75,17 @@ def _attribute(options: argparse.Namespace) -> list[str]:
         control_seed=None if options.no_control else 0,
         unit=options.unit,
     )
-    indices = options.indices
-    if options.split is not None:
-        with np.load(options.split) as split:
-            indices = split["test_idx"].tolist()
+    if options.device.startswith("cuda") and not torch.cuda.is_available():
+        raise ValueError("no GPU that PyTorch can use: leave --device out")
+    indices = _test_set(options.split) if options.split else options.indices
     ideal = ase.io.read(options.ideal) if options.ideal else None
     structures = read_structures(options.data, indices, ideal)[: options.max_structures]
     if not structures:
         raise ValueError(f"no structures in {options.data}")
-    names = _names(options.model)
     found: dict[str, Tables] = {}
     models = {}
-    for name, path in names.items():
-        if not path.is_file():
-            raise FileNotFoundError(f"no model at {path.absolute()}")
-        models[name] = load_model(str(path), device=torch.device(options.device))
+    for name, path in _names(options.model).items():
+        models[name] = load_trained(path).to(options.device)
         found[name] = measure(models[name], structures, settings)
     seeds, lines = None, []
     options.out.mkdir(parents=True, exist_ok=True)
@@ -99,6 +102,14 @@ def _attribute(options: argparse.Namespace) -> list[str]:
     return lines
 
 
+def _test_set(split: Path) -> list[int]:
+    try:
+        with np.load(split) as parts:
+            return parts["test_idx"].tolist()
+    except (KeyError, ValueError, UnpicklingError) as error:
+        raise ValueError(f"{split} is no split.npz of a run: it has no 'test_idx'") from error
+
+
 def _save(folder: Path, figure: Figure, name: str) -> None:
     (folder / FIGURES).mkdir(exist_ok=True)
     figure.savefig(folder / FIGURES / f"{name}.png", dpi=150)
@@ -106,7 +117,7 @@ def _save(folder: Path, figure: Figure, name: str) -> None:
 
 def _names(paths: list[Path]) -> dict[str, Path]:
     """The part of each path by which it differs from the others, such as the run's name."""
-    full = [path.resolve() for path in paths]
+    full = [path.resolve() / ("best_model" if path.is_dir() else "") for path in paths]
     if len(set(full)) < len(full):
         raise ValueError("a model is given twice")
     common = Path(os.path.commonpath([path.parent for path in full]))

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import torch
 from matplotlib.figure import Figure
@@ -238,8 +239,8 @@ def _figures(
         figures["bond_shares"] = plotting.bond_shares(drawn, settings.output.split("[")[0])
     if settings.kind == "displacement":
         figures["bond_lengths"] = bond_figures.against_length(tables.bonds, settings.label)
-    if len(tables.faithfulness):
-        r = trust.correlation(tables.faithfulness)
+    r = trust.correlation(tables.faithfulness)
+    if np.isfinite(r):
         figures["bond_faithfulness"] = bond_figures.freezing(tables.faithfulness, r, settings.label)
     first = structures[0]
     own = tables.bonds[tables.bonds["index"] == first.index]

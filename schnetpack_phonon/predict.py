@@ -9,6 +9,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from pickle import UnpicklingError
 
 import numpy as np
 import torch
@@ -46,7 +47,7 @@ class Predictor:
         self, model: AtomisticModel | str | Path, device: str = "cpu", batch_size: int = 10
     ):
         if not isinstance(model, AtomisticModel):
-            model = _loaded(Path(model))
+            model = load_trained(Path(model))
         self.model = model.to(device).eval()
         self.batch_size = batch_size
         seen = getattr(model, "trained_elements", torch.zeros(101))  # of ScaledTask
@@ -185,7 +186,12 @@ def _bonds(inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     return {"bond_i": first - start, "bond_j": second - start, "bond_vectors": vectors}
 
 
-def _loaded(path: Path) -> AtomisticModel:
+def load_trained(path: Path) -> AtomisticModel:
+    """A model from a run folder or its ``best_model``, on the CPU.
+
+    Raises:
+        ValueError: if there is no such file, or no model in it.
+    """
     file = path / "best_model" if path.is_dir() else path
     if not file.is_file():
         raise ValueError(
@@ -198,12 +204,12 @@ def _loaded(path: Path) -> AtomisticModel:
         warnings.simplefilter("ignore")
         try:
             model = load_model(str(file))
-        except AttributeError:  # the host reads a version from whatever it finds
-            model = None
+        except (AttributeError, EOFError, UnpicklingError):
+            model = None  # the host reads a version from whatever it finds
     if not isinstance(model, AtomisticModel):
         raise ValueError(
-            f"{file} holds no model; expected the best_model of a run, not a checkpoint or a "
-            "deployed model"
+            f"{file} holds no model; expected the best_model of a run, not a checkpoint, and not "
+            "a scripted (deployed) or compiled model"
         )
     return model
 

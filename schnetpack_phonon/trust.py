@@ -123,13 +123,7 @@ def verdict(
     trained = structures[structures["model"] == "trained"]
     lines = [_completeness(trained)]
     if len(faithfulness):
-        r = correlation(faithfulness)
-        words = "well" if r >= 0.9 else "roughly" if r >= 0.7 else "badly"
-        lines.append(
-            f"Faithfulness: the bonds' attributions foretell {words} what freezing "
-            f"{FROZEN_SHARE:.0%} of the bonds does to the prediction (r = {r:.2f} within "
-            f"{faithfulness['index'].nunique()} structures)."
-        )
+        lines.append(_faithfulness(faithfulness))
     lines.append(
         "Stability: one run only, other seeds may share the change otherwise."
         if seeds is None
@@ -156,8 +150,20 @@ def _completeness(trained: pd.DataFrame) -> str:
     return f"{text} ({missed} of {len(trained)} miss more than 1 %)." if missed else f"{text}."
 
 
+def _faithfulness(frozen: pd.DataFrame) -> str:
+    r = correlation(frozen)
+    if np.isnan(r):
+        return "Faithfulness: undefined, freezing bonds does not change the prediction."
+    words = "well" if r >= 0.9 else "roughly" if r >= 0.7 else "badly"
+    return (
+        f"Faithfulness: the bonds' attributions foretell {words} what freezing {FROZEN_SHARE:.0%} "
+        f"of the bonds does to the prediction (r = {r:.2f}, structures: "
+        f"{frozen['index'].nunique()})."
+    )
+
+
 def _leading(structures: pd.DataFrame, shares: pd.DataFrame) -> str:
-    why = why_no_shares(structures["change"].to_numpy())
+    why = why_no_shares(*structures[["change", "residual"]].to_numpy(dtype=float).T)
     if why:
         return f"no shares of variance: {why}."
     trained, control = (

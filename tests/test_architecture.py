@@ -54,6 +54,8 @@ CHAINS = (
     "edges trust bond_report",
     "structure_pairs attribution",
     "untrained bond_report",
+    "cutoffs edges",
+    "predict bond_command",
     "report bond_report bond_command cli",
     "bond_export bond_report",
     "plotting bond_figures bond_report",

@@ -82,12 +82,15 @@ def test_interval_has_the_width_of_a_regression_slope():
 
 @pytest.mark.parametrize(
     ("change", "why"),
-    [([1.0, 2.0], "2 structures"), ([0.0] * 5, "undefined"), ([0.3] * 5, "undefined")],
+    [([1.0, 2.0], "structures: 2"), ([0.0] * 5, "undefined"), ([0.3] * 5, "undefined")],
     ids=["two structures", "no change", "one and the same change"],
 )
 def test_variance_shares_are_missing_where_they_mean_nothing(change, why):
     assert why in why_no_shares(np.array(change))
-    assert why_no_shares(np.array([1e-9, 2e-9, 4e-9])) == ""  # whatever the unit
+    small = np.array([1e-9, 2e-9, 4e-9])  # whatever the unit
+    assert why_no_shares(small) == why_no_shares(small, np.full(3, np.nan)) == ""
+    assert why_no_shares(small, small / 100) == ""
+    assert "miss by 3e-09: shares are undefined" in why_no_shares(small, small[::-1])
     found = shares(pd.DataFrame({"Ag-S": change, "Ag-Br": change}), change)
     assert found[["share", "low", "high"]].isna().all(axis=None)
     assert found["sum"].notna().all()

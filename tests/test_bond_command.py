@@ -24,12 +24,13 @@ def files(tmp_path):
     ase.io.write(tmp_path / "x.extxyz", [thermal(seed)[1] for seed in range(4)])
     ase.io.write(tmp_path / "ideal.vasp", thermal()[0])
     np.savez(tmp_path / "split.npz", train_idx=[0], val_idx=[], test_idx=[1, 2, 3])
+    np.savez(tmp_path / "no_test.npz", train_idx=[0])
     return tmp_path
 
 
 def test_two_models_in_folders_of_their_own_and_compared(files, capsys):
     ase.io.write(files / "ideal.extxyz", thermal()[0])
-    models = [a for k in (1, 2) for a in ("--model", str(files / f"run{k}" / "best_model"))]
+    models = [a for k in (1, 2) for a in ("--model", str(files / f"run{k}"))]
     options = ["--ideal", "ideal.extxyz", "--split", "split.npz", "--n-steps", "4"]
     assert run(["x.extxyz", *models, *options]) == 0
     text = capsys.readouterr().out
@@ -49,7 +50,11 @@ def test_mask_needs_no_ideal_crystal(files):
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (["--model", "none"], "no model at"),
+        (["--model", "none"], "no file none"),
+        (["--model", "x.extxyz"], "x.extxyz holds no model"),
+        (["--model", "run1", "--split", "x.extxyz"], "x.extxyz is no split.npz"),
+        (["--model", "run1", "--split", "no_test.npz"], "no_test.npz is no split.npz"),
+        (["--model", "run1", "--ideal", "ideal.vasp", "--n-steps", "0"], "expected at least one"),
         (["--model", "run1/best_model"], "no ideal positions"),
         (["--model", "run1/best_model", "--output", "gap"], "it has band_gap"),
         (["--model", "run1/best_model", "--method", "DeepLift"], "DeepLift is refused"),

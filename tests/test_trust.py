@@ -78,6 +78,14 @@ def test_verdict_says_what_the_figures_support(given, said):
     assert ("training made the difference" in text) == (given in ({}, {"residual": 0.05}))
 
 
+def test_verdict_on_a_property_that_no_bond_changes():
+    structures, shares, frozen = tables(residual=0.9)
+    text = "\n".join(trust.verdict(structures, shares, frozen.assign(actual=0.0)))
+    assert "Faithfulness: undefined" in text
+    assert "shares are undefined" in text
+    assert "nan" not in text
+
+
 def test_verdict_names_what_is_not_seen():
     structures, shares, frozen = tables()
     noise = frozen.assign(actual=frozen["actual"].to_numpy()[::-1])

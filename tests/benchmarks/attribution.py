@@ -28,7 +28,6 @@ from schnetpack.atomistic import PairwiseDistances
 from schnetpack.model import NeuralNetworkPotential
 from schnetpack.nn import CosineCutoff, GaussianRBF
 from schnetpack.representation import PaiNN
-from schnetpack.utils import load_model
 from scipy.stats import spearmanr
 
 from schnetpack_phonon import trust
@@ -37,6 +36,7 @@ from schnetpack_phonon.cutoffs import cutoff_of
 from schnetpack_phonon.edges import Edges
 from schnetpack_phonon.heads import Intensive
 from schnetpack_phonon.paths import straight_path
+from schnetpack_phonon.predict import load_trained
 from schnetpack_phonon.properties import band_gap
 from schnetpack_phonon.structure_pairs import Structure, read_structures
 from schnetpack_phonon.structures import antiperovskite
@@ -225,7 +225,7 @@ def main(arguments: list[str] | None = None) -> None:
     if options.run is None:
         speed(untrained_model(), thermal_structures(options.structures))
         return
-    model = load_model(str(options.run / "best_model"), device="cpu")
+    model = load_trained(options.run)
     test = np.load(options.run / "split.npz")["test_idx"][: options.structures]
     structures = read_structures(options.data, test)
     speed(model, structures)
