@@ -149,7 +149,7 @@ def snapshot(
         low, high = atoms.positions.min(axis=0), atoms.positions.max(axis=0)
         middle, width = (low + high) / 2, (high - low).max() / 2
         axis.set(**{f"{x}lim": (m - width, m + width) for x, m in zip("xyz", middle, strict=True)})
-        axis.set_box_aspect((1, 1, 1), zoom=1.3)
+        axis.set_box_aspect((1, 1, 1), zoom=1.15)
         axis.set_axis_off()
         axis.view_init(elev=14, azim=-68)
         axis.set_title(title, fontsize="medium")

@@ -67,3 +67,11 @@ def test_elastic(tmp_path):
     assert [int(value) for value in emt.split()[1:4]] == EMT_OF_CU3AU
     assert "ElasticResponse: " in said
     assert (tmp_path / "elastic.png").is_file()
+
+
+def test_bonds_of_two_models(tmp_path):
+    said = run("4_bonds.sh", tmp_path, "data.structure.names=[Ag3SBr]", *BRIEF)
+    assert "different runs correlate with r" in said
+    assert (tmp_path / "bonds" / "figures" / "bonds_3d_models.png").is_file()
+    for name in ("phonon", "random"):
+        assert (tmp_path / "bonds" / name / "bonds.dump").is_file()
