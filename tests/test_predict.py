@@ -16,7 +16,7 @@ from schnetpack_phonon.band_edges import BandEdges
 from schnetpack_phonon.heads import Intensive
 from schnetpack_phonon.predict import ModelCalculator, Predictor
 from schnetpack_phonon.stress import StressTensor
-from tests.model_fixtures import CUTOFF, batch, potential, thermal
+from tests.model_fixtures import CUTOFF, REPRESENTATIONS, batch, potential, thermal
 
 STRUCTURES = [thermal(1)[1], thermal(2, "Ag3SeI")[1].repeat((2, 1, 1)), thermal(3)[1]]
 EDGES = ("band_gap", "vbm", "cbm")
@@ -55,6 +55,13 @@ def test_predictions_are_those_of_the_model(batch_size):
             expected = bare[key] if key == "forces" else bare[key][0]
             assert values[key].shape == expected.shape
             np.testing.assert_allclose(values[key], expected.detach(), rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("representation", REPRESENTATIONS)
+def test_any_representation_of_the_host_will_do(representation):
+    model = potential(BandEdges(16), representation=representation)
+    (found,) = Predictor(model)(STRUCTURES[:1])
+    assert found["band_gap"] == pytest.approx(model(batch(STRUCTURES[:1]))["band_gap"].item())
 
 
 def test_structures_and_atoms_are_told_apart():
