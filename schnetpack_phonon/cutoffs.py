@@ -54,7 +54,7 @@ def cutoff_of(model: NeuralNetworkPotential) -> float:
             return float(holder.cutoff)  # type: ignore[union-attr]
     raise ValueError(
         f"{type(representation).__name__} has no 'cutoff' and no 'cutoff_fn': the bonds that it "
-        "sees are not known"
+        "sees are not known; expected an attribute 'cutoff' in Ang"
     )
 
 

@@ -150,16 +150,16 @@ def scalar_features(inputs: dict[str, torch.Tensor], n_in: int) -> torch.Tensor:
 def check_features(model: NeuralNetworkPotential, n_in: int) -> None:
     """Raises ValueError unless the representation of a model gives ``n_in`` scalar features.
 
-    It is tried on a small crystal. Representations that ask for more (external fields, say) are
-    left to the first step, which has the same check.
+    It is tried on a small crystal. Representations whose cutoff is not known, or that ask for more
+    (external fields, say), are left to the first step, which has the same check.
     """
     network = copy.deepcopy(model).cpu().float().eval()
-    converter = AtomsConverter(MatScipyNeighborList(cutoff=cutoff_of(network)), dtype=torch.float32)
-    inputs = converter([bulk("NaCl", "rocksalt", a=5.6)])
     try:
+        neighbours = MatScipyNeighborList(cutoff=cutoff_of(network))
+        inputs = AtomsConverter(neighbours, dtype=torch.float32)([bulk("NaCl", "rocksalt", a=5.6)])
         for module in (*network.input_modules, network.representation):
             inputs = module(inputs)
-    except KeyError:
+    except (KeyError, ValueError):
         return
     scalar_features(inputs, n_in)
 

@@ -200,8 +200,14 @@ def test_models_that_cannot_give_what_they_should_are_refused_before_any_data(ma
         ScaledTask(make(), [output()], optimizer_args={"lr": 1e-3})
 
 
-def test_representations_that_need_more_than_a_crystal_are_left_to_the_first_step():
-    """An external field comes with the data; the check of the features is in the head, too."""
+def test_representations_that_cannot_be_tried_are_left_to_the_first_step():
+    """The check of the features is in the head, too. An external field comes with the data."""
+    without = Featureless()
+    without.cutoff = None
+    model = assemble(without, BandGap(16, "band_gap"))
+    ScaledTask(model, [output()], optimizer_args={"lr": 1e-3})
+    with pytest.raises(ValueError, match="gives no 'scalar_representation'"):
+        model(batch([thermal(1)[1]]))
     model = potential(
         BandGap(8, "band_gap"), representation="FieldSchNet", fields=["electric_field"]
     )
