@@ -160,8 +160,6 @@ def trained(
     with contextlib.chdir(folder):
         data.prepare_data()
         data.setup()
-        for name in ("_train_dataset", "_val_dataset", "_test_dataset"):
-            setattr(data, name, list(getattr(data, name)))  # read once
         outputs = [
             ScaledOutput(n, nn.MSELoss(), metrics={"mae": MeanAbsoluteError()}) for n in names
         ]
