@@ -123,7 +123,7 @@ def opened(raw: torch.Tensor, pull: float = 0.0, width: float = 0.05) -> torch.T
         pull: share of the number itself in the gradient; 0, the true gradient, outside training.
         width: in eV.
     """
-    gap = (raw.clamp(-width, width) + width).square() / (4 * width) + F.relu(raw - width)
+    gap = torch.where(raw.abs() <= width, (raw + width).square() / (4 * width), F.relu(raw))
     return gap + pull * ((raw - raw.detach()) - (gap - gap.detach()))
 
 
