@@ -8,7 +8,11 @@ import pytest
 import torch
 from ase import Atoms
 from ase.build import bulk
-from schnetpack.atomistic import Atomwise, Forces
+from schnetpack import properties as host
+from schnetpack.atomistic import Atomwise, Forces, PairwiseDistances
+from schnetpack.model import NeuralNetworkPotential
+from schnetpack.nn import CosineCutoff, GaussianRBF
+from schnetpack.representation import PaiNN
 from torch import nn
 
 from schnetpack_phonon.attributable import AttributionError
@@ -17,6 +21,7 @@ from schnetpack_phonon.bond_attribution import BondAttribution, shares
 from schnetpack_phonon.heads import BandGap, Intensive
 from schnetpack_phonon.paths import opposite
 from schnetpack_phonon.structure_pairs import Structure
+from schnetpack_phonon.structures import antiperovskite
 from tests.model_fixtures import (
     CUTOFF,
     REPRESENTATIONS,
@@ -110,6 +115,53 @@ def test_planted_bond_type_is_found(pair, name):
     assert share.idxmax() == name
     assert share[name] >= 0.9
     assert share.drop(name).abs().max() <= 0.05
+
+
+def rattled(seed: int) -> tuple[Atoms, Atoms]:
+    """40 atoms, displaced by 0.15 Ang (rms per component)."""
+    ideal = antiperovskite("Ag3SBr").repeat(2)
+    displaced = ideal.copy()
+    displaced.rattle(0.15, seed=seed)
+    return ideal, displaced
+
+
+def overlaps(inputs: dict[str, torch.Tensor], pair: tuple[int, int]) -> torch.Tensor:
+    """Sum over the bonds of one type of exp(-3 d / Ang), of each structure."""
+    i, j, z = inputs[host.idx_i], inputs[host.idx_j], inputs[host.Z]
+    vectors = inputs[host.R][j] - inputs[host.R][i] + inputs[host.offsets]
+    chosen = (z[i] == pair[0]) & (z[j] == pair[1]) | (z[i] == pair[1]) & (z[j] == pair[0])
+    terms = chosen * torch.exp(-3 * vectors.norm(dim=1))
+    return torch.zeros(len(inputs[host.n_atoms])).index_add(0, inputs[host.idx_m][i], terms)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("pair", "name"), [((AG, S), "Ag-S"), ((AG, AG), "Ag-Ag"), ((AG, BR), "Ag-Br")]
+)
+def test_model_that_learnt_one_bond_type_is_found_out(pair, name):
+    """PaiNN trained on labels that depend on the bonds of one type."""
+    torch.manual_seed(0)
+    batches = [batch([rattled(k + n)[1] for n in range(8)]) for k in range(0, 240, 8)]
+    labels = torch.stack([overlaps(inputs, pair) for inputs in batches])
+    labels = (labels - labels.mean()) / labels.std()
+    network = PaiNN(32, 2, GaussianRBF(20, CUTOFF), CosineCutoff(CUTOFF))
+    model = NeuralNetworkPotential(network, [PairwiseDistances()], [Intensive(32, "y")])
+    optimizer = torch.optim.Adam(model.parameters())
+    steps = 50 * len(batches)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, total_steps=steps)
+    for step in range(steps):
+        k = step % len(batches)
+        loss = (model(dict(batches[k]))["y"] - labels[k]).pow(2).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+    structures = [Structure(*rattled(seed), seed, "x") for seed in range(1000, 1020)]
+    found = attribute(model, structures, "y", even=False)
+    for attribution in found:
+        assert attribution.by_type().abs().idxmax() == name
+    sums = pd.DataFrame([a.by_type() for a in found])
+    assert shares(sums, [a.change for a in found])["share"][name] >= 0.9
 
 
 def test_swapped_ends_swap_the_sign():
