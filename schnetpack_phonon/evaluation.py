@@ -37,7 +37,8 @@ def predict(
         for batch in batches:
             labels = {name: batch[target].double().cpu() for name, target in targets.items()}
             index = batch[structure_keys.idx].cpu().numpy()
-            results = model({key: value.to(device) for key, value in batch.items()})
+            with torch.set_grad_enabled(bool(model.required_derivatives)):
+                results = model({key: value.to(device) for key, value in batch.items()})
             for name, label in labels.items():
                 columns = {"index": index, "property": name, "label": label.numpy()}
                 prediction = results[name].detach().double().cpu().numpy()

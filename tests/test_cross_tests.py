@@ -1,14 +1,12 @@
 """Predictions of every run on every test set, against the models themselves."""
 
-import shutil
-import time
-
 import numpy as np
 import pytest
 from schnetpack.interfaces import AtomsConverter
 from schnetpack.transform import MatScipyNeighborList
 
-from schnetpack_phonon.cross_tests import cross_test, load_run_model
+from schnetpack_phonon.cross_predictions import load_trained
+from schnetpack_phonon.cross_tests import cross_test
 from schnetpack_phonon.held_out import read_test_set
 from schnetpack_phonon.run_groups import ComparisonError
 from schnetpack_phonon.runs import find_runs, read_run
@@ -51,7 +49,7 @@ def test_structures_that_a_run_has_seen_are_not_tested(found, folder):
 def test_predictions_are_those_of_the_model(found, folder):
     run = read_run(folder / "runs" / "phonon")
     test_set = read_test_set(folder / "data" / "random.db")
-    model = load_run_model(run)
+    model = load_trained(run.model)
     convert = AtomsConverter(MatScipyNeighborList(cutoff=5.0))
     rows = found.predictions.query("run == @run.folder.__str__() and property == @ENERGY")
     rows = rows[rows["test_set"] == test_set.name].set_index("digest")
@@ -75,24 +73,6 @@ def test_mean_of_the_crystal_in_the_training_set(found, folder):
     absent = set(own.rows["structure"]) - set(expected)
     for name in absent:
         np.testing.assert_allclose(rows.loc[rows["structure"] == name, "mean"], train.mean())
-
-
-def test_predictions_are_kept_and_looked_up(folder, found, monkeypatch):
-    monkeypatch.setattr("schnetpack_phonon.cross_tests.load_run_model", None)
-    again = cross_test(find_runs([folder / "runs"]))
-    np.testing.assert_allclose(again.predictions["prediction"], found.predictions["prediction"])
-
-
-def test_a_changed_model_is_not_looked_up(folder, tmp_path):
-    copy = shutil.copytree(folder, tmp_path / "copy")
-    before = cross_test([copy / "runs" / "phonon"]).predictions
-    time.sleep(0.01)
-    shutil.copy(copy / "runs" / "random" / "best_model", copy / "runs" / "phonon" / "best_model")
-    shutil.rmtree(copy / "runs" / "random")
-    write_run(copy / "runs" / "new", copy / "data" / "phonon.db", seed=5, train=range(1, 9))
-    shutil.copy(copy / "runs" / "new" / "best_model", copy / "runs" / "phonon" / "best_model")
-    after = cross_test([copy / "runs" / "phonon"]).predictions
-    assert not np.allclose(before["prediction"], after["prediction"])
 
 
 def test_species_that_were_never_trained_are_named(folder):

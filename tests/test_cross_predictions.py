@@ -1,0 +1,83 @@
+"""What models predict, by one process or several, kept as long as nothing changes."""
+
+import os
+import shutil
+
+import numpy as np
+import pandas as pd
+import pytest
+from schnetpack.interfaces import AtomsConverter
+from schnetpack.transform import MatScipyNeighborList
+
+from schnetpack_phonon import cross_predictions
+from schnetpack_phonon.cross_predictions import CACHE, load_trained, predictions_of
+from schnetpack_phonon.held_out import read_test_set
+from schnetpack_phonon.runs import read_run
+from tests.comparison_fixtures import ENERGY, STRESS, databases, write_run
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory):
+    """Two models and the random database of 16 structures."""
+    folder = tmp_path_factory.mktemp("predictions")
+    paths = databases(folder)
+    for seed in (1, 2):
+        write_run(folder / "runs" / str(seed), paths["phonon"], seed, range(1, 9))
+    return folder / "runs", read_test_set(paths["random"])
+
+
+@pytest.fixture
+def runs(prepared, tmp_path):
+    """Copies of the runs, without anything kept."""
+    (tmp_path / "data").symlink_to(prepared[0].parent / "data")
+    shutil.copytree(prepared[0], tmp_path / "runs")
+    return [read_run(tmp_path / "runs" / str(seed)) for seed in (1, 2)]
+
+
+def nobody(*_):
+    raise AssertionError("a model is asked again")
+
+
+@pytest.mark.parametrize("n_workers", [1, 2])
+@pytest.mark.parametrize("most", [3, 256])
+def test_each_model_on_each_structure(prepared, runs, monkeypatch, n_workers, most):
+    """Against one structure at a time, whoever does it and in whatever parts."""
+    monkeypatch.setattr(cross_predictions, "_FEW", 0)
+    monkeypatch.setattr(cross_predictions, "_MOST", most)
+    monkeypatch.setattr(cross_predictions.loky, "cpu_count", lambda: n_workers)
+    test_set = prepared[1]
+    convert = AtomsConverter(MatScipyNeighborList(cutoff=5.0))
+    for run, table in zip(runs, predictions_of(runs, test_set), strict=True):
+        model = load_trained(run.model)
+        for key in (ENERGY, STRESS):
+            rows = table[table["property"] == key].set_index("index")
+            assert list(rows.index) == list(range(16))
+            np.testing.assert_allclose(rows["label"], test_set.labels[key], atol=1e-12)
+            for k in (0, 5, 15):
+                expected = model(convert(test_set.atoms[k].copy()))[key].item()
+                assert rows.loc[k, "prediction"] == pytest.approx(expected, abs=1e-5)
+
+
+def test_predictions_are_kept_and_looked_up(prepared, runs, monkeypatch):
+    before = predictions_of(runs, prepared[1])
+    monkeypatch.setattr(cross_predictions, "_ask", nobody)
+    for one, other in zip(before, predictions_of(runs, prepared[1]), strict=True):
+        pd.testing.assert_frame_equal(one, other)
+
+
+def test_a_changed_model_alone_is_asked_again(prepared, runs):
+    before = predictions_of(runs, prepared[1])
+    shutil.copy(runs[1].model, runs[0].model)
+    os.utime(runs[0].model, (1, 1))
+    first, second = predictions_of(runs, prepared[1])
+    assert not np.allclose(first["prediction"], before[0]["prediction"])
+    np.testing.assert_allclose(first["prediction"], second["prediction"])
+    assert len(list((runs[1].folder / CACHE).iterdir())) == 1
+
+
+def test_runs_of_others_are_left_alone(prepared, runs, monkeypatch):
+    def refuse(*_):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(cross_predictions, "replacing", refuse)
+    assert all(len(table) == 32 for table in predictions_of(runs, prepared[1]))
