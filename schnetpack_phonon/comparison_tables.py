@@ -13,6 +13,7 @@ from omegaconf import OmegaConf
 from schnetpack_phonon.comparison_figures import label
 from schnetpack_phonon.database import METADATA_KEY, read_metadata
 from schnetpack_phonon.report import SHARES
+from schnetpack_phonon.rows import DatabaseError
 from schnetpack_phonon.runs import Run, read_run
 
 _SETTINGS = {
@@ -122,13 +123,20 @@ def run_table(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def cost_table(runs: pd.DataFrame) -> pd.DataFrame:
-    """Labels and hours by model; hours of the labels are not recorded anywhere."""
+    """Labels and hours by model.
+
+    Hours of labels are the share of a model's labels in all that its database took, phonons and
+    strained copies among them; NaN unless the time of each was recorded.
+    """
     groups = runs.groupby("model", sort=False)
     table = groups.agg(
         runs=("run", "count"),
         labels=("n_labels", "first"),
+        first=("run", "first"),
         hours=("hours", lambda hours: hours.sum(min_count=1)),
     )
+    each = [_hours_of_a_label(read_run(Path(folder)).datapath) for folder in table.pop("first")]
+    table.insert(2, "label hours each", table["labels"] * each)
     table = table.rename(columns={"labels": "labels each", "hours": "training hours"})
     return table.rename_axis("trained on").reset_index()
 
@@ -148,6 +156,17 @@ def data_table(runs: pd.DataFrame) -> pd.DataFrame:
     """A row a database: what is in it and how it was made."""
     paths = dict.fromkeys(read_run(Path(folder)).datapath for folder in runs["run"])
     return pd.DataFrame([_database(path) for path in paths])
+
+
+def _hours_of_a_label(path: Path) -> float:
+    try:
+        metadata = read_metadata(path)
+    except DatabaseError:  # of the host
+        return np.nan
+    cost = metadata.get("cost")  # databases of the first versions have none
+    if not cost or cost["n_timed"] < cost["n_calculations"]:
+        return np.nan
+    return cost["hours"] / metadata["n_rows"]
 
 
 def _database(path: Path) -> dict[str, Any]:

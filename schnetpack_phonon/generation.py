@@ -175,6 +175,7 @@ class Generation:
             crystals, models = prepare(self.recipe, labeller, self.datapath.parent)
             drawn = _Drawn(self.recipe, crystals, models)
             labels, found = self._labelled(labeller, drawn)
+            cost = _label_cost(labeller)
         counts = {
             "n_rows": sum(found),
             "n_failed": len(found) - sum(found),
@@ -203,6 +204,7 @@ class Generation:
                     {"structure": name, "temperature": temperature, **_summary(model)}
                     for (name, temperature), model in models.items()
                 ],
+                "cost": cost,
                 **counts,
             },
         )
@@ -288,6 +290,13 @@ class _Drawn:
 def describe(snapshot: Snapshot) -> str:
     parameter = f"{snapshot.parameter_name} {snapshot.parameter:g}"
     return f"{snapshot.structure}, {snapshot.kind}, {parameter}, snapshot {snapshot.index}"
+
+
+def _label_cost(labeller: Labeller) -> dict[str, float]:
+    """What all labels took, those of phonons and strained copies among them."""
+    times = [labeller.store[key].seconds for key in labeller.tally.keys]
+    known = [seconds for seconds in times if seconds is not None]
+    return {"n_calculations": len(times), "n_timed": len(known), "hours": sum(known) / 3600}
 
 
 def _summary(model: HarmonicModel) -> dict[str, Any]:

@@ -89,10 +89,12 @@ def _line(record: Record) -> dict[str, Any]:
     return line | {name: value.item() for name, value in labels.items() if value.size == 1}
 
 
-def _provenance(record: Record) -> dict[str, str]:
-    found = {"key": record.key}
+def _provenance(record: Record) -> dict[str, str | float]:
+    found: dict[str, str | float] = {"key": record.key}
     if record.input:
         found |= {name: getattr(record.input, name) for name in ("task", "code", "description")}
+    if record.seconds is not None:
+        found["seconds"] = record.seconds
     if record.error:
         found["error"] = record.error
     return found

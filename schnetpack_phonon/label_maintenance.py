@@ -27,6 +27,7 @@ def summary(path: str | Path) -> str:
     store = existing_store(path)
     settings: dict[str, str] = {}
     groups: dict[tuple[str, str, str], Counter] = defaultdict(Counter)
+    hours: dict[tuple[str, str, str], float] = defaultdict(float)
     reasons: dict[str, list[str]] = defaultdict(list)
     for record in _records(store):
         group = ("not recorded", "", "")
@@ -35,6 +36,9 @@ def summary(path: str | Path) -> str:
             name = settings.setdefault(text, str(1 + len(settings)))
             group = (record.input.code, name, record.input.task)
         groups[group]["failed" if record.error else "finished"] += 1
+        if record.seconds is not None:
+            groups[group]["timed"] += 1
+            hours[group] += record.seconds / 3600
         if record.error:
             reasons[record.error].append(record.input.description if record.input else record.key)
     n_failed = sum(counts["failed"] for counts in groups.values())
@@ -43,8 +47,11 @@ def summary(path: str | Path) -> str:
         f"{store.path.stat().st_size / 1e6:.1f} MB",
         "",
         *markdown_table(
-            ["code", "settings", "task", "finished", "failed"],
-            [[*group, str(n["finished"]), str(n["failed"])] for group, n in groups.items()],
+            ["code", "settings", "task", "finished", "failed", "hours of workers"],
+            [
+                [*group, str(n["finished"]), str(n["failed"]), _hours(hours[group], n)]
+                for group, n in groups.items()
+            ],
         ),
     ]
     lines += [f"settings {name}: {text}" for text, name in settings.items()]
@@ -128,6 +135,14 @@ def _records(store: LabelStore) -> Iterator[Record]:
     return map(store.__getitem__, store)
 
 
+def _hours(hours: float, counts: Counter) -> str:
+    """Those that are recorded, and of how many calculations if not of all."""
+    if not counts["timed"]:
+        return "not recorded"
+    n_all = counts["finished"] + counts["failed"]
+    return f"{hours:.3g}" + (f" for {counts['timed']}" if counts["timed"] < n_all else "")
+
+
 def _code(record: Record) -> str | None:
     return record.input.code if record.input else None
 
@@ -154,7 +169,12 @@ def _difference(one: Labels, two: Labels) -> str:
 
 
 def _most_telling(key: str, stores: Sequence[LabelStore]) -> LabelStore:
-    """The first that has the input of a record beside it, if any has."""
+    """The first that has the input of a record beside it, if any has; then that with its time."""
     if len(stores) == 1:
         return stores[0]
-    return max(stores, key=lambda store: store[key].input is not None)
+
+    def told(store: LabelStore) -> tuple[bool, bool]:
+        record = store[key]
+        return record.input is not None, record.seconds is not None
+
+    return max(stores, key=told)

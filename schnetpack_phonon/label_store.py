@@ -54,13 +54,15 @@ class Input:
 class Record:
     """Outcome of one job: labels, or the reason why there are none.
 
-    Stores of the first versions hold no input.
+    Stores of the first versions hold neither input nor ``seconds``: those that the calculation took
+    in its worker.
     """
 
     key: str
     labels: Labels | None
     error: str | None = None
     input: Input | None = None
+    seconds: float | None = None
 
 
 class LabelStore:
@@ -303,6 +305,8 @@ def _encode(record: Record) -> bytes:
             "cell": atoms.cell.array.tolist(),
             "pbc": atoms.pbc.tolist(),
         }
+    if record.seconds is not None:
+        line["seconds"] = round(record.seconds, 3)
     line["error"] = record.error
     return json.dumps(line, separators=(",", ":")).encode() + b"\n"
 
@@ -314,4 +318,4 @@ def _decode(line: bytes) -> Record:
     if given:
         arrays = {key: given.pop(key) for key in ("numbers", "positions", "cell", "pbc")}
         given = Input(**given, atoms=Atoms(**arrays))
-    return Record(plain["key"], labels, plain["error"], given)
+    return Record(plain["key"], labels, plain["error"], given, plain.get("seconds"))

@@ -218,9 +218,9 @@ class Labeller:
 
     def _record(self, job: Job, future: Future) -> Record:
         try:
-            labels, reason = future.result()
+            labels, reason, seconds = future.result()
         except DeadWorkerError as error:
-            labels, reason = None, _reason(error)
+            labels, reason, seconds = None, _reason(error), None
         except BrokenExecutor:
             raise
         except Exception as error:
@@ -231,7 +231,8 @@ class Labeller:
                 f"{len(self.store)} finished labels are safe in {self.store.path}"
             ) from error
         self.tally.n_computed += 1
-        return Record(job.key, labels, reason, job.input)
+        self.tally.worker_seconds += seconds or 0.0
+        return Record(job.key, labels, reason, job.input, seconds)
 
 
 class MissingLabelsError(LabellingError):
@@ -293,12 +294,21 @@ def _n_workers(executor: Executor) -> int:
     return getattr(executor, "_max_workers", None) or os.cpu_count() or 1
 
 
-def _compute(function: Callable[..., Labels], arguments: tuple) -> tuple[Labels | None, str | None]:
-    """Runs in a worker: a calculation that fails is a record, not the end of the run."""
+def _compute(
+    function: Callable[..., Labels], arguments: tuple
+) -> tuple[Labels | None, str | None, float]:
+    """Runs in a worker: a calculation that fails is a record, not the end of the run.
+
+    Returns:
+        Labels or the reason why there are none, and the seconds that it took.
+    """
+    start = time.perf_counter()
+    labels, reason = None, None
     try:
-        return function(*arguments), None
+        labels = function(*arguments)
     except (RuntimeError, ValueError, ArithmeticError, np.linalg.LinAlgError) as error:
-        return None, _reason(error)
+        reason = _reason(error)
+    return labels, reason, time.perf_counter() - start
 
 
 def _reason(error: Exception) -> str:

@@ -30,6 +30,7 @@ class Tally:
         n_computed: how many were computed, successfully or not.
         failed: key -> reason.
         seconds: that it took.
+        worker_seconds: that the calculations took, all workers together.
     """
 
     keys: set[str] = field(default_factory=set)
@@ -37,13 +38,15 @@ class Tally:
     n_computed: int = 0
     failed: dict[str, str] = field(default_factory=dict)
     seconds: float = 0.0
+    worker_seconds: float = 0.0
 
     def __str__(self) -> str:
         text = f"{len(self.keys)} calculations: {self.n_stored} in the store"
         if self.n_computed:
+            hours = f"{self.worker_seconds / 3600:.3g} hours of workers"
             text += (
                 f", {self.n_computed} computed in {duration(self.seconds)} "
-                f"({rate(self.n_computed, self.seconds)})"
+                f"({rate(self.n_computed, self.seconds)}; {hours})"
             )
         text += f", {len(self.failed)} failed"
         if left := len(self.keys) - self.n_stored - self.n_computed:

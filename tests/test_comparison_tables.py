@@ -1,8 +1,11 @@
 """Tables for people, from what runs left in their folders."""
 
+from pathlib import Path
+
 import pandas as pd
 import pytest
 
+from schnetpack_phonon import comparison_tables
 from schnetpack_phonon.comparison_tables import (
     cost_table,
     data_table,
@@ -13,6 +16,7 @@ from schnetpack_phonon.comparison_tables import (
     share_table,
 )
 from schnetpack_phonon.cross_errors import error_matrix, ratios
+from schnetpack_phonon.database import read_metadata
 from schnetpack_phonon.evaluation import in_report_units
 from schnetpack_phonon.held_out import read_test_set
 from schnetpack_phonon.run_groups import group_runs
@@ -79,7 +83,17 @@ def test_cost(runs):
     phonon = table.loc["phonon, N = 3"]
     assert (phonon["runs"], phonon["labels each"]) == (2, 4)
     assert phonon["training hours"] == pytest.approx(1.5)
+    cost = read_metadata(read_run(Path(runs["run"].iloc[0])).datapath)["cost"]
+    assert cost["n_timed"] == cost["n_calculations"] >= 16
+    assert phonon["label hours each"] == pytest.approx(cost["hours"] * 4 / 16)
     assert pd.isna(table.loc["random (one-sided), N = 3", "training hours"])
+
+
+@pytest.mark.parametrize("cost", [None, {"n_calculations": 20, "n_timed": 19, "hours": 1.0}])
+def test_hours_of_labels_that_were_not_recorded(runs, monkeypatch, cost):
+    metadata = {"n_rows": 16, "cost": cost} if cost else {"n_rows": 16}
+    monkeypatch.setattr(comparison_tables, "read_metadata", lambda _: metadata)
+    assert cost_table(runs)["label hours each"].isna().all()
 
 
 def test_what_was_not_recorded_is_said(runs):

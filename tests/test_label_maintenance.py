@@ -32,12 +32,30 @@ def test_summary_counts_by_code_and_gives_reasons(filled):
     text = summary(path)
     assert f"{path}: 19 finished labels, 4 failed calculations, 0." in text
     table = re.sub(" +", " ", text)
-    assert "| ase 3.22 | 1 | label | 2 | 1 |" in table
-    assert "| ase 3.25 | 1 | label | 16 | 2 |" in table
-    assert "| not recorded | | | 1 | 1 |" in table
+    assert "| ase 3.22 | 1 | label | 2 | 1 | not recorded |" in table
+    assert "| ase 3.25 | 1 | label | 16 | 2 | not recorded |" in table
+    assert "| not recorded | | | 1 | 1 | not recorded |" in table
     assert "settings 1: code ase.calculators.emt.EMT" in table
     assert f"| {REASON} | 3 | copper 0 |" in table
     assert "| no convergence | 1 | h31 |" in table
+
+
+def test_hours_of_labels(filled):
+    """Of those that have them, failed ones among them."""
+    timed = [replace(labelled_copper(n, "ase 3.22"), seconds=1800.0) for n in (1, 2, 10)]
+    rest = [labelled_copper(3), replace(labelled_copper(4), seconds=3600.0)]
+    table = re.sub(" +", " ", summary(filled("a.jsonl", *timed, *rest)))
+    assert "| ase 3.22 | 1 | label | 2 | 1 | 1.5 |" in table
+    assert "| ase 3.25 | 1 | label | 2 | 0 | 1 for 1 |" in table
+
+
+def test_times_are_no_part_of_a_label(filled):
+    """Labels that took another time elsewhere are the same; a time is better than none."""
+    without = labelled_copper(1)
+    fast, slow = (replace(without, seconds=seconds) for seconds in (1.0, 2.0))
+    into = filled("into.jsonl", without)
+    merge(into, [filled("fast.jsonl", fast), filled("slow.jsonl", slow)])
+    assert LabelStore(into)["h1"].seconds == 1.0
 
 
 def test_only_the_most_frequent_reasons_are_listed(filled):

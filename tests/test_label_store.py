@@ -17,10 +17,11 @@ SHIPPED = Path(schnetpack_phonon.__file__).parent / "datasets" / "antiperovskite
 def test_round_trip_is_bit_exact(store):
     extreme = np.array([0.1 + 0.2, -0.0, 5e-324, np.nextafter(1, 2), 1.8e308, 3.0])
     records = [Record("a", {"x": extreme, "y": extreme.reshape(1, 2, 3)}), Record("b", None, "why")]
+    records.append(Record("c", records[0].labels, seconds=12.25))
     for item in records:
         store.add(item)
     again = LabelStore(store.path)
-    assert len(again) == 2
+    assert [again[key].seconds for key in "abc"] == [None, None, 12.25]
     assert all(same(again[item.key], item) for item in records)
 
 

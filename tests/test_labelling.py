@@ -127,6 +127,24 @@ def test_tally(store, jobs, threads):
     assert tally.seconds > 0
 
 
+def pause(seconds: float) -> dict[str, np.ndarray]:
+    time.sleep(seconds)
+    if seconds > 0.1:
+        raise CalculationFailed("slow")
+    return {"energy": np.zeros(1)}
+
+
+def test_seconds_are_recorded(store, threads):
+    """Of those that fail, too; without a part in the key."""
+    jobs = [Job(f"h{t}", "pause", pause, (t,)) for t in (0.1, 0.2)]
+    labeller = Labeller(threads, store, max_failed_share=1)
+    labeller.run(jobs, "pauses")
+    times = [LabelStore(store.path)[job.key].seconds for job in jobs]
+    assert times[0] >= 0.1
+    assert times[1] >= 0.2
+    assert labeller.tally.worker_seconds == pytest.approx(sum(times), abs=2e-3)
+
+
 class AtOnce(Executor):
     """Finishes each job when it takes it."""
 
