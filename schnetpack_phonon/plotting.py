@@ -249,14 +249,15 @@ def convergence(history: pd.DataFrame, title: str) -> Figure:
             ``free_energy`` in eV per atom.
         title: of the figure.
     """
-    figure = Figure(figsize=(7.2, 2.6), layout="constrained")
+    figure = Figure(figsize=(7.2, 2.9), layout="constrained")
     left, middle, right = figure.subplots(1, 3)
     n, style = history["n_forces"], {"marker": "o", "markersize": 3, "linewidth": 1}
     left.plot(n, history["deviation"], color=COLORS[0], label="rms deviation", **style)
     left.plot(n, history["lowest"], color=COLORS[1], label="lowest fitted", **style)
     left.axhline(0, color="0.5", linewidth=0.6)
     left.set_ylabel("frequency (THz)")
-    left.legend(frameon=False, fontsize="small", loc="upper right")
+    place = {"loc": "lower left", "bbox_to_anchor": (0, 1), "borderpad": 0}
+    left.legend(frameon=False, fontsize="small", **place)  # above: steps may jump anywhere
     middle.plot(n, 1e3 * history["free_energy"], color=COLORS[2], **style)
     middle.set_ylabel("free energy (meV/atom)")
     right.plot(n, history["effective_samples"], color=COLORS[3], **style)
