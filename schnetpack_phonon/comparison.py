@@ -30,6 +30,7 @@ from schnetpack_phonon.learning_curves import (
 from schnetpack_phonon.page import Picture, Section, Table, strings, write_page
 from schnetpack_phonon.properties import band_gap
 from schnetpack_phonon.runs import find_runs
+from schnetpack_phonon.trust_table import trust_table, trust_text
 
 _ERRORS = ("mae", "low", "high", "seed_sd", "rmse", "max_error", "mae_mean")
 
@@ -204,7 +205,17 @@ def _shares(found: CrossTests) -> list[Section]:
         "Shares that untrained weights have, too, say nothing about what was learnt. A share ± its "
         "standard deviation over seeds.",
     ]
-    return [Section("Which bonds", text, [picture, Table("attribution", rows, shares)])]
+    tables = [Table("attribution", rows, shares)]
+    trust = trust_table(found.runs)
+    if not trust.empty:
+        text.append(
+            "Trust, by training data: the largest part of a structure's change that the bonds miss "
+            "(completeness); correlation of what bonds foretell with what freezing them does "
+            "(faithfulness r), and of single bonds of different seeds; and in how many crystals "
+            "the leading bond lies clear of the untrained control."
+        )
+        tables.append(Table("trust", trust_text(trust), trust))
+    return [Section("Which bonds", text, [picture, *tables])]
 
 
 def _temperatures(found: CrossTests) -> Section:
@@ -227,12 +238,17 @@ def _temperatures(found: CrossTests) -> Section:
 def _provenance(found: CrossTests) -> Section:
     runs, cost = run_table(found.runs), cost_table(found.runs)
     settings, data = settings_table(found.runs), data_table(found.runs)
+    hours = dict.fromkeys(("training hours", "label hours each"), ".3g")
     skipped = [f"Skipped: {name}: {why}" for name, why in found.skipped.items()]
     return Section(
         "Runs, settings, data, cost",
         [*found.notes, *skipped],
         [
-            Table("cost", strings(cost, {"training hours": ".3g"}), cost),
+            Table(
+                "cost",
+                strings(cost, hours),
+                cost,
+            ),
             Table("runs", strings(runs, {"hours": ".3g"}), runs),
             Table("settings", strings(settings, {}), settings),
             Table("databases", strings(data, {}), data),

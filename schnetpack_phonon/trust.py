@@ -79,6 +79,19 @@ def frozen_changes(
     return (whole - torch.cat(values)).double().cpu().numpy()
 
 
+def missed_shares(structures: pd.DataFrame) -> np.ndarray:
+    """How much of each structure's change its bonds miss, shape=(n_structures,).
+
+    Of changes below a tenth of the mean one, in units of that.
+
+    Args:
+        structures: ``change``, ``residual``.
+    """
+    change, residual = (structures[k].abs().to_numpy() for k in ("change", "residual"))
+    scale = np.maximum(change, 0.1 * change.mean())
+    return np.divide(residual, scale, out=np.zeros_like(residual), where=scale > 0)
+
+
 def correlation(table: pd.DataFrame) -> float:
     """Correlation of ``predicted`` and ``actual`` within structures (about each one's mean)."""
     pairs = table[["predicted", "actual"]]
@@ -142,9 +155,7 @@ def verdict(
 def _completeness(trained: pd.DataFrame) -> str:
     if trained["residual"].isna().all():
         return "Completeness: this method does not add up to the change of the prediction."
-    change, residual = (trained[k].abs().to_numpy() for k in ("change", "residual"))
-    scale = np.maximum(change, 0.1 * change.mean())
-    relative = np.divide(residual, scale, out=np.zeros_like(residual), where=scale > 0)
+    relative = missed_shares(trained)
     missed = int((relative > 0.01).sum())
     text = f"Completeness: the bonds miss at most {relative.max():.2%} of a structure's change"
     return f"{text} ({missed} of {len(trained)} miss more than 1 %)." if missed else f"{text}."

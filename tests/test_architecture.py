@@ -70,6 +70,7 @@ CHAINS = (
     "runs callbacks",
     "cross_tests comparison cli",
     "cross_errors learning_curves comparison",
+    "trust trust_table comparison",
     "plotting comparison_figures comparison_tables comparison",
     "report page comparison sweep_report",
     "preparation runs run_vibrations thermal thermal_report cli",
@@ -114,6 +115,7 @@ TORCH_USERS = {
     "thermal",
     "thermal_report",
     "trust",
+    "trust_table",
     "untrained",
     "voigt",
 }
