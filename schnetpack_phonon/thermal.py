@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -42,6 +43,9 @@ class ThermalProperties:
             snapshots, NaN for special displacements), ``seed_sd`` (over models), ``change`` and
             ``change_sd`` (from the crystal at rest, and over models), ``n``, ``distance`` (mean,
             from the training set).
+        differences: ``structure``, ``property``, ``temperature``, ``value`` (quantum minus
+            classical), ``error`` (standard error of the difference), ``seed_sd``, ``n`` (snapshots
+            drawn with the same random numbers); no rows at 0 K.
         static: ``structure``, ``property``, ``value``, ``seed_sd``: atoms at rest on their sites.
         modes: ``structure``, ``mode``, ``frequency`` (THz, imaginary ones negative), ``shift``
             (mean change of the gap for plus and minus one standard deviation at 300 K), ``n``
@@ -50,6 +54,7 @@ class ThermalProperties:
     """
 
     averages: pd.DataFrame
+    differences: pd.DataFrame
     static: pd.DataFrame
     modes: pd.DataFrame
     warnings: tuple[str, ...]
@@ -80,7 +85,7 @@ def thermal_properties(
     every = sorted({*map(float, temperatures), float(mode_temperature)})
     crystals, models = vibrations(run, PhononEnsemble(every, n_snapshots=1, seed=seed))
     ask = _Question(predictors, run)
-    averages, static, modes, warnings = [], [], [], []
+    averages, differences, static, modes, warnings = [], [], [], [], []
     progress = tqdm(
         total=len(crystals) * len(temperatures) * len(STATISTICS), desc="thermal", disable=None
     )
@@ -96,16 +101,19 @@ def thermal_properties(
         ]
         for temperature in map(float, temperatures):
             model = models[crystal.name, temperature]
+            group = {"structure": name, "temperature": temperature}
+            drawn = []
             for statistics in STATISTICS:
-                place = {
-                    **{"structure": name, "temperature": temperature, "statistics": statistics}
-                }
-                rows, warning = _averages(
-                    ask, train, crystal, model, place, n_snapshots, seed, rest
-                )
-                averages += rows
-                warnings += [warning] if warning else []
+                place = {**group, "statistics": statistics}
+                if statistics == "quantum" or temperature > 0:
+                    sampled = _sampled(ask, crystal, model, place, n_snapshots, seed)
+                    rows, warning = _averages(ask, train, crystal, model, place, sampled, rest)
+                    averages += rows
+                    warnings += [warning] if warning else []
+                    drawn.append(sampled)
                 progress.update()
+            if len(drawn) == len(STATISTICS):
+                differences += [{**group, **row} for row in _differences(ask.keys, *drawn)]
         if band_gap in rest:
             model = models[crystal.name, float(mode_temperature)]
             modes.append(_modes(ask, crystal, model, mode_temperature, rest[band_gap], name))
@@ -114,7 +122,11 @@ def thermal_properties(
     averages += _labels(labels[labels["group"].str.startswith("phonon,")], run)
     table = pd.concat(modes, ignore_index=True) if modes else pd.DataFrame()
     return ThermalProperties(
-        pd.DataFrame(averages), pd.DataFrame(static), table, tuple(dict.fromkeys(warnings))
+        pd.DataFrame(averages),
+        pd.DataFrame(differences),
+        pd.DataFrame(static),
+        table,
+        tuple(dict.fromkeys(warnings)),
     )
 
 
@@ -148,29 +160,48 @@ class _Question:
 _SCALAR = PROPERTIES[band_gap]
 
 
+@dataclass(frozen=True)
+class _Sampled:
+    """Snapshots, their indices in the random stream, and output -> what each model says of each."""
+
+    atoms: list[Atoms]
+    index: np.ndarray
+    values: dict[str, np.ndarray]
+
+
+def _sampled(
+    ask: _Question,
+    crystal: Crystal,
+    model: HarmonicModel,
+    place: dict[str, Any],
+    n_snapshots: int,
+    seed: int,
+) -> _Sampled:
+    temperature, statistics = place["temperature"], place["statistics"]
+    ensemble = PhononEnsemble([temperature], statistics, n_snapshots=n_snapshots, seed=seed)
+    stream = (s for s in ensemble.snapshots(crystal, model, temperature) if s is not None)
+    snapshots = list(islice(stream, n_snapshots))
+    atoms = [snapshot.atoms for snapshot in snapshots]
+    return _Sampled(atoms, np.array([s.index for s in snapshots]), ask.all(atoms))
+
+
 def _averages(
     ask: _Question,
     train: TrainingSet,
     crystal: Crystal,
     model: HarmonicModel,
-    place: dict[str, object],
-    n_snapshots: int,
-    seed: int,
+    place: dict[str, Any],
+    sampled: _Sampled,
     rest: dict[str, np.ndarray],
 ) -> tuple[list[dict[str, object]], str]:
     """Rows of one crystal, temperature and statistics, and a warning or nothing."""
-    temperature, statistics = float(str(place["temperature"])), str(place["statistics"])
-    if statistics == "classical" and temperature == 0:
-        return [], ""
-    ensemble = PhononEnsemble([temperature], statistics, n_snapshots=n_snapshots, seed=seed)
-    stream = (s for s in ensemble.snapshots(crystal, model, temperature) if s is not None)
-    atoms = [snapshot.atoms for snapshot in islice(stream, n_snapshots)]
+    temperature, statistics = place["temperature"], place["statistics"]
     special = SpecialEnsemble([temperature], statistics)
     pair = [s.atoms for s in special.snapshots(crystal, model, temperature)]
-    distances = train.distances(atoms[:_N_DISTANCES])
+    distances = train.distances(sampled.atoms[:_N_DISTANCES])
     rows = []
-    sampled, mirrored = ask.all(atoms), ask.all(pair)
-    for key, values in sampled.items():
+    mirrored = ask.all(pair)
+    for key, values in sampled.values.items():
         if key in ask.tensors:
             rows += _moduli(values, place)
             continue
@@ -201,6 +232,21 @@ def _averages(
         )
     what = f"{place['structure']} at {temperature:g} K, {statistics}"
     return rows, far(what, distances, train.species)
+
+
+def _differences(
+    keys: Sequence[str], quantum: _Sampled, classical: _Sampled
+) -> list[dict[str, object]]:
+    """Of snapshots drawn with the same random numbers, so errors common to both cancel."""
+    _, one, other = np.intersect1d(quantum.index, classical.index, return_indices=True)
+    rows: list[dict[str, object]] = []
+    for key in keys:
+        pairs = quantum.values[key][:, one] - classical.values[key][:, other]
+        mean = pairs.mean(axis=0)
+        error = mean.std(ddof=1) / np.sqrt(len(mean)) if len(mean) > 1 else np.nan
+        found = {"property": key, "value": mean.mean(), "error": error}
+        rows.append({**found, "seed_sd": _sd(pairs.mean(axis=1)), "n": len(mean)})
+    return rows
 
 
 def _moduli(tensors: np.ndarray, place: dict[str, object]) -> list[dict[str, object]]:

@@ -102,9 +102,29 @@ def _averages(found: ThermalProperties) -> Section:
     shown = shown[shown["estimate"] != "special"].drop(columns=["unit", "change", "change_sd"])
     formats = {"temperature": "g", "value": ".4g", "error": ".2g", "seed_sd": ".2g"}
     rows = strings(shown, {**formats, "distance": ".2g"})
-    text = ["All properties are in data/averages.csv; distances are from the training set, 1 being "
-            "that of training structures from each other."]  # fmt: skip
-    return Section("Against temperature", text, [picture, Table("averages", rows, table)])
+    text = [
+        "All properties are in data/averages.csv; distances are from the training set, 1 being "
+        "that of training structures from each other.",
+    ]
+    tables = [Table("averages", rows, table)]
+    if not found.differences.empty:
+        text.append(
+            "Quantum and classical snapshots are drawn with the same random numbers, so their "
+            "difference is compared pair by pair: its error is not that of two averages."
+        )
+        tables.append(_differences(found))
+    return Section("Against temperature", text, [picture, *tables])
+
+
+def _differences(found: ThermalProperties) -> Table:
+    table = in_report_units(found.differences, ["value", "error", "seed_sd"])
+    shown = table[table["property"] == table["property"].iloc[0]]
+    shown = shown.assign(
+        property=[f"{label(k)} ({u})" for k, u in shown[["property", "unit"]].values]
+    )
+    shown = shown.drop(columns="unit").rename(columns={"value": "quantum - classical"})
+    formats = {"temperature": "g", "error": ".2g", "seed_sd": ".2g", "quantum - classical": ".3g"}
+    return Table("quantum_minus_classical", strings(shown, formats), table)
 
 
 def _modes(found: ThermalProperties) -> Section:

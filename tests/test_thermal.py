@@ -2,6 +2,9 @@
 
 import numpy as np
 import pytest
+import torch
+from matscipy.neighbours import neighbour_list
+from torch import nn
 
 from schnetpack_phonon.database import read_labels, read_provenance
 from schnetpack_phonon.ensembles import PhononEnsemble
@@ -65,6 +68,72 @@ def test_average_over_the_ensemble(found, runs, crystal_and_model, statistics, k
     assert average["change"] == pytest.approx(change.mean(), abs=1e-5)
     assert average["change_sd"] == pytest.approx(change.std(ddof=1), abs=1e-5)
     assert average["n"] == N
+
+
+@pytest.mark.parametrize("key", ["band_gap", ENERGY])
+def test_quantum_and_classical_are_compared_pair_by_pair(found, runs, crystal_and_model, key):
+    crystal, model = crystal_and_model
+    values = {}
+    for statistics in ("quantum", "classical"):
+        ensemble = PhononEnsemble([300.0], statistics, n_snapshots=N, seed=SEED)
+        stream = ensemble.snapshots(crystal, model, 300.0)
+        values[statistics] = predicted(runs, [next(stream).atoms for _ in range(N)], key)
+    pairs = (values["quantum"] - values["classical"]).mean(axis=0)
+    table = found.differences.set_index(["property", "temperature"])
+    difference = table.loc[key, 300.0]
+    assert difference["value"] == pytest.approx(pairs.mean(), abs=2e-6)
+    error = pairs.std(ddof=1) / np.sqrt(N)
+    assert difference["error"] == pytest.approx(error, rel=0.02)
+    assert difference["n"] == N
+    place = {"property": key, "temperature": 300, "estimate": "ensemble"}
+    two = [row(found, **place, statistics=s)["error"] for s in ("quantum", "classical")]
+    assert difference["error"] < 0.5 * np.hypot(*two)
+    assert set(found.differences["temperature"]) == {300.0}
+
+
+class Isotropic(nn.Module):
+    """An elastic tensor of bulk modulus 2 s and shear modulus s.
+
+    With s = (sum of squared edge lengths) / (number of atoms), in GPa.
+    """
+
+    output_key = "elastic_tensor"
+
+    def __init__(self):
+        super().__init__()
+        self.model_outputs = [self.output_key]
+        bulk, shear = torch.zeros(6, 6), torch.diag(torch.tensor([2.0, 2, 2, 1, 1, 1]))
+        bulk[:3, :3] = 1
+        shear[:3, :3] -= 2 / 3
+        self.register_buffer("tensor", 2 * bulk + shear)
+
+    def forward(self, inputs):
+        squares = inputs["_Rij"].square().sum(dim=1)
+        batch = inputs["_idx_m"]
+        n = len(inputs["_n_atoms"])
+        sums = torch.zeros(n).index_add(0, batch[inputs["_idx_i"]], squares)
+        return inputs | {self.output_key: (sums / inputs["_n_atoms"])[:, None, None] * self.tensor}
+
+
+def test_moduli_against_temperature(tmp_path):
+    """Closed form: Hill's average of isotropic tensors is linear, and so is their mean."""
+    heads = [Intensive(16, ENERGY), Isotropic()]
+    run = read_run(thermal_run(tmp_path, 1, heads))
+    found = thermal_properties([run], [100, 300], 40, SEED)
+    crystals, models = vibrations(run, PhononEnsemble([100.0, 300.0], n_snapshots=1, seed=1))
+    for temperature in (100.0, 300.0):
+        ensemble = PhononEnsemble([temperature], n_snapshots=40, seed=SEED)
+        stream = ensemble.snapshots(crystals[0], models["Cu3PdAu", temperature], temperature)
+        atoms = [next(stream).atoms for _ in range(40)]
+        s = [(neighbour_list("d", a, 5.0) ** 2).sum() / len(a) for a in atoms]
+        for factor, name in ((2, "bulk modulus"), (1, "shear modulus")):
+            place = {"property": name, "temperature": temperature, "statistics": "quantum"}
+            modulus = row(found, **place)
+            assert modulus["value"] == pytest.approx(factor * np.mean(s), rel=1e-5)
+            error = factor * np.std(s) / np.sqrt(40)
+            assert modulus["error"] == pytest.approx(error, rel=0.2)  # 200 bootstrap samples
+            assert np.isnan(modulus["seed_sd"])
+            assert modulus["n"] == 40
 
 
 def test_special_displacement(found, runs, crystal_and_model):
