@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -113,7 +114,7 @@ def read_run(folder: Path) -> Run:
     """
     folder = folder.resolve()
     try:
-        config = OmegaConf.load(folder / CONFIG)
+        config = _config(folder / CONFIG, (folder / CONFIG).stat().st_mtime_ns)
     except Exception as error:  # YAML, encoding and file errors share no base class
         raise RunError(f"{CONFIG} cannot be read ({type(error).__name__})") from error
     if not isinstance(config, DictConfig) or "data" not in config:
@@ -136,6 +137,12 @@ def read_run(folder: Path) -> Run:
         for output in config.task.outputs
     }
     return Run(folder, datapath, model, config, train, val, test, targets, record)
+
+
+@lru_cache(maxsize=128)
+def _config(path: Path, mtime_ns: int) -> Any:
+    """A parsed file, not to be changed: a page of many runs asks for each several times."""
+    return OmegaConf.load(path)
 
 
 def _read_record(folder: Path) -> dict[str, Any]:
