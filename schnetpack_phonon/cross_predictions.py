@@ -37,7 +37,7 @@ from schnetpack_phonon.runs import Run
 log = logging.getLogger(__name__)
 
 CACHE = "cross_tests"
-_BATCH = 16
+_BATCH = 8  # larger ones leave the cache of a core, and the kernel clears memory for each
 _MOST = 256  # structures of one job, whose graphs are in memory
 _FEW = 3000  # predictions that one process makes before others would have started
 
