@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
+
 from schnetpack_phonon.coverage import (
     distances_and_errors,
     label_distributions,
@@ -13,6 +15,7 @@ from schnetpack_phonon.coverage import (
 )
 from schnetpack_phonon.coverage_figure import coverage
 from schnetpack_phonon.cross_tests import CrossTests
+from schnetpack_phonon.distance import far
 from schnetpack_phonon.ensembles import PhononEnsemble
 from schnetpack_phonon.evaluation import in_report_units
 from schnetpack_phonon.held_out import read_test_set
@@ -59,11 +62,17 @@ def coverage_section(found: CrossTests) -> Section:
         shown,
     )
     ranks = rank_correlations(errors)
+    known_species = errors[np.isfinite(errors["distance"])]
+    warnings = [
+        far(f"{test_set} for models trained on {model}", own.to_numpy(), ())
+        for (model, test_set), own in known_species.groupby(["model", "test_set"])["distance"]
+    ]
     formats = dict.fromkeys(ranks.columns[2:], ".2f")
     text = [
         "The distance of a structure is that of its pair distances from the nearest training "
         "structure, in units of how far training structures lie from each other. Its rank "
         "correlation with the error (1: it orders them, 0: it does not) says whether it warns.",
+        *(f"Far outside: {warning}." for warning in warnings if warning),
     ]
     return Section(
         "What the data cover",

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from omegaconf import OmegaConf
 
@@ -118,6 +120,7 @@ def _settings(run: Run, own: TestSet) -> dict[str, Any]:
     kept["data.num_train"] = len(run.train_idx)  # shares and numbers may say the same
     kept["data.num_val"] = len(run.val_idx)
     kept["data.num_test"] = len(run.test_idx)
+    kept["test split"] = hashlib.sha256(np.sort(run.test_idx).tobytes()).hexdigest()[:6]
     kept["database"] = pd.util.hash_pandas_object(own.rows["digest"], index=False).sum()
     return {key: str(value) for key, value in kept.items()}
 

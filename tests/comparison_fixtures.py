@@ -42,15 +42,18 @@ def write_run(
     val: Sequence[int] = (0,),
     config: Mapping[str, object] | None = None,
     heads: Sequence[nn.Module] = (),
+    test: Sequence[int] = (),
 ) -> Path:
-    """A run as the host leaves it, with random weights."""
+    """A run as the host leaves it, with random weights, tested on all other rows by default."""
     folder.mkdir(parents=True)
     heads = heads or [Intensive(16, key) for key in (ENERGY, STRESS)]
     model = potential(*heads, seed=seed)
     torch.save(model, folder / "best_model")
     torch.save({}, folder / "best_model.task")
     everything = set(range(16)) - {*train, *val}
-    np.savez(folder / "split.npz", train_idx=train, val_idx=val, test_idx=sorted(everything))
+    np.savez(
+        folder / "split.npz", train_idx=train, val_idx=val, test_idx=test or sorted(everything)
+    )
     content = {
         "globals": {"model_path": "best_model", "lr": 1e-3},
         "seed": seed,

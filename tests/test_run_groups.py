@@ -19,12 +19,13 @@ def folder(tmp_path_factory):
 
 
 def grouped(folder, *options):
-    """(name of the database, seed, training rows, further config) of each run."""
+    """(name of the database, seed, training rows, further config, test rows) of each run."""
     shutil.rmtree(folder / "runs", ignore_errors=True)
     runs = []
-    for k, (name, seed, train, config) in enumerate(options):
+    for k, (name, seed, train, config, *test) in enumerate(options):
         path = folder / "data" / f"{name}.db"
-        runs.append(read_run(write_run(folder / "runs" / str(k), path, seed, train, config=config)))
+        own = {"config": config, "test": test[0] if test else range(8, 16)}
+        runs.append(read_run(write_run(folder / "runs" / str(k), path, seed, train, **own)))
     sets = {run.datapath: read_test_set(run.datapath) for run in runs}
     return group_runs(runs, sets)
 
@@ -42,6 +43,14 @@ def test_other_settings_make_other_models(folder):
     assert table["model"].nunique() == 2
     assert any("lr=0.0001" in name for name in table["model"])
     assert any("not averaged" in note and "globals.lr" in note for note in notes)
+
+
+def test_other_splits_make_other_models(folder):
+    """Tested on other structures, or perhaps on what the other was trained on; order is nothing."""
+    splits = [range(8, 16), range(7, 15), range(15, 7, -1)]
+    table, notes = grouped(folder, *(("phonon", k, [1, 2], None, s) for k, s in enumerate(splits)))
+    assert table["model"][0] == table["model"][2] != table["model"][1]
+    assert any("not averaged over all: they differ in test split" in note for note in notes)
 
 
 def test_places_and_callbacks_do_not_make_another_model(folder):
