@@ -29,16 +29,21 @@ class StrainedEnsemble(SimpleEnsemble):
         base: the ensemble that displaces the atoms.
         strain: largest component, without unit.
         seed: of the strains.
+        n_snapshots: for each crystal and parameter, in place of the base's own number.
     """
 
     kind = "strained"
 
-    def __init__(self, base: SimpleEnsemble, strain: float, seed: int):
+    def __init__(
+        self, base: SimpleEnsemble, strain: float, seed: int, n_snapshots: int | None = None
+    ):
         if not isinstance(base, SimpleEnsemble):
             raise ValueError("data.ensemble.base is a mixture; strain its members one by one")
         if not 0 < strain < 0.2:
             raise ValueError(f"data.ensemble.strain is {strain}; expected 0 < strain < 0.2")
         self.base = base
+        if n_snapshots is not None:
+            self.base.n_snapshots = n_snapshots
         self.strain = float(strain)
         self.seed = seed
         self.parameter_name = base.parameter_name

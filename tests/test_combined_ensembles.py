@@ -140,6 +140,10 @@ class TestStrained:
         with pytest.raises(ValueError, match=r"expected 0 < strain < 0\.2"):
             StrainedEnsemble(phonon(), strain, 0)
 
+    def test_number_is_that_of_the_base_unless_given(self):
+        assert StrainedEnsemble(phonon(n_snapshots=7), 0.02, 0).n_snapshots == 7
+        assert StrainedEnsemble(phonon(n_snapshots=7), 0.02, 0, n_snapshots=3).n_snapshots == 3
+
 
 class TestMixture:
     def test_fractions(self, rock_salt, model):

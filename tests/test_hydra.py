@@ -108,6 +108,17 @@ def test_elastic_experiment_has_a_model_for_second_derivatives(tmp_path, monkeyp
     assert with_elastic_response(model, ElasticResponse(clamped_key="response"))
 
 
+def test_number_of_snapshots_of_an_experiment_holds_for_any_ensemble(tmp_path, monkeypatch):
+    (tmp_path / "configs").mkdir()
+    monkeypatch.setenv("PWD", str(tmp_path))
+    chosen = ["experiment=phonon_elastic", "data/ensemble=strained"]
+    with initialize_config_module("schnetpack.configs", version_base="1.2"):
+        plain = compose("train", ["+data/ensemble@ensemble=strained"]).ensemble
+        fewer = compose("train", chosen).data.ensemble
+    assert instantiate(plain).n_snapshots == plain.base.n_snapshots
+    assert instantiate(fewer).n_snapshots == 15
+
+
 def test_no_config_of_ours_hides_behind_one_of_the_host():
     host = Path(find_spec("schnetpack").origin).parent / "configs"
     ours = {file.relative_to(CONFIGS) for file in CONFIGS.rglob("*.yaml")}
