@@ -46,7 +46,7 @@ def shipped(tmp_path, monkeypatch):
     return make
 
 
-@pytest.mark.parametrize("kind", ["phonon", "random", "uniform"])
+@pytest.mark.parametrize("kind", ["phonon", "random", "uniform", "matched"])
 def test_shipped_labels_make_their_database_without_cp2k(shipped, kind):
     path = shipped(kind)
     metadata, provenance, labels = read_metadata(path), read_provenance(path), read_labels(path)
