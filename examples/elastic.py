@@ -81,14 +81,14 @@ for key, marker in ((DIRECT, "o"), (RESPONSE, "x")):
     parity.plot(labels[:, *upper].ravel(), values[:, *upper].ravel(), marker, ms=4, label=name)
 parity.axline((0, 0), slope=1, color="0.6", lw=1)
 parity.set(xlabel="$C_{ab}$ of EMT (GPa)", ylabel="$C_{ab}$ of the model (GPa)")
-parity.set_title("thermal test structures, mean relative error")
+parity.set_title("strained thermal test structures, mean relative error")
 parity.legend()
 
 polar = figure.add_subplot(122, projection="polar")
 angles = np.linspace(0, 2 * np.pi, 181)
 for (name, tensor), style in zip(ideal.items(), ("-", "--", ":"), strict=True):
     polar.plot(angles, young_modulus(tensor, angles), style, label=name)
-polar.set_title("ideal crystal: Young's modulus in the plane (001), GPa")
+polar.set_title("ideal crystal: Young's modulus in the plane (001), GPa", pad=16)
 polar.set_rmin(0)
-polar.legend(loc="lower right")
+polar.legend(loc="upper center", bbox_to_anchor=(0.5, -0.08), ncols=3)
 figure.savefig("elastic.png", dpi=120)
