@@ -244,11 +244,7 @@ def _provenance(found: CrossTests) -> Section:
         "Runs, settings, data, cost",
         [*found.notes, *skipped],
         [
-            Table(
-                "cost",
-                strings(cost, hours),
-                cost,
-            ),
+            Table("cost", strings(cost, hours), cost),
             Table("runs", strings(runs, {"hours": ".3g"}), runs),
             Table("settings", strings(settings, {}), settings),
             Table("databases", strings(data, {}), data),

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, as_completed
 from dataclasses import dataclass
@@ -23,14 +22,13 @@ import torch
 from ase import Atoms
 from schnetpack.data.loader import _atoms_collate_fn
 from schnetpack.interfaces import AtomsConverter
-from schnetpack.model import AtomisticModel
-from schnetpack.utils import load_model
 from tqdm import tqdm
 
 from schnetpack_phonon.evaluation import predict
 from schnetpack_phonon.executors import process_pool
 from schnetpack_phonon.files import replacing
 from schnetpack_phonon.held_out import TestSet
+from schnetpack_phonon.predict import load_trained
 from schnetpack_phonon.properties import PROPERTIES
 from schnetpack_phonon.runs import Run
 
@@ -76,13 +74,6 @@ def predictions_of(runs: Sequence[Run], test_set: TestSet) -> list[pd.DataFrame]
         found[k] = table
         _keep(caches[k], table)
     return [found[k] for k in range(len(runs))]
-
-
-def load_trained(path: Path) -> AtomisticModel:
-    """A trained model: a pickle, so of runs that one trusts."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*weights_only=False", category=FutureWarning)
-        return load_model(str(path), device="cpu").eval()
 
 
 def _model(run: Run, test_set: TestSet) -> _Model:

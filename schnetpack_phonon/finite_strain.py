@@ -80,10 +80,8 @@ class FiniteStrain:
         Raises:
             ValueError: if ions shall relax that are not at their minimum to begin with.
         """
-        jobs = {properties.elastic_tensor: label_job}
         if self.relaxed_ions:
             _check_minima(structures)
-            jobs[properties.elastic_tensor_relaxed] = relaxed_label_job
         strains = list(zip(_NAMES, finite_strains(self.strain).reshape(-1, 3, 3), strict=True))
         found: list[Labels | None] = [labels for _, _, labels in structures]
 
@@ -93,7 +91,7 @@ class FiniteStrain:
                     what = f"{description}, strain {name}"
                     yield make_job(calculator, strained(atoms, strain), what)
 
-        for key, make_job in jobs.items():
+        for key, make_job in zip(self.properties, (label_job, relaxed_label_job), strict=False):
             records = iter(labeller.run(Repeated(partial(copies, make_job)), PROPERTIES[key].label))
             for k, (description, _, _) in enumerate(structures):
                 tensor = self._tensor(description, list(islice(records, len(strains))))

@@ -112,6 +112,11 @@ def stability(bonds: Sequence[pd.DataFrame]) -> float:
     return float(np.mean([a.corr(b) for a, b in combinations(columns, 2)]))
 
 
+def apart(one: pd.Series, other: pd.Series) -> bool:
+    """Whether the intervals of two shares, ``low`` to ``high``, do not overlap."""
+    return bool(one["low"] > other["high"] or one["high"] < other["low"])
+
+
 def verdict(
     structures: pd.DataFrame,
     shares: pd.DataFrame,
@@ -195,6 +200,6 @@ def _leading(structures: pd.DataFrame, shares: pd.DataFrame) -> str:
     text += f"; untrained weights give {interval}"
     if len(structures) < _FEW:
         return f"{text} ({len(structures)} structures are few, intervals are rough)."
-    if same["low"] <= top["high"] and top["low"] <= same["high"]:
+    if not apart(top, same):
         return f"{text}, which overlaps: not clearly learnt."
     return f"{text}: training made the difference."

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from schnetpack_phonon.report import ATTRIBUTIONS, BONDS, FAITHFULNESS, SHARES
-from schnetpack_phonon.trust import correlation, missed_shares, stability
+from schnetpack_phonon.trust import apart, correlation, missed_shares, stability
 
 
 def trust_table(runs: pd.DataFrame) -> pd.DataFrame:
@@ -92,8 +92,7 @@ def _clear(path: Path) -> list[bool]:
         )
         if trained.empty or (leading := str(trained["share"].idxmax())) not in control.index:
             continue
-        one, other = trained.loc[leading], control.loc[leading]
-        found.append(bool(one["low"] > other["high"] or one["high"] < other["low"]))
+        found.append(apart(trained.T[leading], control.T[leading]))
     return found
 
 

@@ -17,6 +17,8 @@ from ase import Atoms
 from ase.build import bulk
 from ase.calculators.emt import EMT
 from ase.neighborlist import neighbor_list
+from hydra import compose, initialize_config_module
+from omegaconf import DictConfig
 
 from schnetpack_phonon.calculators import AseCalculator
 from schnetpack_phonon.executors import process_pool
@@ -32,6 +34,19 @@ from tests.force_constants_fixtures import alloy, cubic, cubic_springs  # noqa: 
 @pytest.fixture(autouse=True)
 def _in_tmp_path(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)  # the host leaves splitting.lock where it runs
+
+
+@pytest.fixture
+def compose_train(tmp_path, monkeypatch):
+    """Overrides -> the configuration of ``spktrain`` in a folder without configs of the user's."""
+    (tmp_path / "configs").mkdir()  # SchNetPack looks there, and Hydra warns where it is missing
+    monkeypatch.setenv("PWD", str(tmp_path))
+
+    def composed(*overrides: str) -> DictConfig:
+        with initialize_config_module("schnetpack.configs", version_base="1.2"):
+            return compose("train", [*overrides])
+
+    return composed
 
 
 @pytest.fixture(scope="session")

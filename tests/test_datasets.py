@@ -5,7 +5,6 @@ from pathlib import Path
 import ase.db
 import numpy as np
 import pytest
-from hydra import compose, initialize_config_module
 from hydra.utils import instantiate
 from omegaconf import open_dict
 
@@ -20,10 +19,8 @@ CARD = Path(schnetpack_phonon.__file__).parent / "datasets" / "README.md"
 
 
 @pytest.fixture
-def shipped(tmp_path, monkeypatch):
+def shipped(tmp_path, compose_train):
     """Kind of ensemble -> its database, made from shipped labels alone."""
-    (tmp_path / "configs").mkdir()  # SchNetPack looks there, and Hydra warns where it is missing
-    monkeypatch.setenv("PWD", str(tmp_path))
 
     def make(kind):
         overrides = [
@@ -33,8 +30,7 @@ def shipped(tmp_path, monkeypatch):
             f"data.datapath={tmp_path}/{kind}.db",
             f"data.label_store={tmp_path}/labels.jsonl",
         ]
-        with initialize_config_module("schnetpack.configs", version_base="1.2"):
-            config = compose("train", overrides).data
+        config = compose_train(*overrides).data
         with open_dict(config):
             for key in ("splitting", "transforms", "loading"):
                 del config[key]  # they refer to the experiment around them

@@ -6,7 +6,6 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-from hydra import compose, initialize_config_module
 from hydra._internal.config_search_path_impl import ConfigSearchPathImpl
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.errors import InstantiationException, MissingConfigException
@@ -66,14 +65,9 @@ def test_composes_in_an_empty_folder(tmp_path):
 
 
 @pytest.mark.parametrize("group", ["data/ensemble", "data/calculator", "data/structure"])
-def test_unknown_choice_names_the_choices(group, tmp_path, monkeypatch):
-    (tmp_path / "configs").mkdir()  # SchNetPack looks there, and Hydra warns where it is missing
-    monkeypatch.setenv("PWD", str(tmp_path))
-    with (
-        initialize_config_module("schnetpack.configs", version_base="1.2"),
-        pytest.raises(MissingConfigException) as error,
-    ):
-        compose("train", [EXPERIMENT, f"{group}=nonsense"])
+def test_unknown_choice_names_the_choices(group, compose_train):
+    with pytest.raises(MissingConfigException) as error:
+        compose_train(EXPERIMENT, f"{group}=nonsense")
     for option in (CONFIGS / group).glob("*.yaml"):
         assert option.stem in str(error.value)
 
@@ -81,13 +75,9 @@ def test_unknown_choice_names_the_choices(group, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     "file", sorted((CONFIGS / "data").glob("*/*.yaml")), ids=lambda f: f"{f.parent.name}/{f.stem}"
 )
-def test_every_choice_instantiates_or_says_what_it_needs(file, tmp_path, monkeypatch):
-    (tmp_path / "configs").mkdir()  # SchNetPack looks there, and Hydra warns where it is missing
-    monkeypatch.setenv("PWD", str(tmp_path))
+def test_every_choice_instantiates_or_says_what_it_needs(file, compose_train):
     group = file.parent.name
-    with initialize_config_module("schnetpack.configs", version_base="1.2"):
-        config = compose("train", [EXPERIMENT, f"data/{group}={file.stem}", "run.work_dir=."])
-        config = config.data[group]
+    config = compose_train(EXPERIMENT, f"data/{group}={file.stem}", "run.work_dir=.").data[group]
     if OmegaConf.missing_keys(config):
         with pytest.raises((MissingMandatoryValue, InstantiationException, ValueError)):
             instantiate(config)()  # what is partial says it when it is called
@@ -95,12 +85,9 @@ def test_every_choice_instantiates_or_says_what_it_needs(file, tmp_path, monkeyp
         instantiate(config)
 
 
-def test_elastic_experiment_has_a_model_for_second_derivatives(tmp_path, monkeypatch):
+def test_elastic_experiment_has_a_model_for_second_derivatives(compose_train):
     """Strain, a smooth cutoff, and every label that is loaded has its output."""
-    (tmp_path / "configs").mkdir()
-    monkeypatch.setenv("PWD", str(tmp_path))
-    with initialize_config_module("schnetpack.configs", version_base="1.2"):
-        config = compose("train", ["experiment=phonon_elastic", "run.work_dir=."])
+    config = compose_train("experiment=phonon_elastic", "run.work_dir=.")
     model = instantiate(config.model)
     keys = set(config.data.load_properties)
     assert keys == {output.name for output in config.task.outputs}
@@ -108,13 +95,9 @@ def test_elastic_experiment_has_a_model_for_second_derivatives(tmp_path, monkeyp
     assert with_elastic_response(model, ElasticResponse(clamped_key="response"))
 
 
-def test_number_of_snapshots_of_an_experiment_holds_for_any_ensemble(tmp_path, monkeypatch):
-    (tmp_path / "configs").mkdir()
-    monkeypatch.setenv("PWD", str(tmp_path))
-    chosen = ["experiment=phonon_elastic", "data/ensemble=strained"]
-    with initialize_config_module("schnetpack.configs", version_base="1.2"):
-        plain = compose("train", ["+data/ensemble@ensemble=strained"]).ensemble
-        fewer = compose("train", chosen).data.ensemble
+def test_number_of_snapshots_of_an_experiment_holds_for_any_ensemble(compose_train):
+    plain = compose_train("+data/ensemble@ensemble=strained").ensemble
+    fewer = compose_train("experiment=phonon_elastic", "data/ensemble=strained").data.ensemble
     assert instantiate(plain).n_snapshots == plain.base.n_snapshots
     assert instantiate(fewer).n_snapshots == 15
 

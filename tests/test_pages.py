@@ -4,7 +4,6 @@ import re
 from pathlib import Path
 
 import pytest
-from hydra import compose, initialize_config_module
 from hydra.errors import ConfigCompositionException
 
 ROOT = Path(__file__).parents[1]
@@ -26,14 +25,13 @@ def test_every_page_and_picture_is_linked():
 
 
 @pages
-def test_choices_of_configs_are_there(page):
+def test_choices_of_configs_are_there(page, compose_train):
     """`data/calculator=cp2k` and the like."""
     choices = set(
         re.findall(r"\b(experiment|(?:data|callbacks|model)/\w+)=([a-z]\w+)", page.read_text())
     )
     for group, choice in choices - {("experiment", "mine")}:
-        with initialize_config_module("schnetpack.configs", version_base="1.2"):
-            try:
-                compose("train", ["experiment=phonon_antiperovskite", f"{group}={choice}"])
-            except ConfigCompositionException as error:
-                pytest.fail(f"{page.name}: {group}={choice}: {error}")
+        try:
+            compose_train("experiment=phonon_antiperovskite", f"{group}={choice}")
+        except ConfigCompositionException as error:
+            pytest.fail(f"{page.name}: {group}={choice}: {error}")
