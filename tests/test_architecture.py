@@ -107,6 +107,7 @@ TORCH_USERS = {
     "graph_cache",
     "graphs",
     "heads",
+    "metrics",
     "loading",
     "predict",
     "splits",
