@@ -1,8 +1,8 @@
 """Elastic tensors of trained runs against the labels of their test structures.
 
-Mean relative Frobenius errors of ``ElasticTensor``, of second derivatives of the same model's energy
-(``ElasticResponse``), of always predicting the mean of the training structures of the same crystal,
-and of all; and how far second derivatives are from finite differences of the model's own stress.
+Mean relative Frobenius errors of ``ElasticTensor``, of second derivatives of the same model's
+energy (``ElasticResponse``), of always predicting the mean of the training structures of the same
+crystal, and of all; and how far second derivatives are from differences of the model's own stress.
 
     spktrain experiment=phonon_elastic data/ensemble=strained run.id=elastic1 seed=1
     python -m tests.benchmarks.elastic runs/elastic1 [runs/elastic2 ...]
