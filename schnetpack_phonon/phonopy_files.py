@@ -70,8 +70,13 @@ class PhonopyFiles:
 
     @property
     def settings(self) -> dict[str, Any]:
-        patterns = [p for p in (self.path, self.force_sets, self.force_constants) if p]
-        files = [file for pattern in patterns for file in files_of_crystals(pattern)]
+        files = []
+        for option in ("path", "force_sets", "force_constants"):
+            if pattern := getattr(self, option):
+                found = files_of_crystals(pattern)
+                if not found:
+                    raise _no_file(option, Path(pattern))
+                files += found
         beside = [file.with_name(name) for file in files for name in _FORCE_FILES]
         return {
             "source": "phonopy",
@@ -121,8 +126,12 @@ class PhonopyFiles:
     def _file(option: str, value: str, crystal: Crystal) -> Path:
         path = Path(value.replace("{name}", crystal.name))
         if not path.is_file():
-            raise ValueError(f"no phonopy file at {path.absolute()}: set data.phonons.{option}")
+            raise _no_file(option, path)
         return path
+
+
+def _no_file(option: str, path: Path) -> ValueError:
+    return ValueError(f"no phonopy file at {path.absolute()}: set data.phonons.{option}")
 
 
 @contextmanager

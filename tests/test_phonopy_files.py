@@ -332,7 +332,10 @@ def test_no_forces_anywhere(folder, cubic):
 def test_missing_file(folder, cubic, cubic_springs, option):
     path = params_with_force_constants(folder, phonopy_of(cubic), cubic_springs)
     options = {"path": str(path), option: "nowhere.yaml"}
-    with pytest.raises(ValueError, match=rf"/nowhere\.yaml: set data\.phonons\.{option}"):
+    message = rf"/nowhere\.yaml: set data\.phonons\.{option}"
+    with pytest.raises(ValueError, match=message):
+        _ = PhonopyFiles(instabilities=FLOOR, **options).settings
+    with pytest.raises(ValueError, match=message):
         read(options.pop("path"), cubic, **options)
 
 
