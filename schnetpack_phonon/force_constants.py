@@ -12,7 +12,8 @@ from phonopy import Phonopy
 
 from schnetpack_phonon import properties
 from schnetpack_phonon.calculators import Labels
-from schnetpack_phonon.phonons import HarmonicModel, Instabilities, harmonic_model
+from schnetpack_phonon.instabilities import Instabilities
+from schnetpack_phonon.phonons import HarmonicModel, harmonic_model
 from schnetpack_phonon.structures import Crystal, to_ase
 
 #: (what for, [(description, supercell), ...]) -> labels of each; None where it failed.

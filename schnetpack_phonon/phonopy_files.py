@@ -20,7 +20,8 @@ from phonopy.structure.dataset import forces_in_dataset
 from yaml import YAMLError
 
 from schnetpack_phonon.force_constants import LabelFunction, Models, harmonic_models, unmixed
-from schnetpack_phonon.phonons import Instabilities, check_force_constants
+from schnetpack_phonon.instabilities import Instabilities
+from schnetpack_phonon.phonons import check_force_constants
 from schnetpack_phonon.structures import Crystal, digest, files_of_crystals, to_ase
 
 _FORCE_FILES = ("FORCE_SETS", "FORCE_CONSTANTS", "force_constants.hdf5")

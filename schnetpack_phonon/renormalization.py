@@ -8,11 +8,12 @@ the Gibbs-Bogoliubov free energy is stationary.
 Plain iteration diverges where the harmonic crystal is unstable. Here the update is multiplicative,
 so the dynamical matrix stays positive, and its step is bounded. Forces of earlier steps are not
 thrown away: each enters the fit with the ratio of its probability now to that with which the whole
-pool was drawn, and the effective number of samples tells how much they are worth.
+pool was drawn (:mod:`.force_pool`), and the effective number of samples tells how much they are
+worth.
 
 References:
     Hooton, Phil. Mag. 46, 422 (1955); Errea, Calandra, Mauri, Phys. Rev. B 89, 064302 (2014)
-    (reweighting: eq. 46); Owen and Zhou, J. Am. Stat. Assoc. 95, 135 (2000) (mixture weights).
+    (reweighting: eq. 46).
 """
 
 from __future__ import annotations
@@ -24,7 +25,6 @@ from typing import Any
 
 import numpy as np
 from ase import Atoms
-from scipy.special import logsumexp
 
 from schnetpack_phonon import properties
 from schnetpack_phonon.force_constants import (
@@ -34,12 +34,13 @@ from schnetpack_phonon.force_constants import (
     mixed_force_constants,
     unmixed,
 )
+from schnetpack_phonon.force_pool import ForcePool
+from schnetpack_phonon.instabilities import Instabilities
 from schnetpack_phonon.label_store import LabellingError
 from schnetpack_phonon.labelling import MissingLabelsError
 from schnetpack_phonon.phonons import (
     THZ_PER_SQRT_FC,
     HarmonicModel,
-    Instabilities,
     Renormalization,
     free_energy,
     harmonic_model,
@@ -177,7 +178,7 @@ class Renormalised:
         (ideal,) = label(f"{what}, static", [(f"{crystal.name}, ideal", model.ideal)])
         if ideal is None:
             raise NotConvergedError(f"{what}: the calculation of the ideal crystal failed")
-        pool = _Pool(temperature, self.statistics)
+        pool = ForcePool(temperature, self.statistics)
         steps: list[Step] = []
         for number in range(self.max_steps):
             drawn = self._draw(crystal.name, model, temperature, number)
@@ -229,46 +230,7 @@ class Renormalised:
         return drawn
 
 
-class _Pool:
-    """All structures calculated so far and the models that they were drawn with."""
-
-    def __init__(self, temperature: float, statistics: str):
-        self.temperature = temperature
-        self.statistics = statistics
-        self.displacements = np.empty((0, 0, 3))
-        self.forces = np.empty((0, 0, 3))
-        self.energies = np.empty(0)
-        self._drawn_with: list[tuple[HarmonicModel, int]] = []
-
-    def add(self, model: HarmonicModel, found: Sequence[tuple[Atoms, np.ndarray, float]]) -> None:
-        u = np.array([atoms.positions - model.ideal.positions for atoms, _, _ in found])
-        forces = np.array([f for _, f, _ in found])
-        energies = np.array([e for _, _, e in found])
-        if self._drawn_with:
-            u = np.concatenate([self.displacements, u])
-            forces = np.concatenate([self.forces, forces])
-            energies = np.concatenate([self.energies, energies])
-        self.displacements, self.forces, self.energies = u, forces, energies
-        self._drawn_with.append((model, len(found)))
-
-    def weights(self, model: HarmonicModel) -> np.ndarray:
-        """Probability under ``model`` over that under the mixture, of sum 1, shape=(n,)."""
-        target = self._log_density(model)
-        sizes = np.array([n for _, n in self._drawn_with])
-        each = np.array([self._log_density(m) for m, _ in self._drawn_with])
-        mixture = logsumexp(each, axis=0, b=(sizes / sizes.sum())[:, None])
-        return np.exp(target - mixture - logsumexp(target - mixture))
-
-    def _log_density(self, model: HarmonicModel) -> np.ndarray:
-        root = np.sqrt(np.repeat(model.ideal.get_masses(), 3))
-        sigma = model.mode_amplitudes(self.temperature, self.statistics)
-        coordinates = (
-            self.displacements.reshape(len(self.energies), -1) * root
-        ) @ model.eigenvectors
-        return -0.5 * ((coordinates / sigma) ** 2).sum(axis=1) - np.log(sigma).sum()
-
-
-def _fit(crystal: Crystal, pool: _Pool, weights: np.ndarray) -> np.ndarray:
+def _fit(crystal: Crystal, pool: ForcePool, weights: np.ndarray) -> np.ndarray:
     """Weighted least squares over the pool, all symmetries kept; shape=(n_atoms, n_atoms, 3, 3)."""
     # F = -Phi u is linear: the square root of a weight on both sides is a weight in the fit.
     root = np.sqrt(weights * len(weights))[:, None, None]
@@ -279,7 +241,7 @@ def _fit(crystal: Crystal, pool: _Pool, weights: np.ndarray) -> np.ndarray:
 
 
 def _step(
-    model: HarmonicModel, fitted: np.ndarray, pool: _Pool, weights: np.ndarray, static: float
+    model: HarmonicModel, fitted: np.ndarray, pool: ForcePool, weights: np.ndarray, static: float
 ) -> Step:
     n_atoms = len(model.ideal)
     u = pool.displacements.reshape(len(weights), -1)
@@ -325,7 +287,7 @@ def _renormalised(
     harmonic: HarmonicModel,
     temperature: float,
     steps: Sequence[Step],
-    pool: _Pool,
+    pool: ForcePool,
 ) -> HarmonicModel:
     if model.n_changed:  # the start, whose force constants are not what was drawn with
         model = harmonic_model(model.ideal, model.sampled_force_constants, _POSITIVE)

@@ -7,7 +7,8 @@ import pytest
 from ase import units
 
 from schnetpack_phonon.ensembles import PhononEnsemble, RandomEnsemble
-from schnetpack_phonon.phonons import HarmonicModel, Instabilities, harmonic_model
+from schnetpack_phonon.instabilities import Instabilities
+from schnetpack_phonon.phonons import HarmonicModel, harmonic_model
 from schnetpack_phonon.structures import Crystal, antiperovskite, supercell_matrix
 
 ROUNDING = 0.51e-6  # positions end at 1e-6 Ang

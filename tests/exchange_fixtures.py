@@ -16,8 +16,8 @@ from schnetpack_phonon.ensembles import RandomEnsemble
 from schnetpack_phonon.exchange import STRUCTURE
 from schnetpack_phonon.force_constants import FiniteDisplacements
 from schnetpack_phonon.generation import Generation
+from schnetpack_phonon.instabilities import Instabilities
 from schnetpack_phonon.manifest import Calculation, read_manifest
-from schnetpack_phonon.phonons import Instabilities
 from schnetpack_phonon.preparation import Recipe
 from schnetpack_phonon.structures import Crystal, supercell_matrix
 from tests.cp2k_fixtures import STORED

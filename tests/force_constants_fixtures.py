@@ -9,7 +9,7 @@ from phonopy import Phonopy
 
 from schnetpack_phonon import properties
 from schnetpack_phonon.alloys import MixedAntiperovskites
-from schnetpack_phonon.phonons import Instabilities
+from schnetpack_phonon.instabilities import Instabilities
 from schnetpack_phonon.phonopy_files import PhonopyFiles
 from schnetpack_phonon.structures import Crystal, supercell_matrix, to_phonopy
 
@@ -55,6 +55,16 @@ def cubic() -> Crystal:
 @pytest.fixture(scope="module")
 def cubic_springs(cubic, central_springs) -> np.ndarray:
     return central_springs(cubic.supercell, SPRINGS)
+
+
+@pytest.fixture(scope="module")
+def pair() -> Crystal:
+    cell = bulk("LiH", "cesiumchloride", a=3.0)
+    return Crystal("LiH", cell, supercell_matrix([1, 1, 1]))
+
+
+def between_two(k: float) -> np.ndarray:
+    return np.array([[k, -k], [-k, k]])[..., None, None] * np.eye(3)
 
 
 @pytest.fixture

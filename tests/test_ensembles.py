@@ -20,7 +20,8 @@ from schnetpack_phonon.ensembles import (
     PhononEnsemble,
     RandomEnsemble,
 )
-from schnetpack_phonon.phonons import HarmonicModel, Instabilities, harmonic_model
+from schnetpack_phonon.instabilities import Instabilities
+from schnetpack_phonon.phonons import HarmonicModel, harmonic_model
 from schnetpack_phonon.structures import Crystal, supercell_matrix
 from tests.ensemble_fixtures import (
     OPTIONS,

@@ -24,9 +24,9 @@ from schnetpack_phonon.elasticity import point_group, symmetrized
 from schnetpack_phonon.ensembles import PhononEnsemble, RandomEnsemble
 from schnetpack_phonon.finite_strain import FiniteStrain
 from schnetpack_phonon.force_constants import FiniteDisplacements
+from schnetpack_phonon.instabilities import Instabilities
 from schnetpack_phonon.label_store import LabellingError, LabelStore, Record
 from schnetpack_phonon.labelling import Job, Labeller
-from schnetpack_phonon.phonons import Instabilities
 from schnetpack_phonon.renormalization import Renormalised
 from schnetpack_phonon.snapshots import Snapshot
 from schnetpack_phonon.structures import Antiperovskites, antiperovskite

@@ -10,9 +10,9 @@ from ase.build import make_supercell
 from phonopy.phonon.random_displacements import RandomDisplacements
 from scipy.spatial.transform import Rotation
 
+from schnetpack_phonon.instabilities import Instabilities
 from schnetpack_phonon.modes import WholeModes
 from schnetpack_phonon.phonons import (
-    Instabilities,
     free_energy,
     harmonic_model,
     normal_modes,
@@ -330,38 +330,6 @@ def test_covariance_of_the_same_supercell_by_other_vectors(rock_salt, central_sp
     np.testing.assert_allclose(other.covariance(300), expected, atol=1e-9)
 
 
-@pytest.mark.parametrize(
-    ("policy", "sampled"),
-    [
-        ("abs", [3.0, 0.5, 0.5, 4.0]),
-        ("floor", [3.0, 1.5, 1.5, 4.0]),
-        ("freeze", [0.0, 0.0, 0.0, 4.0]),
-    ],
-)
-def test_policies(policy, sampled):
-    frequencies = np.array([-3.0, -0.5, 0.5, 4.0])
-    np.testing.assert_array_equal(Instabilities(policy, 1.5).apply(frequencies), sampled)
-
-
-@pytest.mark.parametrize(
-    ("policy", "frequencies", "named"),
-    [
-        ("error", [-2.0, 0.5, 3.0], "1 imaginary modes, the lowest at -2.00 THz, and 2 of 3"),
-        ("error", [0.5, 3.0], "0 imaginary modes, .* 1 of 2 modes below 1.5 THz"),
-        ("abs", [-2.0, 0.004, 3.0], "mode 1 has 0.0040 THz.*diverge"),
-    ],
-)
-def test_policies_that_refuse(policy, frequencies, named):
-    with pytest.raises(ValueError, match=named):
-        Instabilities(policy, 1.5).apply(np.array(frequencies))
-
-
-def test_policies_accept_a_stable_crystal():
-    frequencies = np.array([1.6, 4.0])
-    for policy in ("error", "abs", "floor", "freeze"):
-        np.testing.assert_array_equal(Instabilities(policy, 1.5).apply(frequencies), frequencies)
-
-
 @pytest.mark.parametrize("policy", ["abs", "floor", "freeze"])
 def test_spread_along_imaginary_modes(rock_salt, unstable, policy):
     """Variance e^T M^1/2 C M^1/2 e along each mode is kT over the sampled frequency squared."""
@@ -378,12 +346,6 @@ def test_spread_along_imaginary_modes(rock_salt, unstable, policy):
     np.testing.assert_allclose(variance, expected, rtol=1e-6, atol=1e-9)
     assert ((signed > -3.0) & (signed < 0)).any()
     assert model.n_changed == (sampled != signed).sum()
-
-
-@pytest.mark.parametrize("settings", [("drop", 1.5), ("floor", 0.0), ("floor", float("nan"))])
-def test_instabilities_errors(settings):
-    with pytest.raises(ValueError, match=r"unknown policy 'drop'.*freeze|expected > 0"):
-        Instabilities(*settings)
 
 
 @pytest.mark.parametrize(

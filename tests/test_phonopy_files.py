@@ -17,7 +17,8 @@ from phonopy.harmonic.force_constants import full_fc_to_compact_fc
 from schnetpack_phonon.force_constants import (
     save_phonopy,
 )
-from schnetpack_phonon.phonons import Instabilities, harmonic_model, normal_modes
+from schnetpack_phonon.instabilities import Instabilities
+from schnetpack_phonon.phonons import harmonic_model, normal_modes
 from schnetpack_phonon.phonopy_files import PhonopyFiles, same_atoms
 from schnetpack_phonon.structures import Antiperovskites, Crystal, supercell_matrix
 from tests.force_constants_fixtures import (

@@ -12,8 +12,8 @@ from schnetpack_phonon import properties
 from schnetpack_phonon.ensembles import MatchedEnsemble, PhononEnsemble, RandomEnsemble
 from schnetpack_phonon.finite_strain import FiniteStrain
 from schnetpack_phonon.force_constants import FiniteDisplacements
+from schnetpack_phonon.instabilities import Instabilities
 from schnetpack_phonon.label_store import LabelStore
-from schnetpack_phonon.phonons import Instabilities
 from schnetpack_phonon.preview import preview, write_preview
 from schnetpack_phonon.structures import Crystal, supercell_matrix
 from tests.data_fixtures import ALLOYS, ensemble_data

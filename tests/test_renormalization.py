@@ -13,15 +13,17 @@ from scipy.linalg import eigh_tridiagonal
 
 from schnetpack_phonon import properties
 from schnetpack_phonon.force_constants import FiniteDisplacements
-from schnetpack_phonon.phonons import Instabilities, harmonic_model, normal_modes, to_blocks
+from schnetpack_phonon.force_pool import ForcePool
+from schnetpack_phonon.instabilities import Instabilities
+from schnetpack_phonon.phonons import harmonic_model, normal_modes, to_blocks
 from schnetpack_phonon.renormalization import (
     NotConvergedError,
     Renormalised,
     _fit,
-    _Pool,
     _update,
 )
-from schnetpack_phonon.structures import Crystal, supercell_matrix
+from schnetpack_phonon.structures import Crystal
+from tests.force_constants_fixtures import between_two
 
 HBAR = units._hbar / units._e * 1e10 * (units._e / units._amu) ** 0.5  # eV sqrt(amu Ang^2 / eV)
 THZ = (units._e * 1e20 / units._amu) ** 0.5 / (2 * np.pi * 1e12)  # of sqrt(eV/Ang^2/amu)
@@ -121,16 +123,6 @@ def oscillators(omega, temperature, statistics):
 # isotropic oscillator in three dimensions, solved without approximation below.
 
 K, Q = -4.0, 30.0
-
-
-@pytest.fixture(scope="module")
-def pair() -> Crystal:
-    cell = bulk("LiH", "cesiumchloride", a=3.0)
-    return Crystal("LiH", cell, supercell_matrix([1, 1, 1]))
-
-
-def between_two(k: float) -> np.ndarray:
-    return np.array([[k, -k], [-k, k]])[..., None, None] * np.eye(3)
 
 
 def reduced_mass(crystal) -> float:
@@ -492,82 +484,10 @@ def test_steps_are_logged(pair, caplog):
     assert f"free energy {1e3 * last['free_energy']:.2f} meV/atom" in lines[-1]
 
 
-# Weights
-
-
-@pytest.fixture(scope="module")
-def drawn(pair):
-    """3000 structures of each of two models of the pair, and the models."""
-
-    def structures(model, seed):
-        rng = np.random.default_rng(seed)
-        u = (rng.standard_normal((3000, 6)) @ model.displacement_matrix(300).T).reshape(-1, 2, 3)
-        found = []
-        for displacements in u:
-            atoms = model.ideal.copy()
-            atoms.positions += displacements
-            found.append((atoms, np.zeros((2, 3)), 0.0))
-        return found
-
-    models = [harmonic_model(pair.supercell, between_two(k), ANY) for k in (4.0, 12.0)]
-    return models, [structures(model, seed) for seed, model in enumerate(models)]
-
-
-@pytest.mark.parametrize("used", [(3000, 0), (0, 3000), (3000, 3000), (150, 3000)])
-@pytest.mark.parametrize("k", [4.0, 6.0, 12.0])
-def test_weighted_mean_is_that_of_the_target(drawn, used, k):
-    """<r r^T> of another model from structures of one or two; its error from the weights."""
-    models, structures = drawn
-    pool = _Pool(300.0, "quantum")
-    for model, found, n in zip(models, structures, used, strict=True):
-        if n:
-            pool.add(model, found[:n])
-    target = harmonic_model(models[0].ideal, between_two(k), ANY)
-    weights = pool.weights(target)
-    n = sum(used)
-    assert weights.shape == (n,)
-    assert weights.sum() == pytest.approx(1)
-    assert (weights > 0).all()
-    effective = 1 / (weights**2).sum()
-    assert effective <= n * (1 + 1e-9)
-    r = pool.displacements[:, 1] - pool.displacements[:, 0]
-    c = target.covariance(300)
-    expected = (c[:3, :3] + c[3:, 3:] - c[:3, 3:] - c[3:, :3]).trace()
-    squares = (r**2).sum(axis=1)
-    error = np.sqrt((weights**2) @ (squares - expected) ** 2)
-    assert error < 0.1 * expected
-    assert weights @ squares == pytest.approx(expected, abs=3.5 * error)
-    if (used, k) in (((3000, 0), 12.0), ((0, 3000), 4.0)):
-        assert abs(squares.mean() - expected) > 5 * error
-
-
-def test_weights_of_one_model_are_equal(drawn):
-    models, structures = drawn
-    pool = _Pool(300.0, "quantum")
-    pool.add(models[0], structures[0])
-    pool.add(models[0], structures[0])
-    np.testing.assert_allclose(pool.weights(models[0]), 1 / 6000)
-
-
-def test_weights_do_not_know_the_centre(drawn):
-    """The crystal as a whole may lie anywhere; density is of relative positions."""
-    models, structures = drawn
-    moved = [(atoms.copy(), f, e) for atoms, f, e in structures[0][:50]]
-    for number, (atoms, _, _) in enumerate(moved):
-        atoms.positions += 0.01 * number
-    pools = []
-    for found in (structures[0][:50], moved):
-        pool = _Pool(300.0, "quantum")
-        pool.add(models[0], found)
-        pools.append(pool.weights(models[1]))
-    np.testing.assert_allclose(*pools, rtol=1e-6)
-    assert pools[0].max() > 2 * pools[0].min()
-
-
 def test_fit_heeds_the_weights(rock_salt, stable, soft):
     """Forces of one crystal that weigh nothing beside those of another."""
     model = harmonic_model(rock_salt.supercell, stable, ANY)
-    pool = _Pool(300.0, "quantum")
+    pool = ForcePool(300.0, "quantum")
     for k in (stable, soft):
         label = Quartic((rock_salt, k, 0.0, 2.8))
         structures = []

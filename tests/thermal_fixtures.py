@@ -40,7 +40,7 @@ def thermal_run(folder: Path, seed: int, heads: Sequence[nn.Module] = ()) -> Pat
             },
             "phonons": {
                 "_target_": "schnetpack_phonon.force_constants.FiniteDisplacements",
-                "instabilities": {"_target_": "schnetpack_phonon.phonons.Instabilities"},
+                "instabilities": {"_target_": "schnetpack_phonon.instabilities.Instabilities"},
             },
             "calculator": {
                 "_target_": "schnetpack_phonon.calculators.AseCalculator",
