@@ -85,9 +85,10 @@ def test_every_choice_instantiates_or_says_what_it_needs(file, compose_train):
         instantiate(config)
 
 
-def test_elastic_experiment_has_a_model_for_second_derivatives(compose_train):
+@pytest.mark.parametrize("experiment", ["phonon_elastic", "phonon_elastic_response"])
+def test_elastic_experiments_have_a_model_for_second_derivatives(experiment, compose_train):
     """Strain, a smooth cutoff, and every label that is loaded has its output."""
-    config = compose_train("experiment=phonon_elastic", "run.work_dir=.")
+    config = compose_train(f"experiment={experiment}", "run.work_dir=.")
     model = instantiate(config.model)
     keys = set(config.data.load_properties)
     assert keys == {output.name for output in config.task.outputs}
@@ -97,7 +98,7 @@ def test_elastic_experiment_has_a_model_for_second_derivatives(compose_train):
 
 def test_number_of_snapshots_of_an_experiment_holds_for_any_ensemble(compose_train):
     plain = compose_train("+data/ensemble@ensemble=strained").ensemble
-    fewer = compose_train("experiment=phonon_elastic", "data/ensemble=strained").data.ensemble
+    fewer = compose_train("experiment=phonon_elastic").data.ensemble
     assert instantiate(plain).n_snapshots == plain.base.n_snapshots
     assert instantiate(fewer).n_snapshots == 15
 

@@ -1,11 +1,12 @@
 """Elastic tensors of trained runs against the labels of their test structures.
 
-Mean relative Frobenius errors of ``ElasticTensor``, of second derivatives of the same model's
-energy (``ElasticResponse``), of always predicting the mean of the training structures of the same
-crystal, and of all; and how far second derivatives are from differences of the model's own stress.
+Mean relative Frobenius errors of the output ``elastic_tensor``, of second derivatives of the same
+model's energy, of always predicting the mean of the training structures of the same crystal, and of
+all; and how far second derivatives are from differences of the model's own stress.
 
-    spktrain experiment=phonon_elastic data/ensemble=strained run.id=elastic1 seed=1
-    python -m tests.benchmarks.elastic runs/elastic1 [runs/elastic2 ...]
+    spktrain experiment=phonon_elastic run.id=head seed=1
+    spktrain experiment=phonon_elastic_response run.id=response seed=1
+    python -m tests.benchmarks.elastic runs/head runs/response
 """
 
 import argparse
@@ -49,8 +50,8 @@ def errors(folder: Path) -> dict[str, float]:
     return {
         "train": len(train),
         "test": len(test),
-        "ElasticTensor": _relative(np.array([each[elastic_tensor] for each in found]), truth),
-        "ElasticResponse": _relative(second, truth),
+        elastic_tensor: _relative(np.array([each[elastic_tensor] for each in found]), truth),
+        "second derivatives": _relative(second, truth),
         "crystal's mean": _relative(np.array([mean(row.formula) for row in test]), truth),
         "mean of all": _relative(mean(), truth),
         "differences": _relative(second[: len(some)], np.array(some)),
