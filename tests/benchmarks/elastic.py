@@ -76,7 +76,8 @@ def main() -> None:
     torch.set_num_threads(1)
     runs = parser.parse_args().runs
     table = pd.DataFrame([errors(run) for run in runs], index=[run.name for run in runs])
-    print(table.to_string(float_format="{:.2%}".format))
+    formats = {"differences": "{:.0e}".format}
+    print(table.to_string(float_format="{:.2%}".format, formatters=formats))
 
 
 if __name__ == "__main__":
