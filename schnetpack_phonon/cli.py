@@ -171,9 +171,16 @@ def _extxyz(path: str, target: str) -> None:
         sys.exit(f"spkphonon extxyz: {error}")
 
 
+def _show_messages() -> None:
+    """Messages of ours, as Hydra shows them for the commands that it starts."""
+    logging.basicConfig(format="%(message)s")
+    logging.getLogger("schnetpack_phonon").setLevel(logging.INFO)
+
+
 def _attribute(arguments: list[str]) -> None:
     from schnetpack_phonon.bond_command import run
 
+    _show_messages()
     sys.exit(run(arguments))
 
 
@@ -220,6 +227,7 @@ def _thermal(arguments: list[str]) -> None:
     from schnetpack_phonon.runs import RunError
     from schnetpack_phonon.thermal_report import thermal_report
 
+    _show_messages()
     try:
         print(
             thermal_report(
