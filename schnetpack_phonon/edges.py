@@ -22,7 +22,7 @@ from schnetpack_phonon.cutoffs import cutoff_of
 from schnetpack_phonon.paths import Path
 
 #: Edges of one forward and backward pass: on a CPU as many as stay in its caches.
-_EDGES_PER_PASS = {"cpu": 3600, "cuda": 400_000}
+_EDGES_PER_PASS = {"cpu": 2048, "cuda": 400_000}
 
 
 class Edges:
