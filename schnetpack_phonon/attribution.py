@@ -10,7 +10,7 @@ cutoff function; its start is far from all training data.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -18,14 +18,14 @@ from schnetpack.model import NeuralNetworkPotential
 
 from schnetpack_phonon.attributable import AttributionError, check_model
 from schnetpack_phonon.bond_attribution import BondAttribution
-from schnetpack_phonon.bond_methods import check_method, split_over_bonds
+from schnetpack_phonon.bond_methods import check_method, integrate_in_parts, split_over_bonds
 from schnetpack_phonon.cutoffs import cutoff_of
 from schnetpack_phonon.edges import Edges, default_edges_per_pass
 from schnetpack_phonon.paths import Path, straight_path
 from schnetpack_phonon.structure_pairs import Structure
 
-#: Nodes are doubled at most so often.
-MAX_DOUBLINGS = 4
+#: Methods that sum over points of a path.
+_WITH_NODES = ("IntegratedGradients", "GradientShap")
 
 
 def attribute(
@@ -51,8 +51,8 @@ def attribute(
         kind: ``displacement`` from the ideal crystal, or ``mask`` from no bonds at all.
         method: one of :data:`schnetpack_phonon.bond_methods.METHODS`.
         n_steps: nodes of the Gauss-Legendre quadrature, draws of ``GradientShap``.
-        tolerance: nodes are doubled where the bonds miss more than this share of the change (or
-            of a tenth of the mean change of the structures, where that is larger).
+        tolerance: the path is cut in parts where the bonds miss more than this share of the change
+            (or of a tenth of the mean change of the structures, where that is larger).
         even: whether the even part of each bond is found too, which doubles the time.
         unit: of the output.
         inputs: what else the model reads, such as ``total_charge``.
@@ -70,20 +70,23 @@ def attribute(
     even = even and kind == "displacement" and method in ("IntegratedGradients", "FeatureAblation")
     cutoff = cutoff_of(model)
     limit = edges_per_pass or default_edges_per_pass(next(model.parameters()).device)
-    split = _Split(model, output, kind, method, unit, inputs, limit)
+    split = _Split(model, output, kind, method, n_steps, unit, inputs, limit)
+    exact = method != "IntegratedGradients"
     found: list[BondAttribution] = []
     for group in _groups(structures, cutoff, kind, even, limit // n_steps):
-        found += split([s for s, _ in group], [path for _, path in group], n_steps, even)
-        progress(len(group))
-    if method == "IntegratedGradients":
-        scale = np.mean([abs(a.change) for a in found]) if found else 0.0
-        rounding = 4 * torch.finfo(next(model.parameters()).dtype).eps
-        for k, (structure, one) in enumerate(zip(structures, found, strict=True)):
-            allowed = tolerance * max(abs(one.change), 0.1 * scale)
-            allowed = max(allowed, rounding * max(abs(one.start), abs(one.value)))
-            while abs(one.residual) > allowed and one.n_steps < n_steps << MAX_DOUBLINGS:
-                (one,) = split([structure], [one.path], 2 * one.n_steps, even)
-            found[k] = one
+        found += split([s for s, _ in group], [path for _, path in group], even)
+        if exact:
+            progress(len(group))
+    if exact:
+        return found
+    scale = float(np.mean([abs(a.change) for a in found])) if found else 0.0
+    rounding = 4 * torch.finfo(next(model.parameters()).dtype).eps
+    for k, one in enumerate(found):
+        allowed = tolerance * max(abs(one.change), 0.1 * scale)
+        allowed = max(allowed, rounding * max(abs(one.start), abs(one.value)))
+        if abs(one.residual) > allowed:
+            found[k] = split.refined(one, allowed)
+        progress(1)
     return found
 
 
@@ -119,29 +122,27 @@ class _Split:
     output: str
     kind: str
     method: str
+    n_steps: int
     unit: str
     inputs: Mapping[str, torch.Tensor] | None
     limit: int
 
     def __call__(
-        self, structures: Sequence[Structure], paths: Sequence[Path], n_steps: int, even: bool
+        self, structures: Sequence[Structure], paths: Sequence[Path], even: bool
     ) -> list[BondAttribution]:
         edges = Edges(self.model, paths, self.output, self.inputs)
-        how = self.method, n_steps, edges.copies_per_pass(self.limit)
+        how = self.method, self.n_steps, edges.copies_per_pass(self.limit)
         with edges.frozen():
+            function, first, last = self._path(edges)
+            total = split_over_bonds(edges, function, first, last, *how)
+            if even:
+                back = split_over_bonds(edges, function, first, 2 * first - last, *how)
+                half = [(a + b) / 2 for a, b in zip(total, back, strict=True)]
             if self.kind == "mask":
-                none, full = (edges.tensor(np.full((1, edges.n_edges), x)) for x in (0.0, 1.0))
                 with torch.no_grad():
-                    start = edges.masked(none)[0].double().cpu().numpy()
-                    value = edges.masked(full)[0].double().cpu().numpy()
-                total = split_over_bonds(edges, edges.masked, none, full, *how)
+                    ends = function(torch.cat([first, last])).double().cpu().numpy()
             else:
-                start, value = edges.value(0.0), edges.value(1.0)
-                r0, r1 = edges.vectors(0.0), edges.vectors(1.0)
-                total = split_over_bonds(edges, edges.displaced, r0, r1, *how)
-                if even:
-                    back = split_over_bonds(edges, edges.displaced, r0, 2 * r0 - r1, *how)
-                    half = [(a + b) / 2 for a, b in zip(total, back, strict=True)]
+                ends = edges.values(0.0, 1.0)
         return [
             BondAttribution(
                 output=self.output,
@@ -150,12 +151,34 @@ class _Split:
                 path=path,
                 attribution=total[k],
                 even=half[k] if even else None,
-                start=float(start[k]),
-                value=float(value[k]),
-                n_steps=n_steps if self.method in ("IntegratedGradients", "GradientShap") else 0,
-                additive=self.method in ("IntegratedGradients", "GradientShap", "Shapley"),
+                start=float(ends[0, k]),
+                value=float(ends[1, k]),
+                n_steps=self.n_steps if self.method in _WITH_NODES else 0,
+                additive=self.method in (*_WITH_NODES, "Shapley"),
                 index=structure.index,
                 structure=structure.name or path.ideal.get_chemical_formula(),
             )
             for k, (structure, path) in enumerate(zip(structures, paths, strict=True))
         ]
+
+    def _path(
+        self, edges: Edges
+    ) -> tuple[Callable[[torch.Tensor], torch.Tensor], torch.Tensor, torch.Tensor]:
+        """The model by edges, and both ends of its argument."""
+        if self.kind == "mask":
+            none, full = (edges.tensor(np.full((1, edges.n_edges), x)) for x in (0.0, 1.0))
+            return edges.masked, none, full
+        return edges.displaced, edges.vectors(0.0), edges.vectors(1.0)
+
+    def refined(self, found: BondAttribution, allowed: float) -> BondAttribution:
+        """The same with a path in parts, whose bonds miss no more than is allowed."""
+        edges = Edges(self.model, [found.path], self.output, self.inputs)
+        how = allowed, self.n_steps, edges.copies_per_pass(self.limit)
+        even = found.even
+        with edges.frozen():
+            function, first, last = self._path(edges)
+            total, n_steps = integrate_in_parts(edges, function, first, last, *how)
+            if even is not None:
+                back, _ = integrate_in_parts(edges, function, first, 2 * first - last, *how)
+                even = (total + back) / 2
+        return replace(found, attribution=total, even=even, n_steps=n_steps)

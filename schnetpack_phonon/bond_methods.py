@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import cache
 from itertools import combinations
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -37,6 +39,9 @@ REFUSED = {
     "ShapleyValueSampling": _PER_BOND,
     "InputXGradient": "its bonds do not add up to the change; use IntegratedGradients",
 }
+
+#: Parts that a path is cut into at most.
+_MAX_PARTS = 16
 
 
 def check_method(kind: str, method: str) -> None:
@@ -89,7 +94,7 @@ def split_over_bonds(
         if values.ndim == 3:
             values = values.norm(dim=2)
     elif method == "GradientShap":
-        values = _gradient_shap(total, start, end, n_steps)
+        values = _gradient_shap(total, start, end, n_steps, copies)
     elif method == "FeatureAblation":
         values = _ablation(edges, total, start, end, copies)
     else:
@@ -106,18 +111,80 @@ def _per_bond(edges: Edges, values: np.ndarray, halve: bool) -> list[np.ndarray]
     return [np.bincount(p.bond, piece) / (1 + halve) for p, piece in pieces]
 
 
+class _Part(NamedTuple):
+    """A part of a path: its ends, its share of each bond, what the bonds miss."""
+
+    first: float
+    last: float
+    values: np.ndarray
+    missed: float
+
+
+def integrate_in_parts(
+    edges: Edges,
+    function: Callable[[torch.Tensor], torch.Tensor],
+    start: torch.Tensor,
+    end: torch.Tensor,
+    allowed: float,
+    n_steps: int,
+    copies: int,
+) -> tuple[np.ndarray, int]:
+    """Integrated gradients of one graph along a path that is cut in parts.
+
+    What the bonds of a part miss is known from the predictions at its ends. The worst part is
+    halved until all together miss no more than is allowed: nodes go to where the gradient bends,
+    such as where an atom comes within the cutoff.
+
+    Args:
+        edges: one graph.
+        function: ``displaced`` or ``masked`` of the edges.
+        start: where its argument begins, shape=(1, n_edges, ...).
+        end: where it ends, shape=(1, n_edges, ...).
+        allowed: in the unit of the property.
+        n_steps: nodes of each part.
+        copies: of the graph in one pass.
+
+    Returns:
+        Attribution, shape=(n_bonds,), and the number of nodes.
+    """
+
+    def point(u: float) -> torch.Tensor:
+        return start + u * (end - start)
+
+    @cache
+    def value(u: float) -> float:
+        with torch.no_grad():
+            return function(point(u)).double().item()
+
+    def part(first: float, last: float) -> _Part:
+        ends = point(first), point(last)
+        (values,) = split_over_bonds(edges, function, *ends, "IntegratedGradients", n_steps, copies)
+        return _Part(first, last, values, abs(value(last) - value(first) - values.sum()))
+
+    parts = [part(0.0, 0.5), part(0.5, 1.0)]
+    while sum(p.missed for p in parts) > allowed and len(parts) < _MAX_PARTS:
+        worst = max(parts, key=lambda p: p.missed)
+        parts.remove(worst)
+        middle = (worst.first + worst.last) / 2
+        parts += [part(worst.first, middle), part(middle, worst.last)]
+    return np.sum([p.values for p in parts], axis=0), n_steps * len(parts)
+
+
 def _gradient_shap(
-    total: Callable, start: torch.Tensor, end: torch.Tensor, n_draws: int
+    total: Callable, start: torch.Tensor, end: torch.Tensor, n_draws: int, copies: int
 ) -> torch.Tensor:
+    sizes = [min(copies, n_draws - k) for k in range(0, n_draws, copies)]
     # Captum draws from the global streams of NumPy and PyTorch.
     state = np.random.get_state()  # noqa: NPY002
     try:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             np.random.seed(0)  # noqa: NPY002
-            return GradientShap(total).attribute(
-                end, baselines=start, n_samples=n_draws, stdevs=0.0
-            )
+            method = GradientShap(total)
+            drawn = [
+                n * method.attribute(end, baselines=start, n_samples=n, stdevs=0.0) for n in sizes
+            ]
+            return sum(drawn[1:], start=drawn[0]) / n_draws
     finally:
         np.random.set_state(state)  # noqa: NPY002
 

@@ -12,7 +12,6 @@ import pandas as pd
 import torch
 from matplotlib.figure import Figure
 from schnetpack.model import NeuralNetworkPotential
-from tqdm import tqdm
 
 from schnetpack_phonon import bond_figures, plotting, trust
 from schnetpack_phonon.attributable import check_model, output_component, unseen_terms
@@ -20,6 +19,7 @@ from schnetpack_phonon.attribution import attribute
 from schnetpack_phonon.bond_attribution import group_shares
 from schnetpack_phonon.bond_export import write_bond_extxyz, write_dump_local, write_table
 from schnetpack_phonon.bond_methods import check_method
+from schnetpack_phonon.progress import Progress
 from schnetpack_phonon.properties import PROPERTIES
 from schnetpack_phonon.report import (
     ATTRIBUTIONS,
@@ -111,7 +111,7 @@ def measure(
     faithful = settings.kind == "displacement" and settings.method != "Saliency"
     bonds, rows, totals, frozen = [], [], [], []
     total = len(models) * len(structures)
-    with tqdm(total=total, desc="bond attribution", disable=None) as progress:
+    with Progress("bond attribution", total, unit="structures") as progress:
         for label, one in models.items():
             for first in range(0, len(structures), _AT_ONCE):
                 found = attribute(

@@ -171,7 +171,14 @@ def _extxyz(path: str, target: str) -> None:
         sys.exit(f"spkphonon extxyz: {error}")
 
 
+def _show_messages() -> None:
+    """Messages of ours, as Hydra shows them; before imports that set up logging in their way."""
+    logging.basicConfig(format="%(message)s")
+    logging.getLogger("schnetpack_phonon").setLevel(logging.INFO)
+
+
 def _attribute(arguments: list[str]) -> None:
+    _show_messages()
     from schnetpack_phonon.bond_command import run
 
     sys.exit(run(arguments))
@@ -217,6 +224,7 @@ def _thermal(arguments: list[str]) -> None:
     options = parser.parse_args(arguments)
     if options.snapshots < 2 or min(options.temperatures) < 0:
         parser.error("expected at least 2 snapshots and temperatures of 0 K and above")
+    _show_messages()
     from schnetpack_phonon.runs import RunError
     from schnetpack_phonon.thermal_report import thermal_report
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import copy
+import ctypes
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -68,7 +71,7 @@ class Edges:
         self._numbers = self._integers([path.ideal.numbers for path in paths])
         self._n_atoms = self._integers([sizes])
         self._graph = torch.repeat_interleave(self._n_atoms)
-        self._graphs: dict[int, dict[str, torch.Tensor]] = {}
+        self._batches: dict[tuple[float, ...], dict[str, torch.Tensor]] = {}
 
     def _integers(self, arrays: Sequence[Any]) -> torch.Tensor:
         return torch.as_tensor(np.concatenate(arrays), dtype=torch.long).to(self.reference.device)
@@ -114,7 +117,7 @@ class Edges:
 
         handle = self.model.representation.register_forward_pre_hook(replace)
         try:
-            return self._evaluate(len(vectors), 1.0, near)
+            return self._evaluate([1.0] * len(vectors), near)
         finally:
             handle.remove()
 
@@ -158,7 +161,7 @@ class Edges:
             representation.cutoff_fn.register_forward_hook(multiply),
         ]
         try:
-            result = self._evaluate(len(mask), 1.0)
+            result = self._evaluate([1.0] * len(mask))
         finally:
             for handle in handles:
                 handle.remove()
@@ -169,16 +172,16 @@ class Edges:
             )
         return result
 
-    def value(self, u: float) -> np.ndarray:
-        """Prediction at one point of the paths, positions and cells included, shape=(n_graphs,).
+    def values(self, *points: float) -> np.ndarray:
+        """Predictions along the paths, positions and cells included, shape=(n_points, n_graphs).
 
         Differs from :meth:`displaced` where a term of the model reads positions.
         """
         with torch.no_grad():
-            return self._evaluate(1, u)[0].double().cpu().numpy()
+            return self._evaluate(points).double().cpu().numpy()
 
-    def _evaluate(self, copies: int, u: float, kept: torch.Tensor | None = None) -> torch.Tensor:
-        batch = self._batch(copies, u)
+    def _evaluate(self, points: Sequence[float], kept: torch.Tensor | None = None) -> torch.Tensor:
+        copies, batch = len(points), dict(self._batch(tuple(points)))
         if kept is not None:
             for key in (structure_keys.idx_i, structure_keys.idx_j, structure_keys.offsets):
                 batch[key] = batch[key][kept]
@@ -202,12 +205,19 @@ class Edges:
             )
         return result.reshape(shape)
 
-    def _batch(self, copies: int, u: float) -> dict[str, torch.Tensor]:
-        n_atoms, n_graphs = len(self._numbers), len(self.paths)
-        if copies not in self._graphs:
+    def _batch(self, points: tuple[float, ...]) -> dict[str, torch.Tensor]:
+        """What the host's loader would give for copies at these points of the paths."""
+        if points not in self._batches:
+            copies, n_atoms, n_graphs = len(points), len(self._numbers), len(self.paths)
             shift = n_atoms * torch.arange(copies, device=self._i.device)[:, None]
             graph = n_graphs * torch.arange(copies, device=self._i.device)[:, None]
-            self._graphs[copies] = {
+            positions, cells, offsets = [], [], []
+            for u, path in product(points, self.paths):
+                ideal, displaced = path.ideal, path.displaced
+                cells.append(ideal.cell.array + u * (displaced.cell.array - ideal.cell.array))
+                positions.append(ideal.positions + u * (displaced.positions - ideal.positions))
+                offsets.append(path.image @ cells[-1])
+            self._batches[points] = {
                 structure_keys.Z: self._numbers.repeat(copies),
                 structure_keys.n_atoms: self._n_atoms.repeat(copies),
                 structure_keys.idx_m: (self._graph + graph).reshape(-1),
@@ -216,22 +226,15 @@ class Edges:
                 structure_keys.pbc: torch.ones(3 * copies * n_graphs, dtype=torch.bool).to(
                     self._i.device
                 ),
+                structure_keys.R: self.tensor(np.concatenate(positions)),
+                structure_keys.cell: self.tensor(np.stack(cells)),
+                structure_keys.offsets: self.tensor(np.concatenate(offsets)),
+                **{
+                    key: value[None].repeat(copies * n_graphs, *[1] * value.ndim)
+                    for key, value in self.inputs.items()
+                },
             }
-        ends = [(path.ideal, path.displaced) for path in self.paths]
-        positions = np.concatenate([a.positions + u * (b.positions - a.positions) for a, b in ends])
-        cells = np.stack([a.cell.array + u * (b.cell.array - a.cell.array) for a, b in ends])
-        offsets = np.concatenate(
-            [p.image @ cell for p, cell in zip(self.paths, cells, strict=True)]
-        )
-        return self._graphs[copies] | {
-            structure_keys.R: self.tensor(positions).repeat(copies, 1),
-            structure_keys.cell: self.tensor(cells).repeat(copies, 1, 1),
-            structure_keys.offsets: self.tensor(offsets).repeat(copies, 1),
-            **{
-                key: value[None].repeat(copies * n_graphs, *[1] * value.ndim)
-                for key, value in self.inputs.items()
-            },
-        }
+        return self._batches[points]
 
 
 def default_edges_per_pass(device: torch.device) -> int:
@@ -244,5 +247,8 @@ def default_edges_per_pass(device: torch.device) -> int:
 @cache
 def _keep_freed_memory() -> None:
     # glibc hands freed memory back to the system and each pass then faults it in again, a third of
-    # the time. It keeps twice the largest array that it saw freed, of at most 32 MiB.
-    torch.empty(31 * 2**20, dtype=torch.uint8)
+    # the time and more. Arrays of up to 32 MiB (its limit), and 256 MiB of freed ones, stay.
+    if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "mallopt"):
+        trim_threshold, mmap_threshold = -1, -3  # malloc.h
+        libc.mallopt(mmap_threshold, 2**25)
+        libc.mallopt(trim_threshold, 2**28)

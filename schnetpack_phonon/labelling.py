@@ -152,7 +152,7 @@ class Labeller:
                     if record.error:
                         self.tally.failed[job.key] = failed[job.key] = record.error
                         log.warning("%s failed: %s", job.description, record.error)
-                    progress.update(len(failed))
+                    progress.update(failed=len(failed))
                     if self._too_many(failed, keys):
                         break
         finally:

@@ -1,4 +1,4 @@
-"""How labelling goes on, and what came of it."""
+"""How long computations go on, and what came of labelling."""
 
 from __future__ import annotations
 
@@ -77,13 +77,14 @@ class Progress:
     Args:
         description: of the run.
         total: number of its jobs.
-        done: how many of them were done before.
+        done: how many of them were in the label store before.
+        unit: what the jobs are, for the bar.
     """
 
-    def __init__(self, description: str, total: int, done: int):
-        self._description, self._total = description, total
+    def __init__(self, description: str, total: int, done: int = 0, unit: str = "labels"):
+        self._description, self._total, self._unit = description, total, unit
         self._initial = self._done = done
-        self._failed = 0
+        self._failed: int | None = None
         self._stack = ExitStack()
 
     def __enter__(self) -> Progress:
@@ -100,7 +101,7 @@ class Progress:
             desc=self._description,
             total=self._total,
             initial=self._initial,
-            unit=" labels",
+            unit=f" {self._unit}",
             disable=not self._terminal,
         )
         self._stack.enter_context(self._bar)
@@ -108,13 +109,13 @@ class Progress:
             self._stack.enter_context(logging_redirect_tqdm())
         return self
 
-    def update(self, failed: int) -> None:
-        """One more is done; so many have failed in all."""
-        self._done += 1
-        if failed != self._failed:
-            self._failed = failed
+    def update(self, number: int = 1, failed: int | None = None) -> None:
+        """So many more are done; so many have failed in all, where jobs can fail."""
+        self._done += number
+        if failed and failed != self._failed:
             self._bar.set_postfix(failed=failed, refresh=False)
-        self._bar.update()
+        self._failed = failed
+        self._bar.update(number)
         if not self._terminal and time.monotonic() - self._logged > _LOG_INTERVAL:
             self._logged = time.monotonic()
             self._log()
@@ -128,11 +129,11 @@ class Progress:
         seconds = time.monotonic() - self._start
         done, left = self._done - self._initial, self._total - self._done
         log.info(
-            "%s: %d of %d, %s, %s, %d failed",
+            "%s: %d of %d, %s, %s%s",
             self._description,
             self._done,
             self._total,
             rate(done, seconds),
             f"{duration(left * seconds / done)} left" if left else f"took {duration(seconds)}",
-            self._failed,
+            "" if self._failed is None else f", {self._failed} failed",
         )

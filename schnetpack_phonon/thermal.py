@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from ase import Atoms
-from tqdm import tqdm
 
 from schnetpack_phonon.distance import TrainingSet, far, training_set
 from schnetpack_phonon.elasticity import hill_average
@@ -23,6 +22,7 @@ from schnetpack_phonon.fixed_ensembles import ModeEnsemble, SpecialEnsemble
 from schnetpack_phonon.held_out import read_test_set
 from schnetpack_phonon.phonons import HarmonicModel
 from schnetpack_phonon.predict import Predictor
+from schnetpack_phonon.progress import Progress
 from schnetpack_phonon.properties import PROPERTIES, band_gap, elastic_tensor
 from schnetpack_phonon.run_vibrations import vibrations
 from schnetpack_phonon.runs import Run, RunError
@@ -86,38 +86,36 @@ def thermal_properties(
     crystals, models = vibrations(run, PhononEnsemble(every, n_snapshots=1, seed=seed))
     ask = _Question(predictors, run)
     averages, differences, static, modes, warnings = [], [], [], [], []
-    progress = tqdm(
-        total=len(crystals) * len(temperatures) * len(STATISTICS), desc="thermal", disable=None
-    )
-    for crystal in crystals:
-        name = crystal.composition or crystal.name
-        rest = ask(crystal.supercell)
-        distance = train.distances([crystal.supercell])
-        if warning := far(f"{name} at rest", distance, train.species):
-            warnings.append(warning)
-        static += [
-            {"structure": name, "property": key, "value": v.mean(), "seed_sd": _sd(v)}
-            for key, v in rest.items()
-        ]
-        for temperature in map(float, temperatures):
-            model = models[crystal.name, temperature]
-            group = {"structure": name, "temperature": temperature}
-            drawn = []
-            for statistics in STATISTICS:
-                place = {**group, "statistics": statistics}
-                if statistics == "quantum" or temperature > 0:
-                    sampled = _sampled(ask, crystal, model, place, n_snapshots, seed)
-                    rows, warning = _averages(ask, train, crystal, model, place, sampled, rest)
-                    averages += rows
-                    warnings += [warning] if warning else []
-                    drawn.append(sampled)
-                progress.update()
-            if len(drawn) == len(STATISTICS):
-                differences += [{**group, **row} for row in _differences(ask.keys, *drawn)]
-        if band_gap in rest:
-            model = models[crystal.name, float(mode_temperature)]
-            modes.append(_modes(ask, crystal, model, mode_temperature, rest[band_gap], name))
-    progress.close()
+    n_averages = len(crystals) * len(temperatures) * len(STATISTICS)
+    with Progress("thermal", n_averages, unit="averages") as progress:
+        for crystal in crystals:
+            name = crystal.composition or crystal.name
+            rest = ask(crystal.supercell)
+            distance = train.distances([crystal.supercell])
+            if warning := far(f"{name} at rest", distance, train.species):
+                warnings.append(warning)
+            static += [
+                {"structure": name, "property": key, "value": v.mean(), "seed_sd": _sd(v)}
+                for key, v in rest.items()
+            ]
+            for temperature in map(float, temperatures):
+                model = models[crystal.name, temperature]
+                group = {"structure": name, "temperature": temperature}
+                drawn = []
+                for statistics in STATISTICS:
+                    place = {**group, "statistics": statistics}
+                    if statistics == "quantum" or temperature > 0:
+                        sampled = _sampled(ask, crystal, model, place, n_snapshots, seed)
+                        rows, warning = _averages(ask, train, crystal, model, place, sampled, rest)
+                        averages += rows
+                        warnings += [warning] if warning else []
+                        drawn.append(sampled)
+                    progress.update()
+                if len(drawn) == len(STATISTICS):
+                    differences += [{**group, **row} for row in _differences(ask.keys, *drawn)]
+            if band_gap in rest:
+                model = models[crystal.name, float(mode_temperature)]
+                modes.append(_modes(ask, crystal, model, mode_temperature, rest[band_gap], name))
     labels = test_set.rows.join(test_set.labels)
     averages += _labels(labels[labels["group"].str.startswith("phonon,")], run)
     table = pd.concat(modes, ignore_index=True) if modes else pd.DataFrame()

@@ -204,20 +204,26 @@ def _leading(structures: pd.DataFrame, shares: pd.DataFrame) -> str:
         shares[shares["model"] == m].set_index("bond_type") for m in ("trained", "untrained")
     )
     ranked = trained.sort_values("share", ascending=False)
-    top = ranked.iloc[0]
-    text = f"{ranked.index[0]} carries {top['share']:.2f} [{top['low']:.2f}, {top['high']:.2f}]"
-    rest = ranked.iloc[1:]
-    if len(rest) and rest["high"].max() >= top["low"]:
-        text += f" of the variance, not clearly more than {rest['high'].idxmax()}"
-    else:
-        text += " of the variance, more than any other"
-    if ranked.index[0] not in control.index:
+    name, top, rest = ranked.index[0], ranked.iloc[0], ranked.iloc[1:]
+    few = len(structures) < _FEW
+    text = f"{name} carries {_in_words(top, few)} of the variance"
+    if not few:
+        unclear = len(rest) and rest["high"].max() >= top["low"]
+        others = (
+            f"not clearly more than {rest['high'].idxmax()}" if unclear else "more than any other"
+        )
+        text += f", {others}"
+    if name not in control.index:
         return f"{text}; there is no untrained control."
-    same = control.loc[ranked.index[0]]
-    interval = f"{same['share']:.2f} [{same['low']:.2f}, {same['high']:.2f}]"
-    text += f"; untrained weights give {interval}"
-    if len(structures) < _FEW:
-        return f"{text} ({len(structures)} structures are few, intervals are rough)."
+    same = control.loc[name]
+    text += f"; untrained weights give {_in_words(same, few)}"
+    if few:
+        return f"{text} ({len(structures)} structures are too few for intervals, or a claim)."
     if not apart(top, same):
         return f"{text}, which overlaps: not clearly learnt."
     return f"{text}: training made the difference."
+
+
+def _in_words(group: pd.Series, few: bool) -> str:
+    text = f"{group['share']:.2f}"
+    return text if few else f"{text} [{group['low']:.2f}, {group['high']:.2f}]"

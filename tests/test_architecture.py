@@ -41,6 +41,8 @@ CHAINS = (
     "external_code gpaw_output gpaw",
     "executors calculators cluster",
     "executors progress labelling",
+    "progress bond_report",
+    "progress thermal",
     "snapshots database generation datamodule heads band_edges",
     "cutoffs bonds stress elastic_tensor",
     "datamodule heads bonds elastic_response",

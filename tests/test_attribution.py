@@ -202,14 +202,36 @@ def test_structures_side_by_side_are_those_alone(kind, edges_per_pass):
         np.testing.assert_allclose(found.attribution, alone.attribution, atol=1e-9)
 
 
-def test_nodes_are_doubled_until_the_bonds_add_up():
+@pytest.mark.parametrize("kind", ["displacement", "mask"])
+def test_path_is_cut_until_the_bonds_add_up(kind):
+    """The numbers of many nodes, which too few of them along the whole path miss."""
     model = potential(Intensive(16, "y"), dtype=torch.float64)
     model.output_modules[0].scale.fill_(30.0)
-    rough = one(model, *thermal(3, amplitude=0.4), n_steps=1, tolerance=10.0)
-    fine = one(model, *thermal(3, amplitude=0.4), n_steps=1)
+    pair, few = thermal(3, amplitude=0.4), {"kind": kind, "n_steps": 1}
+    rough, cut, fine = (
+        one(model, *pair, **few, tolerance=10.0),
+        one(model, *pair, **few),
+        one(model, *pair, kind=kind, n_steps=200),
+    )
     assert abs(rough.residual) > 0.01 * abs(rough.change)
-    assert fine.n_steps > 1
-    assert abs(fine.residual) <= 0.01 * abs(fine.change) or fine.n_steps == 16
+    assert 2 <= cut.n_steps < 16
+    assert abs(cut.residual) <= 0.01 * abs(cut.change)
+    names = ("attribution", "even") if kind == "displacement" else ("attribution",)
+    for name in names:
+        far, near = (np.abs(getattr(a, name) - getattr(fine, name)).max() for a in (rough, cut))
+        assert near < far / 2
+
+
+def test_nodes_go_to_where_a_path_bends():
+    """Two atoms that come within the cutoff in a part of a long path."""
+    model = assemble(PairTerms({(11, 17): 1.0}), Total("y"), dtype=torch.float64)
+    nn.init.ones_(model.output_modules[0].weight)
+    ideal, displaced = passing()
+    displaced.positions[1] = [-1, 2.0, 0]
+    found = one(model, ideal, displaced, n_steps=2, tolerance=1e-4, even=False)
+    assert abs(found.residual) < 1e-4 * abs(found.change)
+    everywhere = one(model, ideal, displaced, n_steps=found.n_steps, tolerance=10.0, even=False)
+    assert abs(everywhere.residual) > abs(found.residual)
 
 
 def test_mask_needs_no_ideal_crystal_and_displacement_says_how_to_give_it():

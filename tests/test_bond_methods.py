@@ -75,6 +75,19 @@ def test_saliency_and_the_others_give_each_bond_a_number(kind, method):
     assert np.isnan(found.summary()["residual"]) == (method in ("Saliency", "FeatureAblation"))
 
 
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("kind", ["displacement", "mask"])
+def test_memory_is_bounded_by_the_edges_of_a_pass(kind, method):
+    """Where a pass may hold three copies of a graph, none holds more."""
+    model, pair = potential(Intensive(16, "y")), thermal(1)
+    n_edges = len(one(model, *pair, kind=kind).path.idx_i)
+    seen = []
+    model.representation.register_forward_pre_hook(lambda _, x: seen.append(len(x[0]["_idx_i"])))
+    how = {"method": method, "n_steps": 7, "even": False}
+    attribute(model, [Structure(*pair)], "y", kind, **how, edges_per_pass=3 * n_edges)
+    assert n_edges / 2 < max(seen) <= 3 * n_edges
+
+
 @pytest.mark.parametrize("method", [*REFUSED, "Magic"])
 def test_refused_methods_say_why(method):
     expected = "there are Integ" if method == "Magic" else REFUSED[method][:30]

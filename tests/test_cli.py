@@ -5,14 +5,18 @@ import subprocess
 import sys
 from pathlib import Path
 
+import ase.io
 import pytest
+import torch
 
 from schnetpack_phonon.cli import main
 from schnetpack_phonon.database import read_provenance
+from schnetpack_phonon.heads import Intensive
 from schnetpack_phonon.label_store import LabelStore
 from tests.comparison_fixtures import databases, write_run
 from tests.data_fixtures import labelled_copper
 from tests.exchange_fixtures import CODE, IDEAL, run
+from tests.model_fixtures import potential, thermal
 
 COMMAND = Path(sys.executable).parent / "spkphonon"
 EMT = (
@@ -150,3 +154,14 @@ def test_usage(arguments, code, monkeypatch, capsys):
         call(monkeypatch, *arguments)
     assert stop.value.code == code
     assert "spkphonon generate" in capsys.readouterr().out
+
+
+def test_progress_is_told_where_there_is_no_terminal(tmp_path):
+    """As lines of the log, which Hydra is not there to show."""
+    torch.save(potential(Intensive(16, "band_gap")), tmp_path / "best_model")
+    ideal, displaced = thermal(1)
+    ase.io.write(tmp_path / "ideal.extxyz", ideal)
+    ase.io.write(tmp_path / "x.extxyz", displaced)
+    options = ["x.extxyz", "--model", "best_model", "--ideal", "ideal.extxyz"]
+    done = spkphonon(tmp_path, "attribute", *options)
+    assert re.search(r"(?m)^bond attribution: 2 of 2, \S+ per \w+, took 0:0", done.stderr)

@@ -51,7 +51,7 @@ def run(failed=(0, 0, 1, 1)) -> None:
         for number in failed:
             if number:
                 logging.getLogger("a calculation").warning("it failed")
-            shown.update(number)
+            shown.update(failed=number)
 
 
 def test_log_file(caplog, monkeypatch):
@@ -67,6 +67,15 @@ def test_log_file(caplog, monkeypatch):
     assert re.fullmatch(
         r"phonon ensemble: 6 of 6, \S+ per second, took 0:00:0\d, 1 failed", lines[-1]
     )
+
+
+def test_jobs_that_cannot_fail_come_several_at_once(caplog):
+    caplog.set_level("INFO")
+    with Progress("bonds", total=6, unit="structures") as shown:
+        for number in (4, 2):
+            shown.update(number)
+    (line,) = (r.getMessage() for r in caplog.records if r.name == progress.__name__)
+    assert re.fullmatch(r"bonds: 6 of 6, \S+ per second, took 0:00:00", line)
 
 
 class Terminal(io.StringIO):

@@ -95,7 +95,7 @@ def tables(n: int = 12, residual: float = 0.0, control: float = 0.2):
     [
         ({}, "training made the difference"),
         ({"control": 0.85}, "not clearly learnt"),
-        ({"n": 5}, "5 structures are few"),
+        ({"n": 5}, "5 structures are too few for intervals"),
         ({"n": 2}, "at least 3"),
         ({"residual": 0.05}, "12 of 12 miss more than 1 %"),
     ],
@@ -105,6 +105,8 @@ def test_verdict_says_what_the_figures_support(given, said):
     assert said in text
     assert "foretell well" in text
     assert "one run only" in text
+    assert ("carries" not in text) == (given.get("n") == 2)
+    assert (", more than any other" in text) == (given.get("n", 12) > 5)
     assert ("training made the difference" in text) == (given in ({}, {"residual": 0.05}))
 
 
