@@ -61,8 +61,8 @@ def compare(
     ensembles = list(found.runs["ensemble"].unique())
     if reference not in ensembles:
         reference = ensembles[0]
-    matrix = error_matrix(found.runs, found.predictions)
-    ratio = ratios(found.runs, found.predictions, reference)
+    matrix = error_matrix(found.runs, found.errors)
+    ratio = ratios(found.runs, found.errors, reference)
     claims = _claims(found, ratio, reference)
     sections = [
         Section("What came out", claims, claim=True),
@@ -145,7 +145,7 @@ def _evidence(found: CrossTests, matrix: pd.DataFrame, ratio: pd.DataFrame) -> S
 
 
 def _learning(found: CrossTests) -> list[Section]:
-    curves = learning_curves(found.runs, found.predictions)
+    curves = learning_curves(found.runs, found.errors)
     if curves.empty:
         return []
     laws = power_laws(curves)
@@ -219,7 +219,7 @@ def _shares(found: CrossTests) -> list[Section]:
 
 
 def _temperatures(found: CrossTests) -> Section:
-    table = error_matrix(found.runs, found.predictions, by_group=True)
+    table = error_matrix(found.runs, found.errors, by_group=True)
     table = in_report_units(table, _ERRORS)
     sizes = found.runs.groupby("model")["n_train"].first()
     table["n_train"] = table["model"].map(sizes)
@@ -236,8 +236,8 @@ def _temperatures(found: CrossTests) -> Section:
 
 
 def _provenance(found: CrossTests) -> Section:
-    runs, cost = run_table(found.runs), cost_table(found.runs)
-    settings, data = settings_table(found.runs), data_table(found.runs)
+    runs, cost = run_table(found.runs, found.trained), cost_table(found.runs, found.trained)
+    settings, data = (of(found.trained.values()) for of in (settings_table, data_table))
     hours = dict.fromkeys(("training hours", "label hours each"), ".3g")
     skipped = [f"Skipped: {name}: {why}" for name, why in found.skipped.items()]
     return Section(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from schnetpack_phonon.comparison_figures import label
 from schnetpack_phonon.database import METADATA_KEY, read_metadata
 from schnetpack_phonon.report import SHARES
 from schnetpack_phonon.rows import DatabaseError
-from schnetpack_phonon.runs import Run, read_run
+from schnetpack_phonon.runs import Run
 
 _SETTINGS = {
     "representation": "model.representation._target_",
@@ -35,6 +35,7 @@ def error_table(matrix: pd.DataFrame, place: str = "test_set") -> pd.DataFrame:
     rows = []
     for row in matrix.to_dict("records"):
         spread = "one seed" if np.isnan(row["seed_sd"]) else f"{row['seed_sd']:.2g}"
+        spread += " and splits" if row["own_splits"] else ""
         rows.append(
             {
                 "property": f"{label(row['property'])} ({row['unit']})",
@@ -101,11 +102,16 @@ def share_table(runs: pd.DataFrame) -> pd.DataFrame:
     return pd.concat([found[~last], found[last]], ignore_index=True)
 
 
-def run_table(runs: pd.DataFrame) -> pd.DataFrame:
-    """A row a run: folder, what it is, versions."""
+def run_table(runs: pd.DataFrame, trained: Mapping[str, Run]) -> pd.DataFrame:
+    """A row a run: folder, what it is, versions.
+
+    Args:
+        runs: as :func:`.run_groups.group_runs` gives them.
+        trained: folder -> run.
+    """
     rows = []
     for row in runs.to_dict("records"):
-        record = read_run(Path(row["run"])).record
+        record = trained[row["run"]].record
         versions = record.get("versions", {})
         rows.append(
             {
@@ -122,7 +128,7 @@ def run_table(runs: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def cost_table(runs: pd.DataFrame) -> pd.DataFrame:
+def cost_table(runs: pd.DataFrame, trained: Mapping[str, Run]) -> pd.DataFrame:
     """Labels and hours by model.
 
     Hours of labels are the share of a model's labels in all that its database took, phonons and
@@ -135,15 +141,15 @@ def cost_table(runs: pd.DataFrame) -> pd.DataFrame:
         first=("run", "first"),
         hours=("hours", lambda hours: hours.sum(min_count=1)),
     )
-    each = [_hours_of_a_label(read_run(Path(folder)).datapath) for folder in table.pop("first")]
+    each = [_hours_of_a_label(trained[folder].datapath) for folder in table.pop("first")]
     table.insert(2, "label hours each", table["labels"] * each)
     table = table.rename(columns={"labels": "labels each", "hours": "training hours"})
     return table.rename_axis("trained on").reset_index()
 
 
-def settings_table(runs: pd.DataFrame) -> pd.DataFrame:
+def settings_table(runs: Iterable[Run]) -> pd.DataFrame:
     """What all runs share, and where they differ."""
-    found = [read_run(Path(folder)) for folder in runs["run"]]
+    found = [*runs]
     rows = []
     for name, key in _SETTINGS.items():
         values = list(dict.fromkeys(str(_setting(run, key)) for run in found))
@@ -152,9 +158,9 @@ def settings_table(runs: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def data_table(runs: pd.DataFrame) -> pd.DataFrame:
+def data_table(runs: Iterable[Run]) -> pd.DataFrame:
     """A row a database: what is in it and how it was made."""
-    paths = dict.fromkeys(read_run(Path(folder)).datapath for folder in runs["run"])
+    paths = dict.fromkeys(run.datapath for run in runs)
     return pd.DataFrame([_database(path) for path in paths])
 
 

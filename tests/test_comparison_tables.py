@@ -1,7 +1,5 @@
 """Tables for people, from what runs left in their folders."""
 
-from pathlib import Path
-
 import pandas as pd
 import pytest
 
@@ -21,7 +19,7 @@ from schnetpack_phonon.evaluation import in_report_units
 from schnetpack_phonon.held_out import read_test_set
 from schnetpack_phonon.run_groups import group_runs
 from schnetpack_phonon.runs import read_run, write_record
-from tests.comparison_fixtures import databases, predictions_table, runs_table, write_run
+from tests.comparison_fixtures import databases, errors_table, runs_table, write_run
 
 
 @pytest.fixture(scope="module")
@@ -48,12 +46,13 @@ def runs(tmp_path_factory):
                 }
             ).to_csv(run / "bond_shares.csv", index=False)
         found.append(read_run(run))
-    return group_runs(found, {run.datapath: read_test_set(run.datapath) for run in found})[0]
+    sets = {run.datapath: read_test_set(run.datapath) for run in found}
+    return group_runs(found, sets)[0], {str(run.folder): run for run in found}
 
 
 def test_errors_and_ratios_as_text():
     table = runs_table({"phonon": 10, "random": 10}, n_seeds=1)
-    predictions = predictions_table(table, {"phonon": 1.0, "random": 2.0})
+    predictions = errors_table(table, {"phonon": 1.0, "random": 2.0})
     units = ["mae", "low", "high", "seed_sd", "rmse", "max_error", "mae_mean"]
     matrix = in_report_units(error_matrix(table, predictions), units)
     first = error_table(matrix).iloc[0]
@@ -64,10 +63,12 @@ def test_errors_and_ratios_as_text():
     (row,) = ratio_table(ratios(table, predictions, "phonon")).to_dict("records")
     assert row["error / that of reference [95 %]"] == "2.00 [2.00, 2.00]"
     assert error_table(matrix.assign(common=False))["n"].iloc[0] == "40, own split"
+    own = error_table(matrix.assign(own_splits=True, seed_sd=0.1))
+    assert own["sd over seeds"].iloc[0] == "0.1 and splits"
 
 
 def test_shares_are_averaged_over_seeds(runs):
-    table = share_table(runs).set_index("model")
+    table = share_table(runs[0]).set_index("model")
     assert table.loc["trained on phonon, N = 3", "share"] == pytest.approx(0.3)
     assert table.loc["trained on phonon, N = 3", "seed_sd"] == pytest.approx(0.2 / 2**0.5)
     assert table.loc["untrained", "share"] == pytest.approx(0.5)
@@ -75,15 +76,15 @@ def test_shares_are_averaged_over_seeds(runs):
 
 
 def test_runs_without_shares(runs):
-    assert share_table(runs[runs["ensemble"] != "phonon"]).empty
+    assert share_table(runs[0][runs[0]["ensemble"] != "phonon"]).empty
 
 
 def test_cost(runs):
-    table = cost_table(runs).set_index("trained on")
+    table = cost_table(*runs).set_index("trained on")
     phonon = table.loc["phonon, N = 3"]
     assert (phonon["runs"], phonon["labels each"]) == (2, 4)
     assert phonon["training hours"] == pytest.approx(1.5)
-    cost = read_metadata(read_run(Path(runs["run"].iloc[0])).datapath)["cost"]
+    cost = read_metadata(next(iter(runs[1].values())).datapath)["cost"]
     assert cost["n_timed"] == cost["n_calculations"] >= 16
     assert phonon["label hours each"] == pytest.approx(cost["hours"] * 4 / 16)
     assert pd.isna(table.loc["random (one-sided), N = 3", "training hours"])
@@ -93,19 +94,19 @@ def test_cost(runs):
 def test_hours_of_labels_that_were_not_recorded(runs, monkeypatch, cost):
     metadata = {"n_rows": 16, "cost": cost} if cost else {"n_rows": 16}
     monkeypatch.setattr(comparison_tables, "read_metadata", lambda _: metadata)
-    assert cost_table(runs)["label hours each"].isna().all()
+    assert cost_table(*runs)["label hours each"].isna().all()
 
 
 def test_what_was_not_recorded_is_said(runs):
-    table = run_table(runs).set_index("run")
+    table = run_table(*runs).set_index("run")
     assert table.loc["phonon1", "versions"] == "torch 2.4"
     assert table.loc["random1", "versions"] == "not recorded"
 
 
 def test_settings_and_data(runs):
-    settings = settings_table(runs).set_index("setting")["value"]
+    settings = settings_table(runs[1].values()).set_index("setting")["value"]
     assert settings["learning rate"] == "0.001"
-    data = data_table(runs).set_index("database")
+    data = data_table(runs[1].values()).set_index("database")
     assert set(data.index) == {"phonon.db", "random.db"}
     assert data.loc["phonon.db", "structures"] == 16
     assert "ase.calculators.emt.EMT" in data.loc["phonon.db", "calculator"]

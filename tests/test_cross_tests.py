@@ -29,7 +29,7 @@ def found(folder):
 
 
 def test_all_runs_on_all_test_sets(found):
-    counts = found.predictions.groupby(["run", "test_set"]).size()
+    counts = found.errors.groupby(["run", "test_set"]).size()
     assert set(counts) == {2 * 16, 2 * 6}  # two properties; own structures are left out
     assert [name.split("/")[-1] for name in found.skipped] == ["unfinished"]
     assert "not finished" in next(iter(found.skipped.values()))
@@ -40,46 +40,48 @@ def test_structures_that_a_run_has_seen_are_not_tested(found, folder):
         run = read_run(folder / "runs" / name)
         own = read_test_set(run.datapath)
         used = set(own.rows["digest"].iloc[[*run.train_idx, *run.val_idx]])
-        rows = found.predictions[found.predictions["run"] == str(run.folder)]
+        rows = found.errors[found.errors["run"] == str(run.folder)]
         assert not used & set(rows["digest"])
         unseen = set(own.rows["digest"].iloc[run.test_idx])
         assert unseen == set(rows.loc[rows["test_set"] == own.name, "digest"])
 
 
-def test_predictions_are_those_of_the_model(found, folder):
+def test_errors_are_those_of_the_model(found, folder):
     run = read_run(folder / "runs" / "phonon")
     test_set = read_test_set(folder / "data" / "random.db")
     model = load_trained(run.model)
     convert = AtomsConverter(MatScipyNeighborList(cutoff=5.0))
-    rows = found.predictions.query("run == @run.folder.__str__() and property == @ENERGY")
+    rows = found.errors.query("run == @run.folder.__str__() and property == @ENERGY")
     rows = rows[rows["test_set"] == test_set.name].set_index("digest")
     assert len(rows) == 16
     for k in (0, 7, 15):
         row = rows.loc[test_set.rows["digest"][k]]
-        expected = model(convert(test_set.atoms[k].copy()))[ENERGY].item()
-        assert row["prediction"] == pytest.approx(expected, abs=1e-5)
-        assert row["label"] == pytest.approx(test_set.labels[ENERGY][k], abs=1e-12)
+        label = test_set.labels[ENERGY][k]
+        expected = abs(model(convert(test_set.atoms[k].copy()))[ENERGY].item() - label)
+        assert row["mae"] == pytest.approx(expected, abs=1e-5)
+        assert row["mse"] == pytest.approx(expected**2, abs=1e-5)
+        assert row["label"].item() == pytest.approx(label, abs=1e-12)
 
 
 def test_mean_of_the_crystal_in_the_training_set(found, folder):
     run = read_run(folder / "runs" / "random")
     own = read_test_set(run.datapath)
-    rows = found.predictions.query("run == @run.folder.__str__() and property == @ENERGY")
+    rows = found.errors.query("run == @run.folder.__str__() and property == @ENERGY")
     train = own.labels[ENERGY].iloc[run.train_idx]
     crystal = own.rows["structure"].iloc[run.train_idx]
     expected = {name: train[crystal == name].mean() for name in crystal.unique()}
-    for name, value in expected.items():
-        np.testing.assert_allclose(rows.loc[rows["structure"] == name, "mean"], value)
     absent = set(own.rows["structure"]) - set(expected)
-    for name in absent:
-        np.testing.assert_allclose(rows.loc[rows["structure"] == name, "mean"], train.mean())
+    for name, value in (expected | dict.fromkeys(absent, train.mean())).items():
+        chosen = rows[rows["structure"] == name]
+        label = np.concatenate([*chosen["label"]])[:, 0]
+        np.testing.assert_allclose(chosen["mae_mean"], np.abs(label - value), atol=1e-12)
 
 
 def test_species_that_were_never_trained_are_named(folder):
     """Rows 1 to 7 are of Cu3PdAu."""
     run = write_run(folder / "palladium", folder / "data" / "phonon.db", 1, range(1, 7), [7])
     notes = cross_test([run]).notes
-    assert any("never trained on Pt" in note for note in notes)
+    assert any("never trained on Pt" in n and n.endswith("it knows Cu, Pd, Au") for n in notes)
 
 
 def test_no_finished_run(folder):
