@@ -10,8 +10,12 @@ import pandas as pd
 from schnetpack_phonon import comparison_figures as figures
 from schnetpack_phonon.comparison_tables import (
     cost_table,
+    crossing_table,
     data_table,
     error_table,
+    law_table,
+    matrix_table,
+    needed_table,
     ratio_table,
     run_table,
     settings_table,
@@ -32,6 +36,7 @@ from schnetpack_phonon.properties import band_gap
 from schnetpack_phonon.runs import find_runs
 from schnetpack_phonon.trust_table import trust_table, trust_text
 
+_CAPTION = "Mean absolute errors ± their standard deviation over seeds"
 _ERRORS = ("mae", "low", "high", "seed_sd", "rmse", "max_error", "mae_mean")
 
 
@@ -138,8 +143,15 @@ def _evidence(found: CrossTests, matrix: pd.DataFrame, ratio: pd.DataFrame) -> S
         text,
         [
             picture,
-            Table("errors", error_table(shown), all_errors),
-            Table("ratios", ratio_table(ratio[ratio["n_train"] == largest]), ratio),
+            Table("matrix", matrix_table(shown), shown, _CAPTION),
+            Table("errors", error_table(shown), all_errors, "All errors", folded=True),
+            Table(
+                "ratios",
+                ratio_table(ratio[ratio["n_train"] == largest]),
+                ratio,
+                "Errors divided by those of the reference",
+                folded=True,
+            ),
         ],
     )
 
@@ -159,20 +171,21 @@ def _learning(found: CrossTests) -> list[Section]:
         figures.learning_curves(curves, shown_laws),
         curves,
     )
-    formats = {"n_needed": ".3g", "error": ".3g", "n": ".3g", "a": ".3g"}
-    formats |= dict.fromkeys(("b", "b_low", "b_high"), ".2f")
     text = [
         "Small training sets are parts of large ones, and all models made equally many steps. "
         "Lines are E = a N^-b; fits through fewer than three sizes are not made.",
-        "Numbers of labels outside twice the range of the data are extrapolated: an order of "
-        "magnitude, no more; 1e+06 stands for a million and beyond.",
+        "Numbers of structures outside twice the range of the data are extrapolated: an order of "
+        "magnitude, no more.",
     ]
-    tables = [Table("power_laws", strings(shown_laws, formats), shown_laws)]
-    if not needed.empty:
-        needed["n_needed"] = needed["n_needed"].clip(upper=1e6)
-        tables.append(Table("labels_needed", strings(needed, formats), needed))
-    if not crossing.empty:
-        tables.append(Table("crossings", strings(crossing, formats), crossing))
+    tables = [
+        Table(name, rows, data, caption, folded=True)
+        for name, rows, data, caption in (
+            ("power_laws", law_table(shown_laws), shown_laws, "Power laws"),
+            ("labels_needed", needed_table(needed), needed, "Training structures for an error"),
+            ("crossings", crossing_table(crossing), crossing, "Where the curves cross"),
+        )
+        if not rows.empty
+    ]
     return [Section("How many labels", text, [picture, *tables])]
 
 
@@ -205,7 +218,7 @@ def _shares(found: CrossTests) -> list[Section]:
         "Shares that untrained weights have, too, say nothing about what was learnt. A share ± its "
         "standard deviation over seeds.",
     ]
-    tables = [Table("attribution", rows, shares)]
+    tables = [Table("attribution", rows, shares, "Shares")]
     trust = trust_table(found.runs)
     if not trust.empty:
         text.append(
@@ -214,7 +227,7 @@ def _shares(found: CrossTests) -> list[Section]:
             "(faithfulness r), and of single bonds of different seeds; and in how many crystals "
             "the leading bond lies clear of the untrained control."
         )
-        tables.append(Table("trust", trust_text(trust), trust))
+        tables.append(Table("trust", trust_text(trust), trust, "Trust"))
     return [Section("Which bonds", text, [picture, *tables])]
 
 
@@ -225,14 +238,16 @@ def _temperatures(found: CrossTests) -> Section:
     table["n_train"] = table["model"].map(sizes)
     largest = table[table["n_train"] == table["n_train"].max()]
     key = band_gap if band_gap in set(table["property"]) else table["property"].iloc[0]
-    rows = error_table(largest[largest["property"] == key], place="group")
+    rows = largest[largest["property"] == key]
     text = [
         f"Errors of the {figures.label(key)}; those of all properties and models are in "
         "data/errors_by_parameter.csv."
     ]
-    return Section(
-        "By temperature and amplitude", text, [Table("errors_by_parameter", rows, table)]
-    )
+    tables = [
+        Table("matrix_by_parameter", matrix_table(rows, place="group"), rows, _CAPTION),
+        Table("errors_by_parameter", error_table(rows, "group"), table, "All errors", folded=True),
+    ]
+    return Section("By temperature and amplitude", text, tables)
 
 
 def _provenance(found: CrossTests) -> Section:

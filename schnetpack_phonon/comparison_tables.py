@@ -16,6 +16,7 @@ from schnetpack_phonon.report import SHARES
 from schnetpack_phonon.rows import DatabaseError
 from schnetpack_phonon.runs import Run
 
+_MANY = 1e6  # structures; beyond it laws fitted to tens of them say nothing
 _SETTINGS = {
     "representation": "model.representation._target_",
     "features": "model.representation.n_atom_basis",
@@ -51,6 +52,68 @@ def error_table(matrix: pd.DataFrame, place: str = "test_set") -> pd.DataFrame:
                 "n": str(row["n"]) + ("" if row["common"] else ", own split"),
             }
         )
+    return pd.DataFrame(rows)
+
+
+def matrix_table(matrix: pd.DataFrame, place: str = "test_set") -> pd.DataFrame:
+    """Mean absolute errors as text, a line a test set and property, a column a model."""
+    spread = matrix["seed_sd"].map(" ± {:.2g}".format).replace(" ± nan", "")
+    table = pd.DataFrame(
+        {
+            "tested on": matrix[place],
+            "error": _named(matrix),
+            "model": "trained on " + matrix["model"],
+            "said": matrix["mae"].map("{:.3g}".format) + spread,
+        }
+    )
+    wide = table.pivot(index=["error", "tested on"], columns="model", values="said")
+    by_error = table.groupby("error", sort=False)["tested on"]
+    order = [(error, name) for error, names in by_error for name in names.unique()]
+    return wide.loc[order, list(table["model"].unique())].fillna("–").reset_index()
+
+
+def law_table(laws: pd.DataFrame) -> pd.DataFrame:
+    """Power laws in report units as text."""
+    rows = [
+        {
+            "trained on": row["ensemble"],
+            "tested on": row["test_set"],
+            "error E": f"{label(row['property'])} ({row['unit']})",
+            "a": f"{row['a']:.3g}",
+            "b [95 %]": f"{row['b']:.2f} [{row['b_low']:.2f}, {row['b_high']:.2f}]",
+            "sizes": f"{row['n_min']} to {row['n_max']}",
+        }
+        for row in laws.to_dict("records")
+    ]
+    return pd.DataFrame(rows)
+
+
+def needed_table(needed: pd.DataFrame) -> pd.DataFrame:
+    """Training structures for an error, in report units, as text."""
+    rows = [
+        {
+            "trained on": row["ensemble"],
+            "tested on": row["test_set"],
+            "for an error of": f"{row['error']:.3g} {row['unit']}, {label(row['property'])}",
+            "training structures": _number(row["n_needed"], row["extrapolated"]),
+        }
+        for row in needed.to_dict("records")
+    ]
+    return pd.DataFrame(rows)
+
+
+def crossing_table(crossings: pd.DataFrame) -> pd.DataFrame:
+    """Where learning curves cross, in report units, as text."""
+    rows = [
+        {
+            "tested on": row["test_set"],
+            "property": label(row["property"]),
+            "trained on": f"{row['one']} and {row['other']}",
+            "training structures": _number(row["n"], row["extrapolated"]),
+            "error there": "–" if np.isnan(row["n"]) else f"{row['error']:.3g} {row['unit']}",
+        }
+        for row in crossings.to_dict("records")
+    ]
     return pd.DataFrame(rows)
 
 
@@ -196,6 +259,18 @@ def _database(path: Path) -> dict[str, Any]:
 def _said(settings: dict[str, Any]) -> Iterator[str]:
     for key, value in settings.items():
         yield f"{key.replace('_', ' ')} {value}"
+
+
+def _named(table: pd.DataFrame) -> pd.Series:
+    return table["property"].map(label) + " (" + table["unit"] + ")"
+
+
+def _number(n: float, extrapolated: bool) -> str:
+    if np.isnan(n):
+        return "none"
+    if n > _MANY:
+        return f"more than {_MANY:.0g}"
+    return f"{n:.2g}, extrapolated" if extrapolated else f"{n:.0f}"
 
 
 def _setting(run: Run, key: str) -> Any:

@@ -6,8 +6,12 @@ import pytest
 from schnetpack_phonon import comparison_tables
 from schnetpack_phonon.comparison_tables import (
     cost_table,
+    crossing_table,
     data_table,
     error_table,
+    law_table,
+    matrix_table,
+    needed_table,
     ratio_table,
     run_table,
     settings_table,
@@ -65,6 +69,44 @@ def test_errors_and_ratios_as_text():
     assert error_table(matrix.assign(common=False))["n"].iloc[0] == "40, own split"
     own = error_table(matrix.assign(own_splits=True, seed_sd=0.1))
     assert own["sd over seeds"].iloc[0] == "0.1 and splits"
+
+
+def test_matrix_has_a_column_for_each_model():
+    table = runs_table({"random": 10, "phonon": 10})
+    sizes = {"phonon_10_0": 1.0, "phonon_10_1": 2.0, "random": 3.0}
+    errors = errors_table(table, sizes, test_sets=["thermal", "md"])
+    errors = pd.concat([errors, errors.assign(property="vbm")])
+    matrix = in_report_units(error_matrix(table, errors), ["mae", "seed_sd"])
+    found = matrix_table(matrix)
+    assert list(found["error"]) == ["band gap (eV)"] * 2 + ["VBM (eV)"] * 2
+    assert list(found["tested on"]) == ["thermal", "md"] * 2
+    assert list(found.columns[2:]) == ["trained on random, N = 10", "trained on phonon, N = 10"]
+    assert set(found["trained on random, N = 10"]) == {"3 ± 0"}
+    assert set(found["trained on phonon, N = 10"]) == {"1.5 ± 0.71"}
+    one = runs_table({"phonon": 10}, n_seeds=1)
+    single = in_report_units(error_matrix(one, errors_table(one, {"phonon": 1.0})), ["mae"])
+    assert matrix_table(single)["trained on phonon, N = 10"].item() == "1"
+
+
+def test_learning_curves_in_words():
+    place = {"test_set": "thermal", "property": "vbm", "unit": "eV", "extrapolated": False}
+    law = {"ensemble": "phonon", "a": 0.3, "b": 0.5, "b_low": 0.4, "b_high": 0.6}
+    (row,) = law_table(pd.DataFrame([place | law | {"n_min": 10, "n_max": 40}])).to_dict("records")
+    assert (row["error E"], row["a"], row["sizes"]) == ("VBM (eV)", "0.3", "10 to 40")
+    assert row["b [95 %]"] == "0.50 [0.40, 0.60]"
+    numbers = [(24.4, False), (312.0, True), (float("inf"), True)]
+    rows = [
+        place | {"ensemble": "phonon", "error": 0.05, "n_needed": n, "extrapolated": far}
+        for n, far in numbers
+    ]
+    said = needed_table(pd.DataFrame(rows))
+    assert list(said["training structures"]) == ["24", "3.1e+02, extrapolated", "more than 1e+06"]
+    assert said["for an error of"].iloc[0] == "0.05 eV, VBM"
+    pair = {"one": "phonon", "other": "random"}
+    rows = [place | pair | {"n": 30.0, "error": 0.05}, place | pair | {"n": None, "error": None}]
+    said = crossing_table(pd.DataFrame(rows))
+    assert list(said["training structures"]) == ["30", "none"]
+    assert list(said["error there"]) == ["0.05 eV", "–"]
 
 
 def test_shares_are_averaged_over_seeds(runs):

@@ -1,11 +1,15 @@
 """Predictions of every run on every test set, against the models themselves."""
 
+import ase.io
 import numpy as np
+import pandas as pd
 import pytest
+from schnetpack.atomistic import Forces
 from schnetpack.interfaces import AtomsConverter
 from schnetpack.transform import MatScipyNeighborList
 
 from schnetpack_phonon.cross_tests import cross_test
+from schnetpack_phonon.energy import Energy
 from schnetpack_phonon.held_out import read_test_set
 from schnetpack_phonon.predict import load_trained
 from schnetpack_phonon.run_groups import ComparisonError
@@ -61,6 +65,38 @@ def test_errors_are_those_of_the_model(found, folder):
         assert row["mae"] == pytest.approx(expected, abs=1e-5)
         assert row["mse"] == pytest.approx(expected**2, abs=1e-5)
         assert row["label"].item() == pytest.approx(label, abs=1e-12)
+
+
+def test_forces_are_tested_by_component(folder):
+    """Against the model and the mean force of the crystal's training structures."""
+    heads = [Energy(16), Forces()]
+    heads[1].output_key = "forces"
+    path = folder / "data" / "phonon.db"
+    run = write_run(folder / "forces", path, 1, range(1, 9), [9, 10], heads=heads)
+    rows = cross_test([run]).errors.query("property == 'forces'").set_index("digest")
+    own, model = read_test_set(path), load_trained(run / "best_model")
+    convert = AtomsConverter(MatScipyNeighborList(cutoff=5.0))
+    assert len(rows) == 6  # 16 less those of training and validation
+    train = pd.Series({k: own.labels["forces"][k] for k in range(1, 9)})
+    for k in (0, 12, 15):
+        row, label = rows.loc[own.rows["digest"][k]], own.labels["forces"][k]
+        error = np.abs(model(convert(own.atoms[k].copy()))["forces"].detach().numpy() - label)
+        assert row["n_values"] == label.size
+        assert row["mae"] == pytest.approx(error.mean(), rel=1e-4)
+        assert row["max_error"] == pytest.approx(error.max(), rel=1e-4)
+        alike = [k for k in train.index if own.rows["structure"][k] == row["structure"]]
+        mean = np.concatenate([*train[alike or train.index]]).mean(axis=0)
+        assert row["mae_mean"] == pytest.approx(np.abs(label - mean).mean())
+
+
+def test_labels_of_another_shape_are_refused(folder, tmp_path):
+    frames = ase.io.read(folder / "data" / "phonon.db", ":")
+    for atoms in frames:
+        atoms.calc = None
+        atoms.info = {ENERGY: np.zeros(3)}
+    ase.io.write(tmp_path / "three.extxyz", frames)
+    with pytest.raises(ComparisonError, match=r"energy_per_atom of phonon has the shape"):
+        cross_test([folder / "runs" / "phonon"], [tmp_path / "three.extxyz"])
 
 
 def test_mean_of_the_crystal_in_the_training_set(found, folder):
