@@ -95,16 +95,21 @@ def _claims(found: CrossTests, ratio: pd.DataFrame, reference: str) -> list[str]
             )
             continue
         own = own[own["n_train"] == own["n_train"].max()]
-        for test_set in sorted(own["test_set"].unique(), key=lambda name: name != reference):
+        own = own.sort_values("test_set", key=lambda names: names != reference, kind="stable")
+        for (test_set, model, other), rows in own.groupby(
+            ["test_set", "model", "reference"], sort=False
+        ):
+            n = f", N = {rows['n_train'].max()}"
             said = [
                 f"{row['ratio']:.2f} [{row['low']:.2f}, {row['high']:.2f}] for the "
                 f"{figures.label(row['property'])}"
-                for row in own[own["test_set"] == test_set].to_dict("records")
+                for row in rows.to_dict("records")
             ]
             lines.append(
-                f"Tested on {test_set}, {own['n_train'].max()} training structures each: the error "
-                f"of models trained on {ensemble} divided by that of models trained on {reference} "
-                f"is {', '.join(said)} (95 %; {_seeds(own['n_seeds'].min())})."
+                f"Tested on {test_set}, {rows['n_train'].max()} training structures each: the "
+                f"error of models trained on {model.replace(n, '')} divided by that of models "
+                f"trained on {other.replace(n, '')} is {', '.join(said)} (95 %; "
+                f"{_seeds(rows['n_seeds'].min())})."
             )
     if not lines:
         lines.append(f"All models were trained on {reference}: there is nothing to compare with.")
@@ -128,7 +133,7 @@ def _evidence(found: CrossTests, matrix: pd.DataFrame, ratio: pd.DataFrame) -> S
     ]
     if not matrix["common"].all():
         text.append(
-            "Where common is False the splits of the runs leave no structures that none has seen, "
+            "Where the table of all errors says own split, the splits of the runs leave no structures that none has seen, "
             "and each is tested on its own: such errors are not of the same structures."
         )
     picture = Picture(
@@ -259,9 +264,9 @@ def _provenance(found: CrossTests) -> Section:
         "Runs, settings, data, cost",
         [*found.notes, *skipped],
         [
-            Table("cost", strings(cost, hours), cost),
-            Table("runs", strings(runs, {"hours": ".3g"}), runs),
-            Table("settings", strings(settings, {}), settings),
-            Table("databases", strings(data, {}), data),
+            Table("cost", strings(cost, hours), cost, "Cost"),
+            Table("settings", strings(settings, {}), settings, "Settings"),
+            Table("databases", strings(data, {}), data, "Databases"),
+            Table("runs", strings(runs, {"hours": ".3g"}), runs, "Runs", folded=True),
         ],
     )

@@ -14,6 +14,7 @@ from schnetpack.interfaces import AtomsConverter
 
 from schnetpack_phonon.cross_predictions import Question
 from schnetpack_phonon.predict import load_trained
+from schnetpack_phonon.properties import energy, energy_per_atom
 
 _BATCH = 4  # larger ones leave the cache of a core, and the kernel clears memory for each
 _OF_LABELS = ("RemoveOffsets", "ScaleProperty")  # undone by what models do behind their outputs
@@ -31,7 +32,9 @@ def answers(questions: Iterable[Question], atoms: Sequence[Atoms]) -> list[dict[
     for one in questions:
         model = load_trained(one.path).eval()
         model.do_postprocessing = True
-        extra = {*model.model_outputs} & {*one.labels} - {*one.targets.values()}
+        trained = {*one.targets.values()}
+        told = trained | ({energy} if energy_per_atom in trained else set())
+        extra = {*model.model_outputs} & {*one.labels} - told
         targets = {**one.targets, **{key: key for key in sorted(extra)}}
         if not targets:
             found.append({})

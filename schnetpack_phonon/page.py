@@ -24,21 +24,23 @@ body { font: 16px/1.5 system-ui, sans-serif; color: #1a1a1a; background: #fff; m
 h1 { font-size: 1.6rem; line-height: 1.2; } h2 { font-size: 1.2rem; margin-top: 2.2rem; }
 .wide { overflow-x: auto; margin: .5rem 0 1.2rem; }
 table { border-collapse: collapse; font-size: .85rem; }
-caption { caption-side: top; text-align: left; padding-bottom: .3rem; color: #444; }
 th, td { padding: .25rem .6rem; text-align: left; border-bottom: 1px solid #ddd; }
 td { white-space: nowrap; } td.long { white-space: normal; min-width: 16rem; }
 td.number { text-align: right; font-variant-numeric: tabular-nums; }
 th { border-bottom: 2px solid #888; vertical-align: bottom; }
 th:first-child, td:first-child { position: sticky; left: 0; background: #fff; }
 figure { margin: 1rem 0; } img { width: 100%; height: auto; }
-figcaption, summary { font-size: .85rem; color: #444; } summary { cursor: pointer; }
+figcaption, .caption, summary { font-size: .85rem; color: #444; margin: .3rem 0; }
+summary { cursor: pointer; }
 .claim { font-size: 1.1rem; border-left: 4px solid #0072B2; padding-left: 1rem; }
 code { font-size: .85em; overflow-wrap: anywhere; }
 @media (max-width: 40rem) { th, td { padding: .2rem .35rem; }
   td:not(.number) { white-space: normal; min-width: 4.5rem; } }
-@media print { body { max-width: none; font-size: 11pt; } h2, caption { break-after: avoid; }
+@media print { body { max-width: none; font-size: 11pt; } h2, .caption { break-after: avoid; }
   figure, tr { break-inside: avoid; } .wide { overflow: visible; } details { display: none; }
-  table { font-size: 8pt; } td, td.long { white-space: normal; min-width: 0; }
+  table { font-size: 8pt; } th:first-child, td:first-child { position: static; }
+  td, td.long { white-space: normal; min-width: 0; overflow-wrap: anywhere; }
+  td.number { overflow-wrap: normal; }
   img { min-width: 0 !important; max-height: 95vh; object-fit: contain; } }
 """
 
@@ -180,12 +182,11 @@ def _table(table: Table) -> str:
         "<tr>" + "".join(_cell(value) for value in row) + "</tr>" for row in table.rows.to_numpy()
     )
     said = html.escape(table.caption)
-    caption = f"<caption>{said}</caption>" if said and not table.folded else ""
-    found = (
-        f"<div class='wide'><table>{caption}<thead><tr>{head}</tr></thead>"
-        f"<tbody>{lines}</tbody></table></div>"
-    )
-    return f"<details><summary>{said}</summary>{found}</details>" if table.folded else found
+    rows = f"<thead><tr>{head}</tr></thead><tbody>{lines}</tbody>"
+    found = f"<div class='wide'><table>{rows}</table></div>"
+    if table.folded:
+        return f"<details><summary>{said}</summary>{found}</details>"
+    return f"<p class=caption>{said}</p>{found}" if said else found
 
 
 def _cell(value: str) -> str:

@@ -78,8 +78,9 @@ def group_runs(runs: Sequence[Run], sets: Mapping[Path, TestSet]) -> tuple[pd.Da
         )
         settings[str(run.folder)] = _settings(run, own)
     table = pd.DataFrame(rows)
-    table["settings"], table["own_splits"] = "", _own_splits(table, settings)
-    for row in table[~table["own_splits"]].to_dict("records"):
+    table["settings"] = ""
+    several, table["own_splits"] = _splits(table, settings)
+    for row in table[several & ~table["own_splits"]].to_dict("records"):
         settings[row["run"]]["test split"] = row["split"]
     notes = []
     for (ensemble, n_train), own_rows in table.groupby(["ensemble", "n_train"]):
@@ -120,13 +121,15 @@ def group_runs(runs: Sequence[Run], sets: Mapping[Path, TestSet]) -> tuple[pd.Da
     return table.drop(columns="split"), notes
 
 
-def _own_splits(table: pd.DataFrame, settings: Mapping[str, dict[str, str]]) -> pd.Series:
-    """Runs whose test sets differ as their seeds do, and nothing else; a boolean a run."""
+def _splits(
+    table: pd.DataFrame, settings: Mapping[str, dict[str, str]]
+) -> tuple[pd.Series, pd.Series]:
+    """Whether test sets of runs of the same settings differ, and whether as their seeds do."""
     alike = table["run"].map(lambda name: json.dumps(settings[name], sort_keys=True))
     several = table.groupby(alike)["split"].transform("nunique") > 1
     of_seed = table.groupby([alike, table["seed"].astype(str)])["split"].transform("nunique") == 1
     known = table.groupby(alike)["seed"].transform(lambda seeds: seeds.notna().all())
-    return several & of_seed.groupby(alike).transform("all") & known.astype(bool)
+    return several, several & of_seed.groupby(alike).transform("all") & known.astype(bool)
 
 
 def _settings(run: Run, own: TestSet) -> dict[str, str]:

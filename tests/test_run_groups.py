@@ -65,6 +65,13 @@ def test_splits_that_differ_beside_the_seed_make_other_models(folder):
     assert any("not averaged over all: they differ in test split" in note for note in notes)
 
 
+def test_other_settings_are_named_without_the_splits_of_their_seeds(folder):
+    slow = {"globals": {"model_path": "best_model", "lr": 1e-4}}
+    runs = [("phonon", 1, [1, 2], None, SPLITS[0]), ("phonon", 2, [1, 2], slow, SPLITS[1])]
+    _, notes = grouped(folder, *runs)
+    assert any(note.endswith("they differ in globals.lr") for note in notes)
+
+
 def test_seeds_with_one_split_have_none_of_their_own(folder):
     table, _ = grouped(folder, *(("phonon", k, [k], None) for k in (1, 2)))
     assert not table["own_splits"].any()
