@@ -16,4 +16,5 @@ write(sys.argv[1] + 'result.extxyz', atoms)" "$folder"
 done
 spkphonon collect calculations --results=result.extxyz
 spkphonon generate experiment=mine "$@"      # makes the database; nothing is left to compute
-spkphonon card data/file_phonon.db
+spkphonon card data/file_phonon.db           # what they are
+spktrain experiment=mine run.id=cluster "$@" # what they teach

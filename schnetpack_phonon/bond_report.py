@@ -19,6 +19,7 @@ from schnetpack_phonon.attribution import attribute
 from schnetpack_phonon.bond_attribution import group_shares
 from schnetpack_phonon.bond_export import write_bond_extxyz, write_dump_local, write_table
 from schnetpack_phonon.bond_methods import check_method
+from schnetpack_phonon.freezing import freezing
 from schnetpack_phonon.progress import Progress
 from schnetpack_phonon.properties import PROPERTIES
 from schnetpack_phonon.report import (
@@ -134,7 +135,7 @@ def measure(
                         bonds.append(a.bonds())
                         if faithful:
                             n, inputs = settings.n_subsets, settings.inputs
-                            frozen.append(trust.freezing(one, a, n, inputs=inputs))
+                            frozen.append(freezing(one, a, n, inputs=inputs))
     columns = ["index", "structure", "predicted", "actual"]
     return Tables(
         _joined(bonds),

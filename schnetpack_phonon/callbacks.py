@@ -31,7 +31,8 @@ from schnetpack_phonon.bond_report import (
 from schnetpack_phonon.card import content_digest
 from schnetpack_phonon.database import read_labels, read_metadata, read_provenance
 from schnetpack_phonon.datamodule import EnsembleData
-from schnetpack_phonon.evaluation import errors, in_report_units, predict
+from schnetpack_phonon.evaluation import errors, in_report_units
+from schnetpack_phonon.predictions import predict
 from schnetpack_phonon.properties import PROPERTIES, band_gap
 from schnetpack_phonon.report import FIGURES, METRICS, PREDICTIONS, write_report
 from schnetpack_phonon.runs import write_record

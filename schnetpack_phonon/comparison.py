@@ -10,8 +10,12 @@ import pandas as pd
 from schnetpack_phonon import comparison_figures as figures
 from schnetpack_phonon.comparison_tables import (
     cost_table,
+    crossing_table,
     data_table,
     error_table,
+    law_table,
+    matrix_table,
+    needed_table,
     ratio_table,
     run_table,
     settings_table,
@@ -32,6 +36,7 @@ from schnetpack_phonon.properties import band_gap
 from schnetpack_phonon.runs import find_runs
 from schnetpack_phonon.trust_table import trust_table, trust_text
 
+_CAPTION = "Mean absolute errors ± their standard deviation over seeds"
 _ERRORS = ("mae", "low", "high", "seed_sd", "rmse", "max_error", "mae_mean")
 
 
@@ -61,8 +66,8 @@ def compare(
     ensembles = list(found.runs["ensemble"].unique())
     if reference not in ensembles:
         reference = ensembles[0]
-    matrix = error_matrix(found.runs, found.predictions)
-    ratio = ratios(found.runs, found.predictions, reference)
+    matrix = error_matrix(found.runs, found.errors)
+    ratio = ratios(found.runs, found.errors, reference)
     claims = _claims(found, ratio, reference)
     sections = [
         Section("What came out", claims, claim=True),
@@ -90,16 +95,21 @@ def _claims(found: CrossTests, ratio: pd.DataFrame, reference: str) -> list[str]
             )
             continue
         own = own[own["n_train"] == own["n_train"].max()]
-        for test_set in sorted(own["test_set"].unique(), key=lambda name: name != reference):
+        own = own.sort_values("test_set", key=lambda names: names != reference, kind="stable")
+        for (test_set, model, other), rows in own.groupby(
+            ["test_set", "model", "reference"], sort=False
+        ):
+            n = f", N = {rows['n_train'].max()}"
             said = [
                 f"{row['ratio']:.2f} [{row['low']:.2f}, {row['high']:.2f}] for the "
                 f"{figures.label(row['property'])}"
-                for row in own[own["test_set"] == test_set].to_dict("records")
+                for row in rows.to_dict("records")
             ]
             lines.append(
-                f"Tested on {test_set}, {own['n_train'].max()} training structures each: the error "
-                f"of models trained on {ensemble} divided by that of models trained on {reference} "
-                f"is {', '.join(said)} (95 %; {_seeds(own['n_seeds'].min())})."
+                f"Tested on {test_set}, {rows['n_train'].max()} training structures each: the "
+                f"error of models trained on {model.replace(n, '')} divided by that of models "
+                f"trained on {other.replace(n, '')} is {', '.join(said)} (95 %; "
+                f"{_seeds(rows['n_seeds'].min())})."
             )
     if not lines:
         lines.append(f"All models were trained on {reference}: there is nothing to compare with.")
@@ -123,8 +133,9 @@ def _evidence(found: CrossTests, matrix: pd.DataFrame, ratio: pd.DataFrame) -> S
     ]
     if not matrix["common"].all():
         text.append(
-            "Where common is False the splits of the runs leave no structures that none has seen, "
-            "and each is tested on its own: such errors are not of the same structures."
+            "Where the table of all errors says own split, the splits of the runs leave no "
+            "structures that none has seen, and each is tested on its own: such errors are not of "
+            "the same structures."
         )
     picture = Picture(
         "cross_tests",
@@ -138,14 +149,21 @@ def _evidence(found: CrossTests, matrix: pd.DataFrame, ratio: pd.DataFrame) -> S
         text,
         [
             picture,
-            Table("errors", error_table(shown), all_errors),
-            Table("ratios", ratio_table(ratio[ratio["n_train"] == largest]), ratio),
+            Table("matrix", matrix_table(shown), shown, _CAPTION),
+            Table("errors", error_table(shown), all_errors, "All errors", folded=True),
+            Table(
+                "ratios",
+                ratio_table(ratio[ratio["n_train"] == largest]),
+                ratio,
+                "Errors divided by those of the reference",
+                folded=True,
+            ),
         ],
     )
 
 
 def _learning(found: CrossTests) -> list[Section]:
-    curves = learning_curves(found.runs, found.predictions)
+    curves = learning_curves(found.runs, found.errors)
     if curves.empty:
         return []
     laws = power_laws(curves)
@@ -159,20 +177,21 @@ def _learning(found: CrossTests) -> list[Section]:
         figures.learning_curves(curves, shown_laws),
         curves,
     )
-    formats = {"n_needed": ".3g", "error": ".3g", "n": ".3g", "a": ".3g"}
-    formats |= dict.fromkeys(("b", "b_low", "b_high"), ".2f")
     text = [
         "Small training sets are parts of large ones, and all models made equally many steps. "
         "Lines are E = a N^-b; fits through fewer than three sizes are not made.",
-        "Numbers of labels outside twice the range of the data are extrapolated: an order of "
-        "magnitude, no more; 1e+06 stands for a million and beyond.",
+        "Numbers of structures outside twice the range of the data are extrapolated: an order of "
+        "magnitude, no more.",
     ]
-    tables = [Table("power_laws", strings(shown_laws, formats), shown_laws)]
-    if not needed.empty:
-        needed["n_needed"] = needed["n_needed"].clip(upper=1e6)
-        tables.append(Table("labels_needed", strings(needed, formats), needed))
-    if not crossing.empty:
-        tables.append(Table("crossings", strings(crossing, formats), crossing))
+    tables = [
+        Table(name, rows, data, caption, folded=True)
+        for name, rows, data, caption in (
+            ("power_laws", law_table(shown_laws), shown_laws, "Power laws"),
+            ("labels_needed", needed_table(needed), needed, "Training structures for an error"),
+            ("crossings", crossing_table(crossing), crossing, "Where the curves cross"),
+        )
+        if not rows.empty
+    ]
     return [Section("How many labels", text, [picture, *tables])]
 
 
@@ -205,7 +224,7 @@ def _shares(found: CrossTests) -> list[Section]:
         "Shares that untrained weights have, too, say nothing about what was learnt. A share ± its "
         "standard deviation over seeds.",
     ]
-    tables = [Table("attribution", rows, shares)]
+    tables = [Table("attribution", rows, shares, "Shares")]
     trust = trust_table(found.runs)
     if not trust.empty:
         text.append(
@@ -214,39 +233,41 @@ def _shares(found: CrossTests) -> list[Section]:
             "(faithfulness r), and of single bonds of different seeds; and in how many crystals "
             "the leading bond lies clear of the untrained control."
         )
-        tables.append(Table("trust", trust_text(trust), trust))
+        tables.append(Table("trust", trust_text(trust), trust, "Trust"))
     return [Section("Which bonds", text, [picture, *tables])]
 
 
 def _temperatures(found: CrossTests) -> Section:
-    table = error_matrix(found.runs, found.predictions, by_group=True)
+    table = error_matrix(found.runs, found.errors, by_group=True)
     table = in_report_units(table, _ERRORS)
     sizes = found.runs.groupby("model")["n_train"].first()
     table["n_train"] = table["model"].map(sizes)
     largest = table[table["n_train"] == table["n_train"].max()]
     key = band_gap if band_gap in set(table["property"]) else table["property"].iloc[0]
-    rows = error_table(largest[largest["property"] == key], place="group")
+    rows = largest[largest["property"] == key]
     text = [
         f"Errors of the {figures.label(key)}; those of all properties and models are in "
         "data/errors_by_parameter.csv."
     ]
-    return Section(
-        "By temperature and amplitude", text, [Table("errors_by_parameter", rows, table)]
-    )
+    tables = [
+        Table("matrix_by_parameter", matrix_table(rows, place="group"), rows, _CAPTION),
+        Table("errors_by_parameter", error_table(rows, "group"), table, "All errors", folded=True),
+    ]
+    return Section("By temperature and amplitude", text, tables)
 
 
 def _provenance(found: CrossTests) -> Section:
-    runs, cost = run_table(found.runs), cost_table(found.runs)
-    settings, data = settings_table(found.runs), data_table(found.runs)
+    runs, cost = run_table(found.runs, found.trained), cost_table(found.runs, found.trained)
+    settings, data = (of(found.trained.values()) for of in (settings_table, data_table))
     hours = dict.fromkeys(("training hours", "label hours each"), ".3g")
     skipped = [f"Skipped: {name}: {why}" for name, why in found.skipped.items()]
     return Section(
         "Runs, settings, data, cost",
         [*found.notes, *skipped],
         [
-            Table("cost", strings(cost, hours), cost),
-            Table("runs", strings(runs, {"hours": ".3g"}), runs),
-            Table("settings", strings(settings, {}), settings),
-            Table("databases", strings(data, {}), data),
+            Table("cost", strings(cost, hours), cost, "Cost"),
+            Table("settings", strings(settings, {}), settings, "Settings"),
+            Table("databases", strings(data, {}), data, "Databases"),
+            Table("runs", strings(runs, {"hours": ".3g"}), runs, "Runs", folded=True),
         ],
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,9 @@ from schnetpack_phonon.comparison_figures import label
 from schnetpack_phonon.database import METADATA_KEY, read_metadata
 from schnetpack_phonon.report import SHARES
 from schnetpack_phonon.rows import DatabaseError
-from schnetpack_phonon.runs import Run, read_run
+from schnetpack_phonon.runs import Run
 
+_MANY = 1e6  # structures; beyond it laws fitted to tens of them say nothing
 _SETTINGS = {
     "representation": "model.representation._target_",
     "features": "model.representation.n_atom_basis",
@@ -35,6 +36,7 @@ def error_table(matrix: pd.DataFrame, place: str = "test_set") -> pd.DataFrame:
     rows = []
     for row in matrix.to_dict("records"):
         spread = "one seed" if np.isnan(row["seed_sd"]) else f"{row['seed_sd']:.2g}"
+        spread += " and splits" if row["own_splits"] else ""
         rows.append(
             {
                 "property": f"{label(row['property'])} ({row['unit']})",
@@ -50,6 +52,68 @@ def error_table(matrix: pd.DataFrame, place: str = "test_set") -> pd.DataFrame:
                 "n": str(row["n"]) + ("" if row["common"] else ", own split"),
             }
         )
+    return pd.DataFrame(rows)
+
+
+def matrix_table(matrix: pd.DataFrame, place: str = "test_set") -> pd.DataFrame:
+    """Mean absolute errors as text, a line a test set and property, a column a model."""
+    spread = matrix["seed_sd"].map(" ± {:.2g}".format).replace(" ± nan", "")
+    table = pd.DataFrame(
+        {
+            "tested on": matrix[place],
+            "error": _named(matrix),
+            "model": "trained on " + matrix["model"],
+            "said": matrix["mae"].map("{:.3g}".format) + spread,
+        }
+    )
+    wide = table.pivot(index=["error", "tested on"], columns="model", values="said")
+    by_error = table.groupby("error", sort=False)["tested on"]
+    order = [(error, name) for error, names in by_error for name in names.unique()]
+    return wide.loc[order, list(table["model"].unique())].fillna("–").reset_index()
+
+
+def law_table(laws: pd.DataFrame) -> pd.DataFrame:
+    """Power laws in report units as text."""
+    rows = [
+        {
+            "trained on": row["ensemble"],
+            "tested on": row["test_set"],
+            "error E": f"{label(row['property'])} ({row['unit']})",
+            "a": f"{row['a']:.3g}",
+            "b [95 %]": f"{row['b']:.2f} [{row['b_low']:.2f}, {row['b_high']:.2f}]",
+            "sizes": f"{row['n_min']} to {row['n_max']}",
+        }
+        for row in laws.to_dict("records")
+    ]
+    return pd.DataFrame(rows)
+
+
+def needed_table(needed: pd.DataFrame) -> pd.DataFrame:
+    """Training structures for an error, in report units, as text."""
+    rows = [
+        {
+            "trained on": row["ensemble"],
+            "tested on": row["test_set"],
+            "for an error of": f"{row['error']:.3g} {row['unit']}, {label(row['property'])}",
+            "training structures": _number(row["n_needed"], row["extrapolated"]),
+        }
+        for row in needed.to_dict("records")
+    ]
+    return pd.DataFrame(rows)
+
+
+def crossing_table(crossings: pd.DataFrame) -> pd.DataFrame:
+    """Where learning curves cross, in report units, as text."""
+    rows = [
+        {
+            "tested on": row["test_set"],
+            "property": label(row["property"]),
+            "trained on": f"{row['one']} and {row['other']}",
+            "training structures": _number(row["n"], row["extrapolated"]),
+            "error there": "–" if np.isnan(row["n"]) else f"{row['error']:.3g} {row['unit']}",
+        }
+        for row in crossings.to_dict("records")
+    ]
     return pd.DataFrame(rows)
 
 
@@ -101,11 +165,16 @@ def share_table(runs: pd.DataFrame) -> pd.DataFrame:
     return pd.concat([found[~last], found[last]], ignore_index=True)
 
 
-def run_table(runs: pd.DataFrame) -> pd.DataFrame:
-    """A row a run: folder, what it is, versions."""
+def run_table(runs: pd.DataFrame, trained: Mapping[str, Run]) -> pd.DataFrame:
+    """A row a run: folder, what it is, versions.
+
+    Args:
+        runs: as :func:`.run_groups.group_runs` gives them.
+        trained: folder -> run.
+    """
     rows = []
     for row in runs.to_dict("records"):
-        record = read_run(Path(row["run"])).record
+        record = trained[row["run"]].record
         versions = record.get("versions", {})
         rows.append(
             {
@@ -122,7 +191,7 @@ def run_table(runs: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def cost_table(runs: pd.DataFrame) -> pd.DataFrame:
+def cost_table(runs: pd.DataFrame, trained: Mapping[str, Run]) -> pd.DataFrame:
     """Labels and hours by model.
 
     Hours of labels are the share of a model's labels in all that its database took, phonons and
@@ -135,15 +204,15 @@ def cost_table(runs: pd.DataFrame) -> pd.DataFrame:
         first=("run", "first"),
         hours=("hours", lambda hours: hours.sum(min_count=1)),
     )
-    each = [_hours_of_a_label(read_run(Path(folder)).datapath) for folder in table.pop("first")]
+    each = [_hours_of_a_label(trained[folder].datapath) for folder in table.pop("first")]
     table.insert(2, "label hours each", table["labels"] * each)
     table = table.rename(columns={"labels": "labels each", "hours": "training hours"})
     return table.rename_axis("trained on").reset_index()
 
 
-def settings_table(runs: pd.DataFrame) -> pd.DataFrame:
+def settings_table(runs: Iterable[Run]) -> pd.DataFrame:
     """What all runs share, and where they differ."""
-    found = [read_run(Path(folder)) for folder in runs["run"]]
+    found = [*runs]
     rows = []
     for name, key in _SETTINGS.items():
         values = list(dict.fromkeys(str(_setting(run, key)) for run in found))
@@ -152,9 +221,9 @@ def settings_table(runs: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def data_table(runs: pd.DataFrame) -> pd.DataFrame:
+def data_table(runs: Iterable[Run]) -> pd.DataFrame:
     """A row a database: what is in it and how it was made."""
-    paths = dict.fromkeys(read_run(Path(folder)).datapath for folder in runs["run"])
+    paths = dict.fromkeys(run.datapath for run in runs)
     return pd.DataFrame([_database(path) for path in paths])
 
 
@@ -190,6 +259,18 @@ def _database(path: Path) -> dict[str, Any]:
 def _said(settings: dict[str, Any]) -> Iterator[str]:
     for key, value in settings.items():
         yield f"{key.replace('_', ' ')} {value}"
+
+
+def _named(table: pd.DataFrame) -> pd.Series:
+    return table["property"].map(label) + " (" + table["unit"] + ")"
+
+
+def _number(n: float, extrapolated: bool) -> str:
+    if np.isnan(n):
+        return "none"
+    if n > _MANY:
+        return f"more than {_MANY:.0g}"
+    return f"{n:.2g}, extrapolated" if extrapolated else f"{n:.0f}"
 
 
 def _setting(run: Run, key: str) -> Any:

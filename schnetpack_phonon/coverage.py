@@ -9,6 +9,7 @@ import pandas as pd
 from matscipy.neighbours import neighbour_list
 from scipy.stats import spearmanr
 
+from schnetpack_phonon.components import stacked
 from schnetpack_phonon.distance import CUTOFF, training_set
 from schnetpack_phonon.held_out import TestSet
 from schnetpack_phonon.phonons import HarmonicModel
@@ -75,22 +76,30 @@ def mode_amplitudes(
 
 
 def label_distributions(sets: Sequence[TestSet], key: str) -> pd.DataFrame:
-    """``ensemble``, ``structure``, ``label`` of all structures of each data set."""
-    tables = [
-        pd.DataFrame(
-            {"ensemble": one.name, "structure": one.rows["structure"], "label": one.labels[key]}
+    """``ensemble``, ``structure``, ``label`` of all structures of each data set.
+
+    Each component of a tensor is a label.
+    """
+    tables = []
+    for one in sets:
+        if key not in one.labels:
+            continue
+        values = stacked(one.labels[key])
+        n_components = values.rows.shape[1]
+        crystals = one.rows["structure"].to_numpy()[np.repeat(values.structure, n_components)]
+        tables.append(
+            pd.DataFrame(
+                {"ensemble": one.name, "structure": crystals, "label": values.rows.ravel()}
+            )
         )
-        for one in sets
-        if key in one.labels
-    ]
-    return pd.concat(tables, ignore_index=True).dropna()
+    return pd.concat(tables, ignore_index=True)
 
 
 def distances_and_errors(
     runs: Mapping[str, Run],
     sets: Mapping[str, TestSet],
     own: Mapping[str, TestSet],
-    predictions: pd.DataFrame,
+    errors: pd.DataFrame,
     key: str,
 ) -> pd.DataFrame:
     """Distance of each test structure from a model's training set, and the model's error.
@@ -99,14 +108,14 @@ def distances_and_errors(
         runs: model -> one of its runs.
         sets: test sets by name.
         own: model -> its database.
-        predictions: as :class:`.CrossTests` holds them.
+        errors: as :class:`.CrossTests` holds them.
         key: property whose errors are meant.
 
     Returns:
         ``model``, ``test_set``, ``group``, ``structure``, ``distance``, ``error``.
     """
     tables = []
-    chosen = predictions[predictions["property"] == key]
+    chosen = errors[errors["property"] == key]
     for model, run in runs.items():
         train = training_set([own[model].atoms[k] for k in run.train_idx])
         rows = chosen[chosen["run"] == str(run.folder)]
@@ -118,7 +127,7 @@ def distances_and_errors(
                 tested[["test_set", "group", "structure"]].assign(
                     model=model,
                     distance=train.distances(atoms),
-                    error=(tested["prediction"] - tested["label"]).abs(),
+                    error=tested["mae"],
                 )
             )
     return pd.concat(tables, ignore_index=True)

@@ -12,6 +12,7 @@ from schnetpack_phonon.comparison_figures import label, unit
 from schnetpack_phonon.plotting import COLORS
 
 _MARKERS = "osD^vP*"
+_FAR = 1.25  # times the 98th percentile of distances: where the axis ends
 
 
 def coverage(
@@ -61,20 +62,26 @@ def coverage(
     third.set(xlabel=f"{label(key)} ({unit(key)})", ylabel="share", title="labels, all crystals")
     third.set_yticks([])
     models: Sequence[str] = list(errors["model"].unique())
+    errors = errors[np.isfinite(errors["distance"])]
+    edge = _FAR * float(errors["distance"].quantile(0.98))  # few outliers would take all the room
     for k, model in enumerate(models):
-        own = errors[(errors["model"] == model) & np.isfinite(errors["distance"])]
+        own = errors[errors["model"] == model]
         color = colors.get(model.split(", N")[0], COLORS[k % len(COLORS)])
-        fourth.plot(own["distance"], own["error"], ".", color=color, alpha=0.25, mew=0)
+        for shown, marker in ((own["distance"] <= edge, "."), (own["distance"] > edge, ">")):
+            distance = own["distance"][shown].clip(upper=edge)
+            fourth.plot(distance, own["error"][shown], marker, color=color, alpha=0.25, mew=0)
         bins = pd.qcut(own["distance"], 6, duplicates="drop")
         means = own.groupby(bins, observed=True)[["distance", "error"]].mean()
+        means = means[means["distance"] <= edge]
         fourth.plot(
             means["distance"], means["error"], _MARKERS[k % 7], color=color, ls="-", ms=6,
             label=f"trained on {model}",
         )  # fmt: skip
+    n_beyond = int((errors["distance"] > edge).sum())
     fourth.set(
         xlabel="distance from the training set (1: of each other)",
         ylabel=f"error of the {label(key)} ({unit(key)})",
-        title="error against distance",
+        title="error against distance" + (f" (at the edge: {n_beyond} beyond)" if n_beyond else ""),
     )
     first.set_xlim(left=densities.loc[densities["density"] > 0, "distance"].min() - 0.1)
     fourth.legend(frameon=False, fontsize="small")

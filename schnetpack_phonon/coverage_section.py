@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 
 from schnetpack_phonon.coverage import (
@@ -18,26 +16,26 @@ from schnetpack_phonon.cross_tests import CrossTests
 from schnetpack_phonon.distance import far
 from schnetpack_phonon.ensembles import PhononEnsemble
 from schnetpack_phonon.evaluation import in_report_units
-from schnetpack_phonon.held_out import read_test_set
 from schnetpack_phonon.page import Picture, Section, Table, strings
 from schnetpack_phonon.phonons import HarmonicModel
 from schnetpack_phonon.properties import band_gap
 from schnetpack_phonon.run_vibrations import vibrations
-from schnetpack_phonon.runs import Run, RunError, read_run
+from schnetpack_phonon.runs import Run, RunError
 
 _TEMPERATURE = 300.0  # K
 
 
 def coverage_section(found: CrossTests) -> Section:
     """One figure and two tables, of the models with the largest number of labels."""
-    keys = found.predictions["property"].unique()
+    keys = found.errors["property"].unique()
     key = band_gap if band_gap in keys else str(keys[0])
     largest = found.runs[found.runs["n_train"] == found.runs["n_train"].max()]
     first = largest.drop_duplicates("model").set_index("model")["run"]
-    runs = {str(model): read_run(Path(folder)) for model, folder in first.items()}
-    sets = {name: read_test_set(path) for name, path in found.test_sets.items()}
-    own = {model: read_test_set(run.datapath) for model, run in runs.items()}
-    errors = distances_and_errors(runs, sets, own, found.predictions, key)
+    runs = {str(model): found.trained[folder] for model, folder in first.items()}
+    sets = found.test_sets
+    by_path = {one.path: one for one in sets.values()}
+    own = {model: by_path[run.datapath] for model, run in runs.items()}
+    errors = distances_and_errors(runs, sets, own, found.errors, key)
     crystal = str(next(iter(own.values())).rows["structure"].iloc[0])
     known = (_vibrations(run, crystal) for run in runs.values())
     model = next((one for one in known if one is not None), None)

@@ -1,4 +1,4 @@
-"""What trained models predict for a test set, computed on all cores and kept beside the models.
+"""What trained models predict for test sets, computed on all cores and kept beside the models.
 
 Work is divided by structures rather than by models: each process builds the graphs of its own
 structures once, and asks every model about them.
@@ -9,160 +9,157 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
-import hydra
 import loky
-import pandas as pd
-import torch
+import numpy as np
 from ase import Atoms
-from schnetpack.data.loader import _atoms_collate_fn
-from schnetpack.interfaces import AtomsConverter
 from tqdm import tqdm
 
-from schnetpack_phonon.evaluation import predict
 from schnetpack_phonon.executors import process_pool
 from schnetpack_phonon.files import replacing
 from schnetpack_phonon.held_out import TestSet
-from schnetpack_phonon.predict import load_trained
-from schnetpack_phonon.properties import PROPERTIES
 from schnetpack_phonon.runs import Run
 
 log = logging.getLogger(__name__)
 
 CACHE = "cross_tests"
-_BATCH = 8  # larger ones leave the cache of a core, and the kernel clears memory for each
+_FORMAT = 2  # of what is kept: arrays of components; tables of numbers before
 _MOST = 256  # structures of one job, whose graphs are in memory
 _FEW = 3000  # predictions that one process makes before others would have started
 
+Predictions = dict[str, np.ndarray]  #: label -> as :func:`.cross_answers.answers` gives it
+
 
 @dataclass(frozen=True)
-class _Model:
-    """What a process needs to know of a run.
+class Question:
+    """What to ask a model.
 
     Attributes:
         path: a pickle of the host, so of runs that one trusts.
         transforms: of its data module, to be made anew.
         targets: output -> label.
+        labels: all that there are; outputs of these names that were not trained are asked, too.
     """
 
     path: Path
     transforms: tuple[dict[str, Any], ...]
     targets: Mapping[str, str]
+    labels: tuple[str, ...]
 
 
-def predictions_of(runs: Sequence[Run], test_set: TestSet) -> list[pd.DataFrame]:
-    """Scalar predictions of each run's model for all structures of a test set.
+@dataclass(frozen=True)
+class _Job:
+    """Models and a part of a test set that they are asked about."""
 
-    They are kept in the folders of the runs, and read from there as long as neither model nor test
-    set changes.
+    test_set: int
+    questions: list[Question]
+    atoms: tuple[Atoms, ...]
+
+
+def predictions_of(runs: Sequence[Run], sets: Sequence[TestSet]) -> list[list[Predictions]]:
+    """Predictions of each run's model for all structures of all test sets.
+
+    They are kept in the folders of the runs, and read from there as long as neither model nor
+    structures change.
 
     Returns:
-        A table a run: ``index``, ``property``, ``label``, ``prediction``; in the database's units.
+        For each test set those of each run, in the database's units.
     """
-    content = "".join(test_set.rows["digest"]) + test_set.labels.to_csv()
-    models = [_model(run, test_set) for run in runs]
-    caches = [_cache(run, one, content) for run, one in zip(runs, models, strict=True)]
-    found = {k: pd.read_csv(cache) for k, cache in enumerate(caches) if cache.is_file()}
-    missing = [k for k in range(len(runs)) if k not in found]
-    new = _predicted([models[k] for k in missing], test_set)
-    for k, table in zip(missing, new, strict=True):
-        found[k] = table
-        _keep(caches[k], table)
-    return [found[k] for k in range(len(runs))]
+    found: dict[tuple[int, int], Predictions] = {}
+    missing: dict[int, dict[int, Question]] = {}
+    caches = {}
+    for k, test_set in enumerate(sets):
+        content = "".join(test_set.rows["digest"])
+        for r, run in enumerate(runs):
+            question = _question(run, test_set)
+            caches[k, r] = _cache(run, question, content)
+            kept = _read(caches[k, r])
+            if kept is None:
+                missing.setdefault(k, {})[r] = question
+            else:
+                found[k, r] = kept
+    for k, new in _predicted({k: [*own.values()] for k, own in missing.items()}, sets):
+        for r, one in zip(missing[k], new, strict=True):
+            found[k, r] = one
+            _keep(caches[k, r], one)
+    return [[found[k, r] for r in range(len(runs))] for k in range(len(sets))]
 
 
-def _model(run: Run, test_set: TestSet) -> _Model:
-    scalar = {
-        output: label
-        for output, label in run.targets.items()
-        if label in test_set.labels and not (label in PROPERTIES and PROPERTIES[label].shape)
-    }
+def _question(run: Run, test_set: TestSet) -> Question:
+    labels = tuple(str(key) for key in test_set.labels)
+    targets = {output: label for output, label in run.targets.items() if label in labels}
     chosen = run.resolved("data.test_transforms") or run.resolved("data.transforms", [])
-    return _Model(run.model, tuple(chosen), scalar)
+    return Question(run.model, tuple(chosen), targets, labels)
 
 
-def _cache(run: Run, model: _Model, content: str) -> Path:
-    stat = model.path.stat()
-    facts = json.dumps([model.targets, stat.st_size, stat.st_mtime_ns])
-    digest = hashlib.sha256((facts + content).encode())
-    return run.folder / CACHE / f"{digest.hexdigest()[:16]}.csv"
+def _cache(run: Run, question: Question, content: str) -> Path:
+    stat = question.path.stat()
+    facts = [_FORMAT, question.targets, question.labels, stat.st_size, stat.st_mtime_ns]
+    digest = hashlib.sha256((json.dumps(facts) + content).encode())
+    return run.folder / CACHE / f"{digest.hexdigest()[:16]}.npz"
 
 
-def _keep(cache: Path, table: pd.DataFrame) -> None:
+def _read(cache: Path) -> Predictions | None:
+    try:
+        with open(cache, "rb") as file, np.load(file) as kept:
+            return dict(kept)
+    except (OSError, ValueError, BadZipFile):  # not there, or of a broken copy
+        return None
+
+
+def _keep(cache: Path, predictions: Predictions) -> None:
     try:
         cache.parent.mkdir(exist_ok=True)
-        with replacing(cache) as part:
-            table.to_csv(part, index=False)
+        with replacing(cache) as part, open(part, "wb") as file:
+            np.savez(file, **predictions)  # type: ignore[arg-type]
     except OSError as error:  # somebody else's runs: nothing is lost but time
         log.info("cannot keep predictions in %s: %s", cache.parent, error.strerror)
 
 
-def _predicted(models: Sequence[_Model], test_set: TestSet) -> list[pd.DataFrame]:
-    """A table a model, from as many processes as are worth their start."""
-    if not models:
-        return []
-    n_structures = len(test_set.atoms)
-    n_workers = loky.cpu_count() if len(models) * n_structures > _FEW else 1
-    size = min(-(-n_structures // n_workers), _MOST)
-    parts = [
-        (models, test_set.atoms[k : k + size], test_set.labels[k : k + size], k)
-        for k in range(0, n_structures, size)
-    ]
-    tables: list[list[pd.DataFrame]] = [[] for _ in parts]
-    with tqdm(total=len(parts), desc=f"tests on {test_set.name}", disable=None) as progress:
-        for k, found in _results(parts, min(n_workers, len(parts))):
-            tables[k] = found
+def _predicted(
+    questions: dict[int, list[Question]], sets: Sequence[TestSet]
+) -> Iterator[tuple[int, list[Predictions]]]:
+    """Each test set's number and answers, from as many processes as are worth their start."""
+    total = sum(len(own) * len(sets[k].atoms) for k, own in questions.items())
+    n_workers = loky.cpu_count() if total > _FEW else 1
+    jobs = []
+    for k, own in questions.items():
+        atoms = sets[k].atoms
+        size = min(-(-len(atoms) // n_workers), _MOST)
+        jobs += [_Job(k, own, atoms[i : i + size]) for i in range(0, len(atoms), size)]
+    parts: dict[int, dict[int, list[Predictions]]] = {k: {} for k in questions}
+    with tqdm(total=len(jobs), desc="tests", disable=None) as progress:
+        for j, part in _results(jobs, min(n_workers, len(jobs))):
+            k = jobs[j].test_set
+            parts[k][j] = part
             progress.update()
-    return [pd.concat(own, ignore_index=True) for own in zip(*tables, strict=True)]
+            if len(parts[k]) == sum(job.test_set == k for job in jobs):
+                in_order = [parts[k][j] for j in sorted(parts[k])]
+                yield k, [_joined(of_model) for of_model in zip(*in_order, strict=True)]
 
 
-def _results(parts: Sequence[tuple], n_workers: int) -> Iterator[tuple[int, list[pd.DataFrame]]]:
-    """Number and result of each part, as they come."""
-    if n_workers == 1:
-        yield from ((k, _ask(*part)) for k, part in enumerate(parts))
+def _joined(parts: Sequence[Predictions]) -> Predictions:
+    return {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
+
+
+def _results(jobs: Sequence[_Job], n_workers: int) -> Iterator[tuple[int, list[Predictions]]]:
+    """Number and result of each job, as they come."""
+    if n_workers <= 1:
+        yield from ((j, _answers(job)) for j, job in enumerate(jobs))
         return
     with process_pool(n_workers) as pool:
-        running: dict[Future, int] = {pool.submit(_ask, *p): k for k, p in enumerate(parts)}
+        running: dict[Future, int] = {pool.submit(_answers, job): j for j, job in enumerate(jobs)}
         yield from ((running[future], future.result()) for future in as_completed(running))
 
 
-def _ask(
-    models: Iterable[_Model], atoms: Sequence[Atoms], labels: pd.DataFrame, first: int
-) -> list[pd.DataFrame]:
-    """Predictions of each model for a part of a test set that begins at row ``first``."""
-    batches: dict[str, list[dict[str, torch.Tensor]]] = {}
-    tables = []
-    for one in models:
-        if not one.targets:
-            tables.append(pd.DataFrame(columns=["index", "property", "label", "prediction"]))
-            continue
-        key = str(one.transforms)
-        if key not in batches:
-            batches[key] = _batches(atoms, one.transforms, labels, first)
-        found = predict(load_trained(one.path), batches[key], one.targets)
-        found["property"] = found["property"].map(one.targets)
-        tables.append(found)
-    return tables
+def _answers(job: _Job) -> list[Predictions]:
+    # Here, as pages of kept predictions need no torch.
+    from schnetpack_phonon.cross_answers import answers
 
-
-def _batches(
-    atoms: Sequence[Atoms],
-    transforms: Iterable[dict[str, Any]],
-    labels: pd.DataFrame,
-    first: int,
-) -> list[dict[str, torch.Tensor]]:
-    """Collated structures as a model takes them, with labels beside them."""
-    made = [hydra.utils.instantiate(one) for one in transforms]
-    convert = AtomsConverter(neighbor_list=None, transforms=made, dtype=torch.float32)
-    items = []
-    for k, (structure, own) in enumerate(zip(atoms, labels.to_dict("records"), strict=True)):
-        item = {key: value for key, value in convert(structure).items() if key != "_idx_m"}
-        item["_idx"] = torch.tensor([first + k])
-        item |= {str(key): torch.tensor([v], dtype=torch.float64) for key, v in own.items()}
-        items.append(item)
-    return [_atoms_collate_fn(items[k : k + _BATCH]) for k in range(0, len(items), _BATCH)]
+    return answers(job.questions, job.atoms)

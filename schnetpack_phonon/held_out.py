@@ -14,15 +14,21 @@ import numpy as np
 import pandas as pd
 from ase import Atoms
 
+from schnetpack_phonon.components import cell
 from schnetpack_phonon.database import METADATA_KEY, read_metadata
 from schnetpack_phonon.properties import (
     PROPERTIES,
     energy,
     energy_per_atom,
+    forces,
     hydrostatic_stress,
+    ideal_cell,
+    ideal_positions,
+    stress,
 )
 
 _PARAMETERS = ("temperature", "amplitude")
+_IDEAL = (ideal_positions, ideal_cell)  # no labels
 _DECIMALS = 5  # of positions in Ang: what differs by less is one structure
 
 
@@ -40,7 +46,7 @@ class TestSet:
         atoms: the structures.
         rows: a row a structure: ``structure`` (crystal), ``group`` (the ensemble and its
             parameter), ``parameter``, ``parent``, ``digest`` (of species, cell and positions).
-        labels: scalar labels, a column a property, NaN where there is none.
+        labels: a column a property, of :func:`.components.cell`; NaN where there is none.
         units: of the labels.
         calculator: settings of the code that labelled; None where the file does not tell.
     """
@@ -68,7 +74,7 @@ def read_test_set(path: str | Path) -> TestSet:
     test_set = _read_database(path) if path.suffix == ".db" else _read_file(path)
     if test_set.labels.empty or test_set.labels.isna().all(axis=None):
         raise HeldOutError(
-            f"{path} holds no scalar label (band_gap, vbm, energy, stress, ...): give a database "
+            f"{path} holds no label (band_gap, vbm, energy, forces, stress, ...): give a database "
             "of spkphonon, or structures whose comment lines hold them"
         )
     return test_set
@@ -115,7 +121,7 @@ def _read_database(path: Path) -> TestSet:
     pairs = pd.DataFrame([row.key_value_pairs for row in found])
     atoms = tuple(Atoms(r.numbers, r.positions, cell=r.cell, pbc=r.pbc) for r in found)
     labels = pd.DataFrame(
-        [{k: np.asarray(v).item() for k, v in row.data.items() if np.size(v) == 1} for row in found]
+        [{k: cell(k, v, r.natoms) for k, v in r.data.items() if k not in _IDEAL} for r in found]
     )
     name = ensemble_name(ours["settings"]["ensemble"]) if ours else path.stem
     units = metadata.get("_property_unit_dict", {})
@@ -189,13 +195,16 @@ def _parents(pairs: pd.DataFrame) -> pd.Series:
     return parent.where(~drawn, parent + " of seed " + seed)
 
 
-def _results(atoms: Atoms) -> dict[str, float]:
-    """Scalar labels in our units of a structure with a calculator's results."""
-    found = {k: float(v) for k, v in atoms.info.items() if k in PROPERTIES and np.size(v) == 1}
+def _results(atoms: Atoms) -> dict[str, float | np.ndarray]:
+    """Labels in our units of a structure with a calculator's results."""
+    found = {k: v for k, v in atoms.info.items() if k in PROPERTIES and k not in _IDEAL}
     results = atoms.calc.results if atoms.calc else {}
     if energy in results:
-        found[energy] = float(results[energy])
-        found[energy_per_atom] = found[energy] / len(atoms)
-    if "stress" in results:
-        found[hydrostatic_stress] = float(atoms.get_stress(voigt=False).trace() / 3)
-    return found
+        found[energy] = results[energy]
+        found[energy_per_atom] = results[energy] / len(atoms)
+    if forces in results:
+        found[forces] = results[forces]
+    if stress in results:
+        found[stress] = atoms.get_stress(voigt=False)
+        found[hydrostatic_stress] = found[stress].trace() / 3
+    return {key: cell(key, value, len(atoms)) for key, value in found.items()}

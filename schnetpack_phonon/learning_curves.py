@@ -18,20 +18,20 @@ N_BOOTSTRAP = 1000
 _FEWEST_SIZES = 3  # two points always lie on a line
 
 
-def learning_curves(runs: pd.DataFrame, predictions: pd.DataFrame) -> pd.DataFrame:
+def learning_curves(runs: pd.DataFrame, errors: pd.DataFrame) -> pd.DataFrame:
     """Errors of each run against its number of training structures.
 
     Args:
         runs: as :func:`.run_groups.group_runs` gives them; only ensembles with several numbers
             of labels at the same other settings are taken.
-        predictions: as :class:`.CrossTests` holds them.
+        errors: as :class:`.CrossTests` holds them.
 
     Returns:
         ``ensemble``, ``n_train``, ``run``, ``test_set``, ``property``, ``mae`` in the database's
         unit; empty where there is no curve.
     """
-    single = runs.assign(model=runs["run"])
-    table = error_matrix(single, predictions).rename(columns={"model": "run"})
+    single = runs.assign(model=runs["run"], own_splits=False)
+    table = error_matrix(single, errors).rename(columns={"model": "run"})
     if table.empty:
         return pd.DataFrame(columns=["ensemble", "n_train", "run", "test_set", "property", "mae"])
     table = table.merge(runs[["run", "ensemble", "settings", "n_train"]], on="run")

@@ -16,20 +16,32 @@ from matplotlib.figure import Figure
 from schnetpack_phonon.files import replacing
 from schnetpack_phonon.report import markdown_table
 
+_LEGIBLE = 0.75  # of its size: on narrower screens a figure is moved sideways instead
+_LONG = 40  # characters in a cell, above which it has several lines
 _STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; color: #1a1a1a; background: #fff; margin: 0 auto;
   max-width: 60rem; padding: 1rem; }
 h1 { font-size: 1.6rem; line-height: 1.2; } h2 { font-size: 1.2rem; margin-top: 2.2rem; }
-.wide { overflow-x: auto; margin: 1rem 0; } table { border-collapse: collapse; font-size: .85rem; }
+.wide { overflow-x: auto; margin: .5rem 0 1.2rem; }
+table { border-collapse: collapse; font-size: .85rem; }
 th, td { padding: .25rem .6rem; text-align: left; border-bottom: 1px solid #ddd; }
-td.number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
-th { border-bottom: 2px solid #888; }
-figure { margin: 1rem 0; } img { max-width: 100%; height: auto; }
-figcaption, .small { font-size: .85rem; color: #444; }
+td { white-space: nowrap; } td.long { white-space: normal; min-width: 16rem; }
+td.number { text-align: right; font-variant-numeric: tabular-nums; }
+th { border-bottom: 2px solid #888; vertical-align: bottom; }
+th:first-child, td:first-child { position: sticky; left: 0; background: #fff; }
+figure { margin: 1rem 0; } img { width: 100%; height: auto; }
+figcaption, .caption, summary { font-size: .85rem; color: #444; margin: .3rem 0; }
+summary { cursor: pointer; }
 .claim { font-size: 1.1rem; border-left: 4px solid #0072B2; padding-left: 1rem; }
 code { font-size: .85em; overflow-wrap: anywhere; }
-@media print { body { max-width: none; font-size: 11pt; } h2 { break-after: avoid; }
-  figure, tr { break-inside: avoid; } .wide { overflow: visible; } table { font-size: 8pt; } }
+@media (max-width: 40rem) { th, td { padding: .2rem .35rem; }
+  td:not(.number) { white-space: normal; min-width: 4.5rem; } }
+@media print { body { max-width: none; font-size: 11pt; } h2, .caption { break-after: avoid; }
+  figure, tr { break-inside: avoid; } .wide { overflow: visible; } details { display: none; }
+  table { font-size: 8pt; } th:first-child, td:first-child { position: static; }
+  td, td.long { white-space: normal; min-width: 0; overflow-wrap: anywhere; }
+  td.number { overflow-wrap: normal; }
+  img { min-width: 0 !important; max-height: 95vh; object-fit: contain; } }
 """
 
 
@@ -58,11 +70,15 @@ class Table:
         name: of the file.
         rows: what is shown, all strings.
         data: the numbers, all digits.
+        caption: what it holds.
+        folded: whether readers have to ask for it; paper does without.
     """
 
     name: str
     rows: pd.DataFrame
     data: pd.DataFrame
+    caption: str = ""
+    folded: bool = False
 
 
 @dataclass(frozen=True)
@@ -109,7 +125,8 @@ def write_page(folder: Path, title: str, sections: Sequence[Section]) -> dict[st
                 body.append(_figure(folder, item))
                 text.append(f"![{item.caption}](figures/{item.name}.png)")
             else:
-                body.append(_table(item.rows))
+                body.append(_table(item))
+                text += [item.caption] if item.caption else []
                 head = [str(column) for column in item.rows]
                 rows = item.rows.map(lambda cell: cell.replace("|", "\\|"))
                 text.append("\n".join(markdown_table(head, rows.to_numpy().tolist())))
@@ -151,23 +168,31 @@ def _figure(folder: Path, picture: Picture) -> str:
     path.with_suffix(".svg").write_bytes(content.getvalue())
     encoded = base64.b64encode(content.getvalue()).decode()
     caption = html.escape(picture.caption)
+    width = 96 * picture.figure.get_figwidth()  # pixels of a browser
     return (
-        f"<figure><img alt='{caption}' src='data:image/svg+xml;base64,{encoded}'>"
-        f"<figcaption>{caption}</figcaption></figure>"
+        f"<figure><div class='wide'><img style='min-width:{_LEGIBLE * width:.0f}px;"
+        f"max-width:{width:.0f}px' alt='{caption}' src='data:image/svg+xml;base64,{encoded}'>"
+        f"</div><figcaption>{caption}</figcaption></figure>"
     )
 
 
-def _table(rows: pd.DataFrame) -> str:
-    head = "".join(f"<th>{html.escape(str(column))}</th>" for column in rows)
+def _table(table: Table) -> str:
+    head = "".join(f"<th>{html.escape(str(column))}</th>" for column in table.rows)
     lines = "".join(
-        "<tr>" + "".join(_cell(value) for value in row) + "</tr>" for row in rows.to_numpy()
+        "<tr>" + "".join(_cell(value) for value in row) + "</tr>" for row in table.rows.to_numpy()
     )
-    return f"<div class='wide'><table><thead><tr>{head}</tr></thead>{lines}</table></div>"
+    said = html.escape(table.caption)
+    rows = f"<thead><tr>{head}</tr></thead><tbody>{lines}</tbody>"
+    found = f"<div class='wide'><table>{rows}</table></div>"
+    if table.folded:
+        return f"<details><summary>{said}</summary>{found}</details>"
+    return f"<p class=caption>{said}</p>{found}" if said else found
 
 
 def _cell(value: str) -> str:
     number = value[:1].isdigit() or value[:1] in "-–"
-    return f"<td{' class=number' if number else ''}>{html.escape(value)}</td>"
+    kind = " class=long" if len(value) > _LONG else " class=number" if number else ""
+    return f"<td{kind}>{html.escape(value)}</td>"
 
 
 def _document(title: str, body: Sequence[str]) -> str:

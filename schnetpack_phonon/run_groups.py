@@ -52,7 +52,8 @@ def group_runs(runs: Sequence[Run], sets: Mapping[Path, TestSet]) -> tuple[pd.Da
         A row a run: ``run`` (folder), ``model`` (name shared by those that differ in their seeds
         alone), ``ensemble``, ``n_train``, ``n_labels`` (with validation), ``seed``,
         ``hours`` (of training, NaN where unknown), ``settings`` (what beside ensemble and number
-        of labels tells it from others); and remarks.
+        of labels tells it from others), ``own_splits`` (whether the model's seeds have different
+        test sets); and remarks.
 
     Raises:
         ComparisonError: where calculators or units differ.
@@ -72,11 +73,15 @@ def group_runs(runs: Sequence[Run], sets: Mapping[Path, TestSet]) -> tuple[pd.Da
                 "n_labels": len(run.train_idx) + len(run.val_idx),
                 "seed": run.seed,
                 "hours": seconds / 3600 if seconds is not None else float("nan"),
+                "split": hashlib.sha256(np.sort(run.test_idx).tobytes()).hexdigest()[:6],
             }
         )
         settings[str(run.folder)] = _settings(run, own)
     table = pd.DataFrame(rows)
     table["settings"] = ""
+    several, table["own_splits"] = _splits(table, settings)
+    for row in table[several & ~table["own_splits"]].to_dict("records"):
+        settings[row["run"]]["test split"] = row["split"]
     notes = []
     for (ensemble, n_train), own_rows in table.groupby(["ensemble", "n_train"]):
         texts = {name: json.dumps(settings[name], sort_keys=True) for name in own_rows["run"]}
@@ -96,6 +101,13 @@ def group_runs(runs: Sequence[Run], sets: Mapping[Path, TestSet]) -> tuple[pd.Da
         )
     extra = table["settings"].map(lambda text: f" ({text})" if text else "")
     table["model"] = table["ensemble"] + ", N = " + table["n_train"].astype(str) + extra
+    table.loc[table["own_splits"], "model"] += ", own test splits"
+    notes += [
+        f"{model}: each seed has a test set of its own and is tested on what itself has not seen, "
+        "so the spread over seeds is that of test sets, too. For one test set train with "
+        "data.splitting._target_=schnetpack_phonon.splits.NestedSplit, as phonon_study does"
+        for model in table.loc[table["own_splits"], "model"].unique()
+    ]
     single = table["model"].value_counts()
     if (single == 1).any():
         names = "; ".join(single.index[single == 1])
@@ -106,10 +118,21 @@ def group_runs(runs: Sequence[Run], sets: Mapping[Path, TestSet]) -> tuple[pd.Da
         notes.append(
             f"the same model and seed several times, which makes spreads too small: {names}"
         )
-    return table, notes
+    return table.drop(columns="split"), notes
 
 
-def _settings(run: Run, own: TestSet) -> dict[str, Any]:
+def _splits(
+    table: pd.DataFrame, settings: Mapping[str, dict[str, str]]
+) -> tuple[pd.Series, pd.Series]:
+    """Whether test sets of runs of the same settings differ, and whether as their seeds do."""
+    alike = table["run"].map(lambda name: json.dumps(settings[name], sort_keys=True))
+    several = table.groupby(alike)["split"].transform("nunique") > 1
+    of_seed = table.groupby([alike, table["seed"].astype(str)])["split"].transform("nunique") == 1
+    known = table.groupby(alike)["seed"].transform(lambda seeds: seeds.notna().all())
+    return several, several & of_seed.groupby(alike).transform("all") & known.astype(bool)
+
+
+def _settings(run: Run, own: TestSet) -> dict[str, str]:
     """All that makes a model another one, flat, with the content of its database."""
     plain = dict(_flat(OmegaConf.to_container(run.config, resolve=False)))
     kept = {
@@ -120,7 +143,6 @@ def _settings(run: Run, own: TestSet) -> dict[str, Any]:
     kept["data.num_train"] = len(run.train_idx)  # shares and numbers may say the same
     kept["data.num_val"] = len(run.val_idx)
     kept["data.num_test"] = len(run.test_idx)
-    kept["test split"] = hashlib.sha256(np.sort(run.test_idx).tobytes()).hexdigest()[:6]
     kept["database"] = pd.util.hash_pandas_object(own.rows["digest"], index=False).sum()
     return {key: str(value) for key, value in kept.items()}
 

@@ -7,7 +7,6 @@ import os
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -114,7 +113,7 @@ def read_run(folder: Path) -> Run:
     """
     folder = folder.resolve()
     try:
-        config = _config(folder / CONFIG, (folder / CONFIG).stat().st_mtime_ns)
+        config = OmegaConf.load(folder / CONFIG)
     except Exception as error:  # YAML, encoding and file errors share no base class
         raise RunError(f"{CONFIG} cannot be read ({type(error).__name__})") from error
     if not isinstance(config, DictConfig) or "data" not in config:
@@ -130,19 +129,13 @@ def read_run(folder: Path) -> Run:
     except (OSError, KeyError, ValueError) as error:
         raise RunError(f"{SPLIT} is missing or damaged") from error
     datapath = _datapath(folder, record, config)
-    config = _placed(config, datapath.parent.parent)
+    _place(config, datapath.parent.parent)
     config.data.datapath = str(datapath)
     targets = record.get("targets") or {
         output["name"]: output.get("target_property") or output["name"]
         for output in config.task.outputs
     }
     return Run(folder, datapath, model, config, train, val, test, targets, record)
-
-
-@lru_cache(maxsize=128)
-def _config(path: Path, mtime_ns: int) -> Any:
-    """A parsed file, not to be changed: a page of many runs asks for each several times."""
-    return OmegaConf.load(path)
 
 
 def _read_record(folder: Path) -> dict[str, Any]:
@@ -164,8 +157,9 @@ def _datapath(folder: Path, record: dict[str, Any], config: DictConfig) -> Path:
     else:
         places = []
         for parent in folder.parents[:4]:
+            _place(config, parent)
             with suppress(OmegaConfBaseException):
-                places.append(Path(_placed(config, parent).data.datapath))
+                places.append(Path(config.data.datapath))
         if not places:
             raise RunError("cannot tell its database: data.datapath refers to the process")
     for place in places:
@@ -174,8 +168,6 @@ def _datapath(folder: Path, record: dict[str, Any], config: DictConfig) -> Path:
     raise RunError(f"its database is not at {places[0]}")
 
 
-def _placed(config: DictConfig, work_dir: Path) -> DictConfig:
-    """A copy with the folder in which the command was typed, which only Hydra knew."""
-    config = config.copy()
+def _place(config: DictConfig, work_dir: Path) -> None:
+    """Says in which folder the command was typed, which only Hydra knew."""
     OmegaConf.update(config, "run.work_dir", str(work_dir), force_add=True)
-    return config

@@ -89,6 +89,7 @@ def runs_table(models: Mapping[str, int], n_seeds: int = 2, n_train: int = 10) -
             "ensemble": ensemble,
             "n_train": n,
             "settings": "",
+            "own_splits": False,
             "seed": seed,
         }
         for ensemble, n in models.items()
@@ -97,22 +98,22 @@ def runs_table(models: Mapping[str, int], n_seeds: int = 2, n_train: int = 10) -
     return pd.DataFrame(rows)
 
 
-def predictions_table(
+def errors_table(
     runs: pd.DataFrame,
     error: Mapping[str, float],
     n: int = 40,
     test_sets: Sequence[str] = ("thermal",),
     noise: float = 0.0,
+    n_components: int = 1,
 ) -> pd.DataFrame:
-    """Predictions whose errors have the size that ``error`` says for each run or ensemble."""
+    """Errors that have the size that ``error`` says for each run or ensemble."""
     rng = np.random.default_rng(0)
     tables = []
     for test_set in test_sets:
-        label = rng.normal(size=n)
-        sign = rng.choice([-1.0, 1.0], n)
+        label = rng.normal(size=(n, n_components))
         for run in runs.to_dict("records"):
             size = error.get(run["run"], error.get(run["ensemble"]))
-            wrong = sign * size * (1 + noise * rng.normal(size=n))
+            wrong = np.abs(size * (1 + noise * rng.normal(size=(n, n_components))))
             tables.append(
                 pd.DataFrame(
                     {
@@ -123,9 +124,12 @@ def predictions_table(
                         "structure": np.where(np.arange(n) % 4 < 2, "A", "B"),
                         "digest": [f"{test_set}{k}" for k in range(n)],
                         "property": "band_gap",
-                        "label": label,
-                        "prediction": label + wrong,
-                        "mean": 0.0,
+                        "label": list(label[:, None]),
+                        "n_values": n_components,
+                        "mae": wrong.mean(axis=1),
+                        "mse": (wrong**2).mean(axis=1),
+                        "max_error": wrong.max(axis=1),
+                        "mae_mean": np.abs(label).mean(axis=1),
                     }
                 )
             )

@@ -8,7 +8,7 @@ from schnetpack_phonon import comparison_figures as figures
 from schnetpack_phonon.cross_errors import error_matrix
 from schnetpack_phonon.evaluation import in_report_units
 from schnetpack_phonon.learning_curves import learning_curves, power_laws
-from tests.comparison_fixtures import predictions_table, runs_table
+from tests.comparison_fixtures import errors_table, runs_table
 from tests.test_plotting import draw
 
 
@@ -16,7 +16,7 @@ from tests.test_plotting import draw
 def test_cross_matrix(n_sets):
     runs = runs_table({"phonon": 10, "random": 10})
     names = [f"test set {k}" for k in range(n_sets)]
-    table = predictions_table(runs, {"phonon": 1.0, "random": 2.0}, test_sets=names, noise=0.1)
+    table = errors_table(runs, {"phonon": 1.0, "random": 2.0}, test_sets=names, noise=0.1)
     table = pd.concat([table, table.assign(property="hydrostatic_stress")])
     columns = ["mae", "low", "high", "mae_mean"]
     matrix = in_report_units(error_matrix(runs, table), columns)
@@ -46,7 +46,7 @@ def test_learning_curves():
         row["run"]: (0.3 if row["ensemble"] == "phonon" else 0.6) * row["n_train"] ** -0.5
         for row in runs.to_dict("records")
     }
-    curves = learning_curves(runs, predictions_table(runs, error))
+    curves = learning_curves(runs, errors_table(runs, error))
     figure = figures.learning_curves(curves, power_laws(curves))
     draw(figure)
     (axis,) = figure.axes

@@ -67,6 +67,13 @@ def test_missing_labels_are_left_out():
     assert list(found["label"]) == [1.0, 2.0]
 
 
+def test_each_component_of_a_tensor_is_a_label():
+    stress = [np.arange(9.0).reshape(1, 9), np.nan]
+    found = label_distributions([data_set([bulk("Cu")] * 2, stress=stress)], "stress")
+    assert list(found["label"]) == list(range(9))
+    assert set(found["structure"]) == {"Cu"}
+
+
 def test_distance_orders_errors_that_grow_with_it():
     def copper(sigma, seed):
         atoms = bulk("Cu", "fcc", a=3.6, cubic=True).repeat(2)
@@ -78,7 +85,7 @@ def test_distance_orders_errors_that_grow_with_it():
     tested = data_set([copper(s, 100 + k) for k, s in enumerate(sigmas)], "test")
     index = np.arange(20)
     run = Run(Path("/run"), own.path, Path("/run/m"), {}, index, index[:0], index[:0], {})
-    predictions = pd.DataFrame(
+    errors = pd.DataFrame(
         {
             "run": "/run",
             "property": "band_gap",
@@ -86,12 +93,11 @@ def test_distance_orders_errors_that_grow_with_it():
             "group": "test",
             "structure": "Cu",
             "digest": tested.rows["digest"],
-            "label": 0.0,
-            "prediction": sigmas,
+            "mae": sigmas,
         }
     )
     table = distances_and_errors(
-        {"model": run}, {"test": tested}, {"model": own}, predictions, "band_gap"
+        {"model": run}, {"test": tested}, {"model": own}, errors, "band_gap"
     )
     np.testing.assert_allclose(table["error"], sigmas)
     (row,) = rank_correlations(table).to_dict("records")

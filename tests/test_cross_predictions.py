@@ -4,7 +4,6 @@ import os
 import shutil
 
 import numpy as np
-import pandas as pd
 import pytest
 from schnetpack.interfaces import AtomsConverter
 from schnetpack.transform import MatScipyNeighborList
@@ -48,32 +47,46 @@ def test_each_model_on_each_structure(prepared, runs, monkeypatch, n_workers, mo
     monkeypatch.setattr(cross_predictions.loky, "cpu_count", lambda: n_workers)
     test_set = prepared[1]
     convert = AtomsConverter(MatScipyNeighborList(cutoff=5.0))
-    for run, table in zip(runs, predictions_of(runs, test_set), strict=True):
+    (found,) = predictions_of(runs, [test_set])
+    for run, predictions in zip(runs, found, strict=True):
         model = load_trained(run.model)
         for key in (ENERGY, STRESS):
-            rows = table[table["property"] == key].set_index("index")
-            assert list(rows.index) == list(range(16))
-            np.testing.assert_allclose(rows["label"], test_set.labels[key], atol=1e-12)
+            assert predictions[key].shape == (16, 1)
             for k in (0, 5, 15):
                 expected = model(convert(test_set.atoms[k].copy()))[key].item()
-                assert rows.loc[k, "prediction"] == pytest.approx(expected, abs=1e-5)
+                assert predictions[key][k, 0] == pytest.approx(expected, abs=1e-5)
 
 
 def test_predictions_are_kept_and_looked_up(prepared, runs, monkeypatch):
-    before = predictions_of(runs, prepared[1])
-    monkeypatch.setattr(cross_predictions, "_ask", nobody)
-    for one, other in zip(before, predictions_of(runs, prepared[1]), strict=True):
-        pd.testing.assert_frame_equal(one, other)
+    (before,) = predictions_of(runs, [prepared[1]])
+    monkeypatch.setattr(cross_predictions, "_answers", nobody)
+    (after,) = predictions_of(runs, [prepared[1]])
+    for one, other in zip(before, after, strict=True):
+        assert set(one) == set(other) == {ENERGY, STRESS}
+        for key in one:
+            np.testing.assert_array_equal(one[key], other[key])
 
 
 def test_a_changed_model_alone_is_asked_again(prepared, runs):
-    before = predictions_of(runs, prepared[1])
+    ((before, _),) = predictions_of(runs, [prepared[1]])
     shutil.copy(runs[1].model, runs[0].model)
     os.utime(runs[0].model, (1, 1))
-    first, second = predictions_of(runs, prepared[1])
-    assert not np.allclose(first["prediction"], before[0]["prediction"])
-    np.testing.assert_allclose(first["prediction"], second["prediction"])
+    ((first, second),) = predictions_of(runs, [prepared[1]])
+    assert not np.allclose(first[ENERGY], before[ENERGY])
+    np.testing.assert_allclose(first[ENERGY], second[ENERGY])
     assert len(list((runs[1].folder / CACHE).iterdir())) == 1
+
+
+def test_what_is_broken_or_of_another_version_is_asked_again(prepared, runs, monkeypatch):
+    (before,) = predictions_of(runs[:1], [prepared[1]])
+    (kept,) = (runs[0].folder / CACHE).iterdir()
+    kept.write_bytes(kept.read_bytes()[:100])
+    (after,) = predictions_of(runs[:1], [prepared[1]])
+    np.testing.assert_array_equal(before[0][ENERGY], after[0][ENERGY])
+    monkeypatch.setattr(cross_predictions, "_FORMAT", 0)
+    monkeypatch.setattr(cross_predictions, "_answers", nobody)
+    with pytest.raises(AssertionError, match="asked again"):
+        predictions_of(runs[:1], [prepared[1]])
 
 
 def test_runs_of_others_are_left_alone(prepared, runs, monkeypatch):
@@ -81,4 +94,5 @@ def test_runs_of_others_are_left_alone(prepared, runs, monkeypatch):
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(cross_predictions, "replacing", refuse)
-    assert all(len(table) == 32 for table in predictions_of(runs, prepared[1]))
+    (found,) = predictions_of(runs, [prepared[1]])
+    assert all(len(predictions) == 2 for predictions in found)

@@ -56,9 +56,12 @@ def test_my_crystal(tmp_path):
 
 
 def test_cluster(tmp_path):
-    said = run("3_cluster.sh", tmp_path, "data.ensemble.n_snapshots=4")
+    said = run("3_cluster.sh", tmp_path, "data.ensemble.n_snapshots=10", *BRIEF)
     assert "finished, now in the label store" in said
-    assert "8 structures" in said
+    assert "20 structures" in said
+    assert (
+        tmp_path / "runs" / "cluster" / "figures" / "energy_per_atom_distribution.png"
+    ).is_file()
 
 
 def test_elastic(tmp_path):

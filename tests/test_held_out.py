@@ -9,6 +9,7 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import read, write
 
 from schnetpack_phonon.combined_ensembles import StrainedEnsemble
+from schnetpack_phonon.components import stacked
 from schnetpack_phonon.database import write_extxyz
 from schnetpack_phonon.ensembles import MatchedEnsemble, PhononEnsemble, RandomEnsemble
 from schnetpack_phonon.held_out import (
@@ -72,8 +73,10 @@ def test_structures_in_a_file_are_those_of_the_database(paths, tmp_path):
     assert found.name == "md"
     assert found.calculator is None
     assert list(found.rows["digest"]) == list(own.rows["digest"])
-    for key in ("energy_per_atom", "hydrostatic_stress"):
-        np.testing.assert_allclose(found.labels[key], own.labels[key], atol=1e-6)
+    for key in ("energy_per_atom", "hydrostatic_stress", "forces", "stress"):
+        one, other = stacked(found.labels[key]), stacked(own.labels[key])
+        np.testing.assert_array_equal(one.counts, other.counts)
+        np.testing.assert_allclose(one.rows, other.rows, atol=1e-6)
     assert seen(own, np.array([2]), found).sum() == 1
 
 
@@ -81,8 +84,8 @@ def test_foreign_structures(tmp_path):
     atoms = bulk("Cu", cubic=True)
     atoms.rattle(0.1, seed=1)
     atoms.calc = EMT()
-    energy, stress = atoms.get_potential_energy(), atoms.get_stress()
-    atoms.calc = SinglePointCalculator(atoms, energy=energy, stress=stress)
+    energy, forces, stress = atoms.get_potential_energy(), atoms.get_forces(), atoms.get_stress()
+    atoms.calc = SinglePointCalculator(atoms, energy=energy, forces=forces, stress=stress)
     atoms.info["band_gap"] = 1.5
     write(tmp_path / "one.extxyz", atoms)
     found = read_test_set(tmp_path / "one.extxyz")
@@ -90,6 +93,8 @@ def test_foreign_structures(tmp_path):
     assert label["energy_per_atom"] == pytest.approx(energy / 4)
     assert label["hydrostatic_stress"] == pytest.approx(stress[:3].mean())
     assert label["band_gap"] == 1.5
+    np.testing.assert_allclose(label["forces"], forces)
+    np.testing.assert_allclose(label["stress"][0, [0, 4, 8, 5, 2, 1]], stress)
     assert found.rows["structure"].item() == "Cu"
     assert found.rows["parent"].isna().all()
 
@@ -127,5 +132,5 @@ def test_files_that_are_no_test_sets(tmp_path):
         with pytest.raises(HeldOutError, match=name):
             read_test_set(tmp_path / name)
     write(tmp_path / "bare.extxyz", bulk("Cu"))
-    with pytest.raises(HeldOutError, match="no scalar label"):
+    with pytest.raises(HeldOutError, match="no label"):
         read_test_set(tmp_path / "bare.extxyz")

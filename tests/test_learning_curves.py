@@ -10,7 +10,7 @@ from schnetpack_phonon.learning_curves import (
     learning_curves,
     power_laws,
 )
-from tests.comparison_fixtures import predictions_table, runs_table
+from tests.comparison_fixtures import errors_table, runs_table
 
 
 def curve(ensemble, a, b, sizes=(10, 20, 40), noise=0.0, n_seeds=3):
@@ -70,7 +70,7 @@ def test_curves_are_of_ensembles_with_several_sizes():
     runs = pd.concat([runs_table({"phonon": n}) for n in (10, 20)] + [runs_table({"random": 10})])
     runs = runs.reset_index(drop=True)
     error = {"phonon_10_0": 4.0, "phonon_10_1": 3.0, "phonon": 2.0, "random": 1.0}
-    found = learning_curves(runs, predictions_table(runs, error))
+    found = learning_curves(runs, errors_table(runs, error))
     assert set(found["ensemble"]) == {"phonon"}
     means = found.groupby("n_train")["mae"].mean()
     assert means.to_dict() == pytest.approx({10: 3.5, 20: 2.0})

@@ -45,12 +45,36 @@ def test_other_settings_make_other_models(folder):
     assert any("not averaged" in note and "globals.lr" in note for note in notes)
 
 
-def test_other_splits_make_other_models(folder):
-    """Tested on other structures, or perhaps on what the other was trained on; order is nothing."""
-    splits = [range(8, 16), range(7, 15), range(15, 7, -1)]
-    table, notes = grouped(folder, *(("phonon", k, [1, 2], None, s) for k, s in enumerate(splits)))
+SPLITS = [range(8, 16), range(7, 15), range(15, 7, -1)]  # the first and the last are one
+
+
+def test_splits_that_differ_with_the_seed_are_averaged_and_told(folder):
+    table, notes = grouped(folder, *(("phonon", k, [1, 2], None, s) for k, s in enumerate(SPLITS)))
+    assert set(table["model"]) == {"phonon, N = 2, own test splits"}
+    assert table["own_splits"].all()
+    (note,) = notes
+    assert "each seed has a test set of its own" in note
+    assert "NestedSplit" in note
+
+
+def test_splits_that_differ_beside_the_seed_make_other_models(folder):
+    """Of one seed, so other settings must have made them."""
+    table, notes = grouped(folder, *(("phonon", 1, [1, 2], None, s) for s in SPLITS))
+    assert not table["own_splits"].any()
     assert table["model"][0] == table["model"][2] != table["model"][1]
     assert any("not averaged over all: they differ in test split" in note for note in notes)
+
+
+def test_other_settings_are_named_without_the_splits_of_their_seeds(folder):
+    slow = {"globals": {"model_path": "best_model", "lr": 1e-4}}
+    runs = [("phonon", 1, [1, 2], None, SPLITS[0]), ("phonon", 2, [1, 2], slow, SPLITS[1])]
+    _, notes = grouped(folder, *runs)
+    assert any(note.endswith("they differ in globals.lr") for note in notes)
+
+
+def test_seeds_with_one_split_have_none_of_their_own(folder):
+    table, _ = grouped(folder, *(("phonon", k, [k], None) for k in (1, 2)))
+    assert not table["own_splits"].any()
 
 
 def test_places_and_callbacks_do_not_make_another_model(folder):

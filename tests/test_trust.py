@@ -5,54 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
-from torch import nn
 
 from schnetpack_phonon import trust
-from schnetpack_phonon.attribution import attribute
-from schnetpack_phonon.structure_pairs import Structure
-from tests.model_fixtures import PairTerms, Total, assemble, thermal
-
-
-def test_freezing_a_sum_of_pair_terms_is_foretold():
-    model = assemble(PairTerms({(47, 16): 3.0, (47, 35): -1.0}), Total("y"))
-    nn.init.ones_(model.output_modules[0].weight)
-    (found,) = attribute(model, [Structure(*thermal(1), 4, "x")], "y")
-    table = trust.freezing(model, found, n_subsets=12)
-    for end in ("actual", "displaced"):
-        np.testing.assert_allclose(table["predicted"], table[end], atol=2e-5)
-    assert table["actual"].std() > 0.01
-    assert trust.correlation(table) > 0.999
-
-
-class Squared(Total):
-    """The square of that sum."""
-
-    def forward(self, inputs):
-        inputs = super().forward(inputs)
-        return inputs | {self.output_key: inputs[self.output_key] ** 2}
-
-
-def test_both_ends_of_a_square():
-    """With y0 + D where bonds are displaced: y1^2 - (y1 - D)^2 and (y0 + D)^2 - y0^2."""
-    terms = PairTerms({(47, 16): 3.0, (47, 35): -1.0})
-    structure = Structure(*thermal(1), 4, "x")
-    (line,), (square,) = (
-        attribute(assemble(terms, head("y")), [structure], "y") for head in (Total, Squared)
-    )
-    found = trust.freezing(assemble(terms, Squared("y")), square, n_subsets=12)
-    part = trust.freezing(assemble(terms, Total("y")), line, n_subsets=12)["actual"]
-    assert part.std() > 0.01
-    for end, y, sign in (("actual", line.value, -1), ("displaced", line.start, 1)):
-        np.testing.assert_allclose(found[end], 2 * y * part + sign * part**2, rtol=1e-3, atol=1e-3)
-    shuffled = found.assign(predicted=found["actual"] + found["displaced"])
-    assert trust.correlation(shuffled, both_ends=True) == pytest.approx(1)
-    assert trust.correlation(shuffled) < 0.9999
-
-
-def test_subsets_have_one_size_and_differ():
-    subsets = trust.random_subsets(50, 20, 0.3, seed=1)
-    assert (subsets.sum(axis=1) == 15).all()
-    assert len(np.unique(subsets, axis=0)) == 20
 
 
 def test_correlation_is_within_structures():

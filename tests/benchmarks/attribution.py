@@ -31,7 +31,7 @@ from schnetpack.nn import CosineCutoff, GaussianRBF
 from schnetpack.representation import PaiNN
 from scipy.stats import spearmanr
 
-from schnetpack_phonon import trust
+from schnetpack_phonon import freezing, trust
 from schnetpack_phonon.attribution import attribute
 from schnetpack_phonon.cutoffs import cutoff_of
 from schnetpack_phonon.edges import Edges
@@ -191,8 +191,8 @@ def faithfulness(
     for structure in structures:
         (one,) = attribute(model, [structure], band_gap, even=False)
         n = len(one.attribution)
-        subsets = trust.random_subsets(n, n_subsets, trust.FROZEN_SHARE, 1, structure.index)
-        cases.append((structure, one, subsets, trust.exchanged_changes(model, one, subsets)))
+        subsets = freezing.random_subsets(n, n_subsets, trust.FROZEN_SHARE, 1, structure.index)
+        cases.append((structure, one, subsets, freezing.exchanged_changes(model, one, subsets)))
     rows = []
     for name, (method, adds_up) in METHODS.items():
         tables, seconds, missed = [], [], []
