@@ -198,6 +198,7 @@ def _report(arguments: list[str]) -> None:
     if len(options.runs) == 1 and (options.runs[0] / PAGE).is_file() and not options.test:
         print(read_report(options.runs[0]))
         return
+    _show_messages()
     # Models are loaded: only now torch is needed.
     from schnetpack_phonon.comparison import compare
     from schnetpack_phonon.held_out import HeldOutError

@@ -19,11 +19,11 @@ from zipfile import BadZipFile
 import loky
 import numpy as np
 from ase import Atoms
-from tqdm import tqdm
 
 from schnetpack_phonon.executors import process_pool
 from schnetpack_phonon.files import replacing
 from schnetpack_phonon.held_out import TestSet
+from schnetpack_phonon.progress import Progress
 from schnetpack_phonon.runs import Run
 
 log = logging.getLogger(__name__)
@@ -134,7 +134,7 @@ def _predicted(
         size = min(-(-len(atoms) // n_workers), _MOST)
         jobs += [_Job(k, own, atoms[i : i + size]) for i in range(0, len(atoms), size)]
     parts: dict[int, dict[int, list[Predictions]]] = {k: {} for k in questions}
-    with tqdm(total=len(jobs), desc="tests", disable=None) as progress:
+    with Progress("tests", len(jobs), unit="parts") as progress:
         for j, part in _results(jobs, min(n_workers, len(jobs))):
             k = jobs[j].test_set
             parts[k][j] = part

@@ -43,6 +43,7 @@ CHAINS = (
     "executors progress labelling",
     "progress bond_report",
     "progress thermal",
+    "progress cross_predictions",
     "snapshots database generation datamodule heads band_edges",
     "cutoffs bonds stress elastic_tensor",
     "datamodule heads bonds elastic_response",
