@@ -299,7 +299,9 @@ def _labels(rows: pd.DataFrame, run: Run) -> list[dict[str, object]]:
     """Means of labels by crystal and temperature."""
     found = []
     for (name, temperature), own in rows.groupby(["structure", "parameter"]):
-        for key in set(run.targets.values()) & set(own):
+        for key in sorted(set(run.targets.values()) & set(own)):
+            if PROPERTIES.get(key, _SCALAR).shape:
+                continue
             values = own[key].dropna()
             if len(values) < 2:
                 continue

@@ -4,9 +4,11 @@ import numpy as np
 import pytest
 import torch
 from matscipy.neighbours import neighbour_list
+from schnetpack.atomistic import Forces
 from torch import nn
 
 from schnetpack_phonon.database import read_labels, read_provenance
+from schnetpack_phonon.energy import Energy
 from schnetpack_phonon.ensembles import PhononEnsemble
 from schnetpack_phonon.fixed_ensembles import ModeEnsemble, SpecialEnsemble
 from schnetpack_phonon.heads import BandGap, Intensive
@@ -192,3 +194,11 @@ def test_models_of_other_outputs(tmp_path):
     other = read_run(thermal_run(tmp_path, 2, [Intensive(16, ENERGY)]))
     with pytest.raises(RunError, match="share no scalar output"):
         thermal_properties([one, other], [300], 4)
+
+
+def test_labels_of_tensors_have_no_average(tmp_path):
+    forces = Forces()
+    forces.output_key = "forces"
+    run = read_run(thermal_run(tmp_path, 1, [Energy(16), forces]))
+    table = thermal_properties([run], [300], 2, SEED).averages
+    assert set(table.loc[table["estimate"] == "labels", "property"]) == {ENERGY}
