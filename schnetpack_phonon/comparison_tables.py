@@ -118,22 +118,23 @@ def crossing_table(crossings: pd.DataFrame) -> pd.DataFrame:
 
 
 def ratio_table(ratio: pd.DataFrame) -> pd.DataFrame:
-    """Ratios of errors as text."""
-    rows = [
+    """Ratios of errors as text, a line a test set and model, a column a property."""
+    table = pd.DataFrame(
         {
-            "N": str(row["n_train"]),
-            "tested on": row["test_set"],
-            "trained on": row["ensemble"],
-            "property": label(row["property"]),
-            "error / that of reference [95 %]": (
+            "tested on": ratio["test_set"],
+            "trained on": ratio["model"],
+            "reference": ratio["reference"],
+            "property": ratio["property"].map(label),
+            "said": [
                 f"{row['ratio']:.2f} [{row['low']:.2f}, {row['high']:.2f}]"
-            ),
-            "reference": row["reference"],
-            "seeds": str(row["n_seeds"]),
+                for row in ratio.to_dict("records")
+            ],
         }
-        for row in ratio.to_dict("records")
-    ]
-    return pd.DataFrame(rows)
+    )
+    keys = ["tested on", "trained on", "reference"]
+    wide = table.pivot(index=keys, columns="property", values="said")
+    wide = wide.loc[table[keys].drop_duplicates().apply(tuple, axis=1), table["property"].unique()]
+    return wide.fillna("–").reset_index()
 
 
 def share_table(runs: pd.DataFrame) -> pd.DataFrame:
