@@ -130,8 +130,8 @@ def _ratios(ratio: pd.DataFrame, reference: str) -> list[Table]:
     shown = ratio[ratio["n_train"] == ratio["n_train"].max()]
     shown = shown.sort_values("test_set", key=lambda names: names != reference, kind="stable")
     caption = (
-        "Mean absolute errors divided by those of the reference [95 %]: above 1 the reference is "
-        "better, below 1 it is worse."
+        f"Mean absolute errors divided by those of models trained on {reference} [95 %]: below 1 "
+        "they are smaller."
     )
     return [Table("ratios", ratio_table(shown), ratio, caption)]
 

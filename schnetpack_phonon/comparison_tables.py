@@ -118,7 +118,10 @@ def crossing_table(crossings: pd.DataFrame) -> pd.DataFrame:
 
 
 def ratio_table(ratio: pd.DataFrame) -> pd.DataFrame:
-    """Ratios of errors as text, a line a test set and model, a column a property."""
+    """Ratios of errors as text, a line a test set and model, a column a property.
+
+    A column names the reference where there are several.
+    """
     table = pd.DataFrame(
         {
             "tested on": ratio["test_set"],
@@ -134,7 +137,8 @@ def ratio_table(ratio: pd.DataFrame) -> pd.DataFrame:
     keys = ["tested on", "trained on", "reference"]
     wide = table.pivot(index=keys, columns="property", values="said")
     wide = wide.loc[table[keys].drop_duplicates().apply(tuple, axis=1), table["property"].unique()]
-    return wide.fillna("–").reset_index()
+    wide = wide.fillna("–").reset_index()
+    return wide.drop(columns="reference") if wide["reference"].nunique() == 1 else wide
 
 
 def share_table(runs: pd.DataFrame) -> pd.DataFrame:
