@@ -63,25 +63,28 @@ def coverage(
     third.set_yticks([])
     models: Sequence[str] = list(errors["model"].unique())
     errors = errors[np.isfinite(errors["distance"])]
-    edge = _FAR * float(errors["distance"].quantile(0.98))  # few outliers would take all the room
+    both = ["distance", "error"]
+    edge = _FAR * errors[both].quantile(0.98)  # few outliers would take all the room
+    beyond = (errors[both] > edge).any(axis=1)
     for k, model in enumerate(models):
         own = errors[errors["model"] == model]
         color = colors.get(model.split(", N")[0], COLORS[k % len(COLORS)])
-        for shown, marker in ((own["distance"] <= edge, "."), (own["distance"] > edge, ">")):
-            distance = own["distance"][shown].clip(upper=edge)
-            fourth.plot(distance, own["error"][shown], marker, color=color, alpha=0.25, mew=0)
+        for shown, marker in ((~beyond[own.index], "."), (beyond[own.index], "D")):
+            points = own.loc[shown, both].clip(upper=edge, axis=1).to_numpy().T
+            fourth.plot(*points, marker, ms=4, color=color, alpha=0.25, mew=0)
         bins = pd.qcut(own["distance"], 6, duplicates="drop")
         means = own.groupby(bins, observed=True)[["distance", "error"]].mean()
-        means = means[means["distance"] <= edge]
+        means = means[(means <= edge).all(axis=1)]
         fourth.plot(
             means["distance"], means["error"], _MARKERS[k % 7], color=color, ls="-", ms=6,
             label=f"trained on {model}",
         )  # fmt: skip
-    n_beyond = int((errors["distance"] > edge).sum())
     fourth.set(
         xlabel="distance from the training set (1: of each other)",
         ylabel=f"error of the {label(key)} ({unit(key)})",
-        title="error against distance" + (f" (at the edge: {n_beyond} beyond)" if n_beyond else ""),
+        title=f"error against distance (at the edge: {beyond.sum()} beyond)"
+        if beyond.any()
+        else "error against distance",
     )
     first.set_xlim(left=densities.loc[densities["density"] > 0, "distance"].min() - 0.1)
     fourth.legend(frameon=False, fontsize="small")
