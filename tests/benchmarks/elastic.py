@@ -21,6 +21,7 @@ from ase.units import GPa
 
 from schnetpack_phonon.elastic_response import ElasticResponse, with_elastic_response
 from schnetpack_phonon.elasticity import finite_strain_tensor, finite_strains, strained
+from schnetpack_phonon.metrics import RelativeFrobeniusError
 from schnetpack_phonon.predict import Predictor
 from schnetpack_phonon.properties import elastic_tensor
 from schnetpack_phonon.runs import read_run
@@ -59,8 +60,9 @@ def errors(folder: Path) -> dict[str, float]:
 
 
 def _relative(found: np.ndarray, truth: np.ndarray) -> float:
-    norm = np.linalg.norm
-    return float((norm(found - truth, axis=(-2, -1)) / norm(truth, axis=(-2, -1))).mean())
+    error = RelativeFrobeniusError()
+    error.update(torch.as_tensor(found), torch.as_tensor(truth))
+    return error.compute().item()
 
 
 def _differences(predictor: Predictor, atoms: Atoms) -> np.ndarray:
