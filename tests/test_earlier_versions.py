@@ -1,0 +1,111 @@
+"""What version 0.1 wrote is still read: models, runs, stores, databases, exported folders.
+
+``tests/data/version_0.1`` holds the main job in small (Ag3SBr, 12 snapshots, 3 epochs), trained on
+one database with SchNetPack 2.1.1 and with 2.2.0, and an exported folder with CP2K's outputs.
+"""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from ase.db import connect
+
+from schnetpack_phonon.card import content_digest
+from schnetpack_phonon.label_store import LabelStore
+from schnetpack_phonon.predict import Predictor
+from schnetpack_phonon.runs import read_run
+
+OLD = Path(__file__).parent / "data" / "version_0.1"
+RUNS = ["schnetpack_2.1", "schnetpack_2.2"]
+
+
+@pytest.fixture
+def old(tmp_path) -> Path:
+    return shutil.copytree(OLD, tmp_path / "old")
+
+
+def spkphonon(*arguments) -> str:
+    command = [sys.executable, "-c", "from schnetpack_phonon.cli import main; main()"]
+    run = subprocess.run([*command, *map(str, arguments)], capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    return run.stdout
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_models_predict_what_they_predicted(name):
+    rows = connect(OLD / "data" / "antiperovskite_phonon.db").select()
+    structures = [row.toatoms() for row, _ in zip(rows, range(3), strict=False)]
+    predictions = Predictor(OLD / "runs" / name)(structures)
+    with np.load(OLD / "runs" / name / "three_structures.npz") as expected:
+        for key in expected:
+            found = np.array([one[key] for one in predictions])
+            # Single precision, and another order of sums on another processor.
+            np.testing.assert_allclose(found, expected[key], rtol=3e-6, err_msg=key)
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_a_run_is_read_where_it_was_moved_to(old, name):
+    run = read_run(old / "runs" / name)
+    assert run.datapath == old / "data" / "antiperovskite_phonon.db"
+    assert (len(run.train_idx), len(run.val_idx), len(run.test_idx)) == (9, 1, 1)
+    assert content_digest(run.datapath) == run.record["content"]
+
+
+def test_report_of_one_run(old):
+    folder = old / "runs" / RUNS[0]
+    printed = spkphonon("report", folder)
+    table = [line for line in printed.splitlines() if line.startswith("|")]
+    assert table == [x for x in (folder / "report.md").read_text().splitlines() if x[:1] == "|"]
+
+
+def test_report_of_both_runs(old, tmp_path):
+    spkphonon("report", old / "runs", "-o", tmp_path / "page")
+    found = pd.read_csv(tmp_path / "page" / "data" / "errors.csv")
+    expected = pd.read_csv(OLD / "report_errors.csv")
+    pd.testing.assert_frame_equal(found, expected, rtol=1e-4)
+
+
+def test_thermal_averages_of_a_run(old, tmp_path):
+    spkphonon("thermal", old / "runs" / RUNS[0], "-t", 300, "-n", 10, "-o", tmp_path / "page")
+    keys = ["structure", "temperature", "statistics", "property", "estimate"]
+    found = pd.read_csv(tmp_path / "page" / "data" / "averages.csv").set_index(keys)
+    expected = pd.read_csv(OLD / "thermal_averages.csv").set_index(keys)
+    pd.testing.assert_frame_equal(found[["value"]], expected[["value"]], rtol=1e-5)
+    assert list(found["n"]) == list(expected["n"])
+
+
+def test_a_label_store_and_its_keys():
+    store = LabelStore(OLD / "data" / "labels.jsonl")
+    assert len(store) == 16
+    lines = (OLD / "data" / "labels.jsonl").read_text().splitlines()[1:]
+    assert {json.loads(line)["key"] for line in lines} == set(store)
+
+
+def test_the_database_is_made_again_from_the_store_without_a_calculation(old, compose_train):
+    """Keys of labels, snapshots and content are those of then."""
+    from hydra.utils import instantiate
+
+    database = old / "data" / "antiperovskite_phonon.db"
+    before = content_digest(database)
+    database.unlink()
+    store = (old / "data" / "labels.jsonl").read_bytes()
+    overrides = json.loads((OLD / "overrides.json").read_text())
+    config = compose_train(*overrides, f"run.data_dir={old / 'data'}", f"data.datapath={database}")
+    data = instantiate(config.data)
+    data.prepare_data()
+    assert (old / "data" / "labels.jsonl").read_bytes() == store
+    assert content_digest(database) == before
+
+
+def test_outputs_of_an_exported_folder_are_collected(old, tmp_path):
+    printed = spkphonon("collect", old / "exported", "--label-store", tmp_path / "labels.jsonl")
+    assert "3" in printed
+    store = LabelStore(tmp_path / "labels.jsonl")
+    calculations = json.loads((old / "exported" / "manifest.json").read_text())["calculations"]
+    assert set(store) == {calculation["key"] for calculation in calculations}
+    assert not any(store.failed(key) for key in store)
