@@ -6,14 +6,14 @@ import torch
 from schnetpack.model import NeuralNetworkPotential
 from torch import nn
 
+from schnetpack_phonon.common.errors import AttributionError
+
 #: Modules of the host whose part of an output does not come from edges within the cutoff.
 _BEYOND_EDGES = ("EnergyCoulomb", "EnergyEwald", "DipoleMoment", "Polarizability")
+
+
 #: Modules of the host that read edges past the representation: a mask does not reach them.
 _BESIDE_MASK = ("ZBLRepulsionEnergy",)
-
-
-class AttributionError(ValueError):
-    """A model or a method whose bonds cannot be attributed; the message says why."""
 
 
 def check_model(model: nn.Module) -> None:

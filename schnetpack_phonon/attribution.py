@@ -16,12 +16,13 @@ import numpy as np
 import torch
 from schnetpack.model import NeuralNetworkPotential
 
-from schnetpack_phonon.attributable import AttributionError, check_model
+from schnetpack_phonon.attributable import check_model
 from schnetpack_phonon.bond_attribution import BondAttribution
 from schnetpack_phonon.bond_methods import check_method, integrate_in_parts, split_over_bonds
+from schnetpack_phonon.common.errors import AttributionError
 from schnetpack_phonon.cutoffs import cutoff_of
 from schnetpack_phonon.edges import Edges, default_edges_per_pass
-from schnetpack_phonon.paths import Path, straight_path
+from schnetpack_phonon.paths import StraightPath, straight_path
 from schnetpack_phonon.structure_pairs import Structure
 
 #: Methods that sum over points of a path.
@@ -49,7 +50,7 @@ def attribute(
         structures: displaced crystals.
         output: scalar output of the model, or a component of a tensor: ``stress[0,0]``.
         kind: ``displacement`` from the ideal crystal, or ``mask`` from no bonds at all.
-        method: one of :data:`schnetpack_phonon.bond_methods.METHODS`.
+        method: one of :data:`.METHODS`.
         n_steps: nodes of the Gauss-Legendre quadrature, draws of ``GradientShap``.
         tolerance: the path is cut in parts where the bonds miss more than this share of the change
             (or of a tenth of the mean change of the structures, where that is larger).
@@ -92,9 +93,9 @@ def attribute(
 
 def _groups(
     structures: Sequence[Structure], cutoff: float, kind: str, even: bool, limit: int
-) -> Iterator[list[tuple[Structure, Path]]]:
+) -> Iterator[list[tuple[Structure, StraightPath]]]:
     """Structures with their paths, side by side as long as all nodes fit into one pass."""
-    group: list[tuple[Structure, Path]] = []
+    group: list[tuple[Structure, StraightPath]] = []
     size = 0
     for structure in structures:
         ideal = structure.ideal if kind == "displacement" else structure.displaced
@@ -128,7 +129,7 @@ class _Split:
     limit: int
 
     def __call__(
-        self, structures: Sequence[Structure], paths: Sequence[Path], even: bool
+        self, structures: Sequence[Structure], paths: Sequence[StraightPath], even: bool
     ) -> list[BondAttribution]:
         edges = Edges(self.model, paths, self.output, self.inputs)
         how = self.method, self.n_steps, edges.copies_per_pass(self.limit)

@@ -1,5 +1,7 @@
 """An output module for band gap and band edges that belong together."""
 
+from __future__ import annotations
+
 import math
 from collections.abc import Callable
 from typing import Final
@@ -13,7 +15,7 @@ from schnetpack.model import NeuralNetworkPotential
 from schnetpack.transform import Transform
 from torch import nn
 
-from schnetpack_phonon import properties
+from schnetpack_phonon.common import properties
 from schnetpack_phonon.datamodule import training_labels
 from schnetpack_phonon.heads import check_features, check_gap, check_unit, opened, scalar_features
 
@@ -35,8 +37,8 @@ class BandEdges(Transform):
 
     Where V comes above C the crystal is a metal. Then the gap is zero and both edges are the middle
     of the overlap, as they are in labels
-    (:func:`schnetpack_phonon.calculators.labels_from_results`);
-    :func:`schnetpack_phonon.heads.opened` joins the two cases.
+    (:func:`.labels_from_results`);
+    :func:`.opened` joins the two cases.
 
     Labels of any of the three properties train it, of all structures or of some. Offsets and
     scales are those of :func:`edge_fit`.
@@ -110,7 +112,7 @@ class BandEdges(Transform):
         self.offset, self.scale = offset.to(self.offset), scale.to(self.scale)
 
     def check_model(self, model: NeuralNetworkPotential) -> None:
-        """Raises ValueError where a model lacks the features: :func:`.heads.check_features`."""
+        """Raises ValueError where a model lacks the features: :func:`.check_features`."""
         check_features(model, self.valence[0].in_features)
 
     def forward(self, inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

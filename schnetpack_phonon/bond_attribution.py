@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from schnetpack_phonon.paths import Path, shells
+from schnetpack_phonon.paths import StraightPath, shells
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class BondAttribution:
     output: str
     unit: str
     method: str
-    path: Path
+    path: StraightPath
     attribution: np.ndarray
     even: np.ndarray | None
     start: float

@@ -15,7 +15,7 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from mpl_toolkits.mplot3d.art3d import Line3DCollection
 
-from schnetpack_phonon.plotting import COLORS
+from schnetpack_phonon.common.style import COLORS
 
 
 def against_length(bonds: pd.DataFrame, label: str, n_types: int = 6) -> Figure:

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from captum.attr import FeatureAblation, GradientShap, IntegratedGradients, Saliency
 
-from schnetpack_phonon.attributable import AttributionError
+from schnetpack_phonon.common.errors import AttributionError
 from schnetpack_phonon.edges import Edges
 
 #: ``Saliency`` is the length of the gradient at the displaced crystal (per Ang), or the gradient by
@@ -20,14 +20,19 @@ from schnetpack_phonon.edges import Edges
 #: gives each bond type its exact Shapley value, in equal parts to its bonds.
 METHODS = ("IntegratedGradients", "GradientShap", "FeatureAblation", "Saliency", "Shapley")
 
+
 _NO_RULES = (
     "its rules replace those of ReLU-like modules, which these models have none of: it would "
     "be the plain gradient under another name; use IntegratedGradients"
 )
+
+
 _PER_BOND = (
     "it fits hundreds of bonds to a few random subsets, which gives noise; use Shapley, exact "
     "over bond types"
 )
+
+
 REFUSED = {
     "DeepLift": _NO_RULES,
     "DeepLiftShap": _NO_RULES,
@@ -39,6 +44,7 @@ REFUSED = {
     "ShapleyValueSampling": _PER_BOND,
     "InputXGradient": "its bonds do not add up to the change; use IntegratedGradients",
 }
+
 
 #: Parts that a path is cut into at most.
 _MAX_PARTS = 16

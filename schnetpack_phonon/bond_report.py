@@ -13,15 +13,16 @@ import torch
 from matplotlib.figure import Figure
 from schnetpack.model import NeuralNetworkPotential
 
-from schnetpack_phonon import bond_figures, plotting, trust
+from schnetpack_phonon import bond_figures, trust
 from schnetpack_phonon.attributable import check_model, output_component, unseen_terms
 from schnetpack_phonon.attribution import attribute
 from schnetpack_phonon.bond_attribution import group_shares
 from schnetpack_phonon.bond_export import write_bond_extxyz, write_dump_local, write_table
 from schnetpack_phonon.bond_methods import check_method
+from schnetpack_phonon.common.progress import Progress
+from schnetpack_phonon.common.properties import PROPERTIES
 from schnetpack_phonon.freezing import freezing
-from schnetpack_phonon.progress import Progress
-from schnetpack_phonon.properties import PROPERTIES
+from schnetpack_phonon.plotting import bond_shares
 from schnetpack_phonon.report import (
     ATTRIBUTIONS,
     BONDS,
@@ -41,7 +42,7 @@ _AT_ONCE = 16
 
 @dataclass(frozen=True)
 class Settings:
-    """How bonds are attributed, see :func:`schnetpack_phonon.attribution.attribute`.
+    """How bonds are attributed, see :func:`.attribute`.
 
     Attributes:
         output: scalar output of the model or a component of a tensor.
@@ -203,7 +204,7 @@ def write(
         model: the trained one.
         settings: as for :func:`measure`.
         save: stores a figure under a name.
-        seeds: :func:`schnetpack_phonon.trust.stability` across runs.
+        seeds: :func:`.stability` across runs.
 
     Returns:
         The verdict.
@@ -237,7 +238,7 @@ def _figures(
     figures = {}
     if by_type["share"].notna().any():
         drawn = by_type.dropna(subset="share")
-        figures["bond_shares"] = plotting.bond_shares(drawn, settings.output.split("[")[0])
+        figures["bond_shares"] = bond_shares(drawn, settings.output.split("[")[0])
     if settings.kind == "displacement":
         figures["bond_lengths"] = bond_figures.against_length(tables.bonds, settings.label)
     r = trust.correlation(tables.faithfulness)

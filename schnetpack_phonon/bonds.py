@@ -1,5 +1,7 @@
 """What heads for tensors share: scalars of bonds, and labels of crystals that fill space."""
 
+from __future__ import annotations
+
 import schnetpack.nn as snn
 import torch
 import torch.nn.functional as F

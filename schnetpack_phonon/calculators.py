@@ -20,13 +20,13 @@ from ase.calculators.calculator import (
     all_changes,
 )
 
-from schnetpack_phonon import properties
+from schnetpack_phonon.common import properties
+from schnetpack_phonon.common.executors import call_within
+from schnetpack_phonon.common.properties import Labels
 from schnetpack_phonon.elasticity import voigt_to_tensor
-from schnetpack_phonon.executors import call_within
-
-Labels = dict[str, np.ndarray]
 
 package_version = cache(version)  # reads files; asked for with each label
+
 
 FORCE_LABELS = (
     properties.energy,
@@ -35,11 +35,9 @@ FORCE_LABELS = (
     properties.stress,
     properties.hydrostatic_stress,
 )
+
+
 EDGE_LABELS = (properties.band_gap, properties.vbm, properties.cbm)
-
-
-class UnavailableError(Exception):
-    """A code is not installed on this machine, or not in the version that was asked for."""
 
 
 class LabellingCalculator(Protocol):
@@ -63,7 +61,7 @@ class LabellingCalculator(Protocol):
         """A fresh ASE calculator with energy, forces and stress."""
 
     def label(self, atoms: Atoms) -> Labels:
-        """Labels with the shapes and units of :mod:`schnetpack_phonon.properties`."""
+        """Labels with the shapes and units of :mod:`.common.properties`."""
 
 
 def labels_from_results(atoms: Atoms, results: Mapping[str, Any]) -> Labels:
@@ -71,7 +69,7 @@ def labels_from_results(atoms: Atoms, results: Mapping[str, Any]) -> Labels:
 
     Where the bands overlap the crystal is a metal: the gap is zero, and both edges are the
     middle of the overlap, since no number is the edge of a gap that is not there.
-    Further scalar results that are in :data:`~schnetpack_phonon.properties.PROPERTIES` are kept.
+    Further scalar results that are in :data:`.PROPERTIES` are kept.
     """
     energy = float(results["energy"])
     stress = voigt_to_tensor(np.asarray(results["stress"]))

@@ -19,7 +19,6 @@ from pytorch_lightning.utilities import rank_zero_only
 from schnetpack.data import AtomsDataModule, AtomsLoader
 from schnetpack.task import AtomisticTask
 
-from schnetpack_phonon import plotting
 from schnetpack_phonon.bond_report import (
     Settings,
     clear_part,
@@ -29,11 +28,12 @@ from schnetpack_phonon.bond_report import (
     write_part,
 )
 from schnetpack_phonon.card import content_digest
+from schnetpack_phonon.common.properties import PROPERTIES, band_gap
 from schnetpack_phonon.database import read_labels, read_metadata, read_provenance
 from schnetpack_phonon.datamodule import EnsembleData
 from schnetpack_phonon.evaluation import errors, in_report_units
+from schnetpack_phonon.plotting import distribution, parity
 from schnetpack_phonon.predictions import predict
-from schnetpack_phonon.properties import PROPERTIES, band_gap
 from schnetpack_phonon.report import FIGURES, METRICS, PREDICTIONS, write_report
 from schnetpack_phonon.runs import write_record
 from schnetpack_phonon.structure_pairs import Structure, read_structures
@@ -71,7 +71,7 @@ class BondAttributionCallback(Callback):
         max_structures: at most so many test structures, the first ones.
         control_seed: of the weights of the untrained control, null for none.
         kind: ``displacement`` or ``mask``.
-        method: see :func:`schnetpack_phonon.attribution.attribute`.
+        method: see :func:`.attribute`.
     """
 
     def __init__(
@@ -172,13 +172,13 @@ class ReportCallback(Callback):
         predictions = in_report_units(predictions, ["label", "prediction"])
         table.to_csv(METRICS)
         predictions.to_csv(PREDICTIONS, index=False)
-        _save(trainer, plotting.parity(predictions, table), "parity")
+        _save(trainer, parity(predictions, table), "parity")
         ours = read_metadata(data.datapath)
         if self.distribution in known:
             ensemble = _labelled(provenance, self.distribution, known[self.distribution])
             for kind, own in in_report_units(ensemble, ["label"]).groupby("kind"):
                 parameter, unit = ours["parameters"][kind]
-                figure = plotting.distribution(own, parameter, unit, self.distribution)
+                figure = distribution(own, parameter, unit, self.distribution)
                 suffix = "" if ensemble["kind"].nunique() == 1 else f"_{kind}"
                 _save(trainer, figure, f"{self.distribution}_distribution{suffix}")
         print("\n" + write_report(Path.cwd(), data.datapath, self.model_path))

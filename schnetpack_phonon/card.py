@@ -11,9 +11,9 @@ import ase.db
 import numpy as np
 import pandas as pd
 
-from schnetpack_phonon import plotting
+from schnetpack_phonon.common.properties import PROPERTIES, band_gap, cbm, partial_occupation, vbm
 from schnetpack_phonon.database import read_labels, read_metadata, read_provenance
-from schnetpack_phonon.properties import PROPERTIES, band_gap, cbm, partial_occupation, vbm
+from schnetpack_phonon.plotting import distribution
 
 _FLAG = 0.01  # electrons: above it an orbital is partly filled
 
@@ -54,7 +54,7 @@ def write_card(path: str | Path) -> str:
     if band_gap in labels:
         for kind, own in rows.groupby("kind"):
             parameter, unit = metadata["parameters"][kind]
-            figure = plotting.distribution(own.assign(label=own[band_gap]), parameter, unit)
+            figure = distribution(own.assign(label=own[band_gap]), parameter, unit)
             name = f"{path.stem}_{kind}_band_gap.png"
             figure.savefig(path.with_name(name), dpi=150)
             lines.append(f"![band gaps of the {kind} ensemble]({name})")

@@ -13,6 +13,7 @@ from schnetpack_phonon.report import PAGE, read_report
 
 log = logging.getLogger(__name__)
 
+
 USAGE = """\
 spkphonon generate experiment=phonon_antiperovskite   make the database and stop
 spkphonon generate --dry-run experiment=...           look at the ensemble, label none of it
@@ -29,10 +30,12 @@ spkphonon labels list data/labels.jsonl               what a label store holds (
 'generate' and 'export' take what spktrain takes: spkphonon generate experiment=... --help
 """
 
+
 _REPORT = """\
 Prints the table of one run; tests several on each other's data and on more test sets, and writes a
 page (index.html), its tables and its figures.
 """
+
 
 _THERMAL = """\
 Averages what a trained model gives over thermal snapshots and writes a page: quantum and classical,
@@ -86,7 +89,8 @@ def _export(folder: Path) -> Callable[[Any, Any], None]:
         from omegaconf import OmegaConf
 
         code = OmegaConf.to_container(config.data.calculator, resolve=True)
-        print(export(data.generation, folder, code))  # type: ignore[arg-type]
+        made = data.generation
+        print(export(made.plan, made.recipe.calculator, made.label_store, folder, code))
 
     return act
 
@@ -99,10 +103,8 @@ def _with_data(command: str, overrides: list[str], act: Callable[[Any, Any], Non
     from omegaconf import DictConfig
     from schnetpack import cli as _  # noqa: F401  registers the resolvers that its configs use
 
-    from schnetpack_phonon.calculators import UnavailableError
+    from schnetpack_phonon.common.errors import LabellingError, ManifestError, UnavailableError
     from schnetpack_phonon.database import DatabaseError
-    from schnetpack_phonon.label_store import LabellingError
-    from schnetpack_phonon.manifest import ManifestError
 
     errors = (
         DatabaseError,
@@ -129,9 +131,8 @@ def _with_data(command: str, overrides: list[str], act: Callable[[Any, Any], Non
 
 def _collect(arguments: list[str]) -> None:
     """Exits with 0 if there are labels of all structures, 3 if some are still to come."""
+    from schnetpack_phonon.common.errors import LabellingError, ManifestError
     from schnetpack_phonon.exchange import collect
-    from schnetpack_phonon.label_store import LabellingError
-    from schnetpack_phonon.manifest import ManifestError
 
     parser = argparse.ArgumentParser("spkphonon collect")
     parser.add_argument("folder", type=Path, help="that spkphonon export wrote")
@@ -200,10 +201,8 @@ def _report(arguments: list[str]) -> None:
         return
     _show_messages()
     # Models are loaded: only now torch is needed.
+    from schnetpack_phonon.common.errors import ComparisonError, HeldOutError, RunError
     from schnetpack_phonon.comparison import compare
-    from schnetpack_phonon.held_out import HeldOutError
-    from schnetpack_phonon.run_groups import ComparisonError
-    from schnetpack_phonon.runs import RunError
 
     try:
         print(compare(options.runs, options.out, options.test, options.reference))
@@ -226,7 +225,7 @@ def _thermal(arguments: list[str]) -> None:
     if options.snapshots < 2 or min(options.temperatures) < 0:
         parser.error("expected at least 2 snapshots and temperatures of 0 K and above")
     _show_messages()
-    from schnetpack_phonon.runs import RunError
+    from schnetpack_phonon.common.errors import RunError
     from schnetpack_phonon.thermal_report import thermal_report
 
     try:
@@ -240,10 +239,10 @@ def _thermal(arguments: list[str]) -> None:
 
 
 def _labels(arguments: list[str]) -> None:
+    from schnetpack_phonon.common.errors import LabellingError
     from schnetpack_phonon.database import DatabaseError
     from schnetpack_phonon.label_export import export
     from schnetpack_phonon.label_maintenance import merge, prune, summary
-    from schnetpack_phonon.label_store import LabellingError
 
     parser = argparse.ArgumentParser("spkphonon labels", description="Looks after label stores.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")

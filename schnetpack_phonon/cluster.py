@@ -20,13 +20,16 @@ from concurrent.futures import BrokenExecutor, Executor, Future
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from schnetpack_phonon.calculators import UnavailableError
-from schnetpack_phonon.executors import N_TRIES, THREAD_VARIABLES, DeadWorkerError, exit_with_parent
+from schnetpack_phonon.common.errors import N_TRIES, DeadWorkerError, UnavailableError
+from schnetpack_phonon.common.executors import THREAD_VARIABLES, exit_with_parent
 
 if TYPE_CHECKING:
     from parsl.providers.base import ExecutionProvider
 
+
 _HEARTBEAT = 10  # seconds between two signs of life of a job; a dead worker is found as soon
+
+
 _LOST_AFTER = 60  # seconds without one after which it is lost
 
 

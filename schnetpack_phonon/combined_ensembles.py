@@ -12,11 +12,12 @@ from ase import Atoms
 from ase.geometry import find_mic
 from ase.io import iread
 
+from schnetpack_phonon.common.digests import contents_digest
+from schnetpack_phonon.common.seeding import snapshot_stream
 from schnetpack_phonon.elasticity import strained, voigt_to_tensor
 from schnetpack_phonon.phonons import shortest_distance
 from schnetpack_phonon.snapshots import DECIMALS, Ensemble, SimpleEnsemble, Snapshot, Source
-from schnetpack_phonon.streams import snapshot_stream
-from schnetpack_phonon.structures import Crystal, digest, files_of_crystals
+from schnetpack_phonon.structures import Crystal, files_of_crystals
 
 
 class StrainedEnsemble(SimpleEnsemble):
@@ -191,7 +192,7 @@ class FileEnsemble(SimpleEnsemble):
     def settings(self) -> dict[str, Any]:
         return {
             "kind": self.kind,
-            "frames": digest(files_of_crystals(self.path)),
+            "frames": contents_digest(files_of_crystals(self.path)),
             "temperature": self.parameters[0],
             "n_snapshots": self.n_snapshots,
             "every": self.every,

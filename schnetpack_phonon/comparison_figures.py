@@ -9,10 +9,12 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from schnetpack_phonon.plotting import COLORS
-from schnetpack_phonon.properties import PROPERTIES
+from schnetpack_phonon.common.properties import label, unit
+from schnetpack_phonon.common.style import COLORS
 
 _MARKERS = "osD^vP*"
+
+
 _WIDE = 30.0  # largest by smallest error, above which an axis is logarithmic
 
 
@@ -20,7 +22,7 @@ def cross_matrix(matrix: pd.DataFrame) -> Figure:
     """Errors of models on test sets, a panel a property, a place a test set, a colour a model.
 
     Args:
-        matrix: as :func:`.cross_errors.error_matrix` gives it, in report units.
+        matrix: as :func:`.error_matrix` gives it, in report units.
     """
     keys, models = _unique(matrix, "property"), _unique(matrix, "model")
     sets = _unique(matrix, "test_set")
@@ -70,8 +72,8 @@ def learning_curves(curves: pd.DataFrame, laws: pd.DataFrame) -> Figure:
     """Error against number of labels, a row a property, a column a test set, a colour an ensemble.
 
     Args:
-        curves: as :func:`.learning_curves.learning_curves` gives them, in report units.
-        laws: as :func:`.learning_curves.power_laws` gives them, in report units.
+        curves: as :func:`.learning_curves` gives them, in report units.
+        laws: as :func:`.power_laws` gives them, in report units.
     """
     keys, sets = _unique(curves, "property"), _unique(curves, "test_set")
     ensembles = _unique(curves, "ensemble")
@@ -139,14 +141,6 @@ def attribution_shares(shares: pd.DataFrame) -> Figure:
     handles, names = axes[0].get_legend_handles_labels()
     figure.legend(handles, names, loc="outside upper center", frameon=False, fontsize="small")
     return figure
-
-
-def label(key: str) -> str:
-    return PROPERTIES[key].label if key in PROPERTIES else key
-
-
-def unit(key: str) -> str:
-    return PROPERTIES[key].report_unit if key in PROPERTIES else "its unit"
 
 
 def _panels(n: int, width: float, height: float) -> tuple[Figure, list[Axes]]:

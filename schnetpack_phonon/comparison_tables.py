@@ -10,13 +10,15 @@ import numpy as np
 import pandas as pd
 from omegaconf import OmegaConf
 
-from schnetpack_phonon.comparison_figures import label
+from schnetpack_phonon.common.errors import DatabaseError
+from schnetpack_phonon.common.properties import label
 from schnetpack_phonon.database import METADATA_KEY, read_metadata
 from schnetpack_phonon.report import SHARES
-from schnetpack_phonon.rows import DatabaseError
 from schnetpack_phonon.runs import Run
 
 _MANY = 1e6  # structures; beyond it laws fitted to tens of them say nothing
+
+
 _SETTINGS = {
     "representation": "model.representation._target_",
     "features": "model.representation.n_atom_basis",
@@ -174,7 +176,7 @@ def run_table(runs: pd.DataFrame, trained: Mapping[str, Run]) -> pd.DataFrame:
     """A row a run: folder, what it is, versions.
 
     Args:
-        runs: as :func:`.run_groups.group_runs` gives them.
+        runs: as :func:`.group_runs` gives them.
         trained: folder -> run.
     """
     rows = []

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from schnetpack_phonon.properties import PROPERTIES
+from schnetpack_phonon.common.properties import PROPERTIES
 
 
 @dataclass(frozen=True)

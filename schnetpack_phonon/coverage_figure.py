@@ -8,10 +8,12 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from schnetpack_phonon.comparison_figures import label, unit
-from schnetpack_phonon.plotting import COLORS
+from schnetpack_phonon.common.properties import label, unit
+from schnetpack_phonon.common.style import COLORS
 
 _MARKERS = "osD^vP*"
+
+
 _FAR = 1.25  # times the 98th percentile of distances: where the axis ends
 
 
@@ -27,10 +29,10 @@ def coverage(
     """Distances, amplitudes of modes, labels, and error against distance from the training set.
 
     Args:
-        densities: as :func:`.coverage.pair_densities` gives them.
-        amplitudes: as :func:`.coverage.mode_amplitudes` gives them; may be empty.
-        labels: as :func:`.coverage.label_distributions` gives them, in report units.
-        errors: as :func:`.coverage.distances_and_errors` gives them, in report units.
+        densities: as :func:`.pair_densities` gives them.
+        amplitudes: as :func:`.mode_amplitudes` gives them; may be empty.
+        labels: as :func:`.label_distributions` gives them, in report units.
+        errors: as :func:`.distances_and_errors` gives them, in report units.
         crystal: of the first two.
         key: property of the last two.
         temperature: of the standard deviations, in K.

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from schnetpack_phonon.common.errors import RunError
+from schnetpack_phonon.common.page import Picture, Section, Table, strings
+from schnetpack_phonon.common.properties import band_gap
 from schnetpack_phonon.coverage import (
     distances_and_errors,
     label_distributions,
@@ -16,11 +19,9 @@ from schnetpack_phonon.cross_tests import CrossTests
 from schnetpack_phonon.distance import far
 from schnetpack_phonon.ensembles import PhononEnsemble
 from schnetpack_phonon.evaluation import in_report_units
-from schnetpack_phonon.page import Picture, Section, Table, strings
 from schnetpack_phonon.phonons import HarmonicModel
-from schnetpack_phonon.properties import band_gap
 from schnetpack_phonon.run_vibrations import vibrations
-from schnetpack_phonon.runs import Run, RunError
+from schnetpack_phonon.runs import Run
 
 _TEMPERATURE = 300.0  # K
 

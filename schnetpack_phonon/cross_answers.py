@@ -12,11 +12,13 @@ from ase import Atoms
 from schnetpack.data.loader import _atoms_collate_fn
 from schnetpack.interfaces import AtomsConverter
 
+from schnetpack_phonon.common.properties import energy, energy_per_atom
 from schnetpack_phonon.cross_predictions import Question
 from schnetpack_phonon.predict import load_trained
-from schnetpack_phonon.properties import energy, energy_per_atom
 
 _BATCH = 4  # larger ones leave the cache of a core, and the kernel clears memory for each
+
+
 _OF_LABELS = ("RemoveOffsets", "ScaleProperty")  # undone by what models do behind their outputs
 
 

@@ -9,8 +9,14 @@ import numpy as np
 import pandas as pd
 
 N_BOOTSTRAP = 1000
+
+
 LEVEL = 0.95
+
+
 _FEWEST = 5  # structures that every model has to be tested on alike, else each on its own
+
+
 _NUMBERS = ("n_values", "mae", "mse", "max_error", "mae_mean")
 
 
@@ -24,7 +30,7 @@ def error_matrix(
     of these, each model is tested on what itself has not seen (``common`` is False).
 
     Args:
-        runs: as :func:`.run_groups.group_runs` gives them.
+        runs: as :func:`.group_runs` gives them.
         errors: as :class:`.CrossTests` holds them.
         by_group: one row a temperature or amplitude instead of a test set.
         seed: of the bootstrap.

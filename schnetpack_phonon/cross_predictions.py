@@ -20,20 +20,28 @@ import loky
 import numpy as np
 from ase import Atoms
 
-from schnetpack_phonon.executors import process_pool
-from schnetpack_phonon.files import replacing
+from schnetpack_phonon.common.executors import process_pool
+from schnetpack_phonon.common.files import replacing
+from schnetpack_phonon.common.progress import Progress
 from schnetpack_phonon.held_out import TestSet
-from schnetpack_phonon.progress import Progress
 from schnetpack_phonon.runs import Run
 
 log = logging.getLogger(__name__)
 
+
 CACHE = "cross_tests"
+
+
 _FORMAT = 2  # of what is kept: arrays of components; tables of numbers before
+
+
 _MOST = 256  # structures of one job, whose graphs are in memory
+
+
 _FEW = 3000  # predictions that one process makes before others would have started
 
-Predictions = dict[str, np.ndarray]  #: label -> as :func:`.cross_answers.answers` gives it
+
+Predictions = dict[str, np.ndarray]  #: label -> as :func:`.answers` gives it
 
 
 @dataclass(frozen=True)

@@ -14,11 +14,12 @@ import numpy as np
 import pandas as pd
 from ase.data import chemical_symbols
 
+from schnetpack_phonon.common.errors import ComparisonError, RunError
 from schnetpack_phonon.components import Components, stacked
 from schnetpack_phonon.cross_predictions import predictions_of
 from schnetpack_phonon.held_out import TestSet, read_test_set, seen
-from schnetpack_phonon.run_groups import ComparisonError, group_runs
-from schnetpack_phonon.runs import Run, RunError, read_run
+from schnetpack_phonon.run_groups import group_runs
+from schnetpack_phonon.runs import Run, read_run
 
 _KEPT = ["group", "parameter", "structure", "digest"]
 
@@ -28,10 +29,10 @@ class CrossTests:
     """Predictions of several runs on several test sets.
 
     Attributes:
-        runs: a row a run, as :func:`.run_groups.group_runs` gives it.
+        runs: a row a run, as :func:`.group_runs` gives it.
         errors: a row a run, structure and property: ``run``, ``test_set``, ``group``,
             ``parameter``, ``structure``, ``digest``, ``property``, ``label`` (a row of
-            :class:`.components.Components` or several), and over all its components their number
+            :class:`.Components` or several), and over all its components their number
             ``n_values``, mean absolute error ``mae``, mean square ``mse``, ``max_error`` and
             ``mae_mean`` (of predicting the mean of the crystal in the run's training set, of all
             crystals for one that is not there; each component has a mean of its own); in the

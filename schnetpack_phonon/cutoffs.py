@@ -1,5 +1,7 @@
 """Cutoffs: one with continuous second derivatives, the check for others, that of a model."""
 
+from __future__ import annotations
+
 import copy
 
 import torch

@@ -17,12 +17,14 @@ import ase.db
 import pandas as pd
 from ase import Atoms
 
-from schnetpack_phonon.calculators import Labels
-from schnetpack_phonon.properties import array_shape, ideal_cell, ideal_positions
-from schnetpack_phonon.rows import DatabaseError, Row, write_db, write_xyz
+from schnetpack_phonon.common.errors import DatabaseError
+from schnetpack_phonon.common.properties import Labels, array_shape, ideal_cell, ideal_positions
+from schnetpack_phonon.rows import Row, write_db, write_xyz
 from schnetpack_phonon.snapshots import Snapshot
 
 METADATA_KEY = "schnetpack_phonon"
+
+
 FORMAT_VERSION = 1
 
 

@@ -10,6 +10,8 @@ import numpy as np
 from schnetpack_phonon.structures import Crystal
 
 _POINTS = 40  # of each segment of the path
+
+
 _MESH = 80.0  # density of q-points for the density of states, times 2 pi / Ang
 
 

@@ -20,8 +20,14 @@ from scipy.ndimage import gaussian_filter1d
 from scipy.spatial.distance import cdist
 
 CUTOFF = 5.0  # Ang
+
+
 _BIN = 0.05  # Ang
+
+
 _WIDTH = 0.1  # Ang
+
+
 _MOST = 400  # training structures: more of them change the distance by little
 
 

@@ -1,9 +1,12 @@
 """An output module that gives engineering moduli of predicted elastic tensors."""
 
+from __future__ import annotations
+
 import torch
 from torch import nn
 
-from schnetpack_phonon import properties, voigt
+from schnetpack_phonon import voigt
+from schnetpack_phonon.common import properties
 
 
 class ElasticModuli(nn.Module):
@@ -13,7 +16,7 @@ class ElasticModuli(nn.Module):
     (in GPa) and ``poisson_ratio``, with ``_voigt``, ``_reuss`` and ``_hill`` after each name;
     ``universal_anisotropy``; ``softest_stiffness``, the smallest eigenvalue of the tensor in GPa
     (in Mandel's notation, so that rotations leave it): Born's criterion is that it is positive, for
-    a crystal without stress. Definitions are those of :mod:`schnetpack_phonon.elasticity`. Reuss
+    a crystal without stress. Definitions are those of :mod:`.elasticity`. Reuss
     averages of a tensor with an eigenvalue near zero diverge, and mean nothing below.
 
     Args:
@@ -31,7 +34,7 @@ class ElasticModuli(nn.Module):
 
     def forward(self, inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         tensor = inputs[self.elastic_tensor_key]
-        weights = voigt.multiplicity().to(tensor).sqrt()
+        weights = voigt.multiplicities().to(tensor).sqrt()
         mandel = torch.outer(weights, weights)
         compliance = torch.linalg.inv_ex(tensor * mandel)[0] / mandel
         upper = voigt.isotropic_part(tensor)

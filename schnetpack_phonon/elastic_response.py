@@ -1,5 +1,7 @@
 """Elastic tensors as second derivatives of a model's energy."""
 
+from __future__ import annotations
+
 from typing import Final
 
 import torch
@@ -10,8 +12,9 @@ from schnetpack.model import NeuralNetworkPotential
 from torch import nn
 from torch.autograd import grad
 
-from schnetpack_phonon import properties, voigt
+from schnetpack_phonon import voigt
 from schnetpack_phonon.bonds import volumes
+from schnetpack_phonon.common import properties
 from schnetpack_phonon.cutoffs import check_smooth
 
 
@@ -28,7 +31,7 @@ class ElasticResponse(nn.Module):
         K = \frac{\partial^2 E}{\partial u \partial u}
 
     with displacements u other than translations (Schur complement of the internal strain). Both are
-    those of the labels (:mod:`schnetpack_phonon.elasticity`), symmetric under stress, too. The
+    those of the labels (:mod:`.elasticity`), symmetric under stress, too. The
     relaxed-ion one is that of a structure at a minimum of the *model*: relax it there first.
 
     Needs the host's ``Strain`` before ``PairwiseDistances``, a place before the host's ``Forces``

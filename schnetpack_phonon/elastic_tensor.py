@@ -1,5 +1,7 @@
 """An output module that gives elastic tensors as sums over bonds."""
 
+from __future__ import annotations
+
 from typing import Final
 
 import schnetpack.nn as snn
@@ -9,8 +11,9 @@ from schnetpack import properties as structure_keys
 from schnetpack.data import AtomsDataModule
 from schnetpack.transform import Transform
 
-from schnetpack_phonon import properties, voigt
+from schnetpack_phonon import voigt
 from schnetpack_phonon.bonds import N_SUMMED, BondScalars, crystal_labels, directions, volumes
+from schnetpack_phonon.common import properties
 from schnetpack_phonon.datamodule import fit_to_shares
 
 
@@ -86,7 +89,7 @@ class ElasticTensor(Transform):
         )
         self.register_buffer("offset", torch.zeros(101, 2))
         self.register_buffer("scale", torch.ones(1))
-        self.register_buffer("multiplicity", voigt.multiplicity())
+        self.register_buffer("multiplicity", voigt.multiplicities())
         self.register_buffer("unit", voigt.unit())
         self.register_buffer("square", voigt.square_products().reshape(36, 36))
 
@@ -99,8 +102,8 @@ class ElasticTensor(Transform):
         labels, shares, volume = crystal_labels(value, self.output_key, (6, 6))
         offset, _ = fit_to_shares(voigt.isotropic_part(labels), shares)
         rest = labels - voigt.isotropic(shares @ offset)
-        multiplicity = voigt.multiplicity().to(rest)
-        square = (rest.square() * torch.outer(multiplicity, multiplicity)).sum(dim=(1, 2)).mean()
+        counts = voigt.multiplicities().to(rest)
+        square = (rest.square() * torch.outer(counts, counts)).sum(dim=(1, 2)).mean()
         self.offset = offset.to(self.offset)
         spread = square.sqrt().clamp(min=1e-6) / 6 * GPa
         self.scale = (spread * volume / N_SUMMED).to(self.scale).reshape(1)

@@ -32,6 +32,8 @@ from ase.spacegroup.symmetrize import check_symmetry
 
 # The pair of each Voigt component, and the component of each pair.
 _I, _J = np.array([0, 1, 2, 1, 0, 0]), np.array([0, 1, 2, 2, 2, 1])
+
+
 _COMPONENT = np.array([[0, 5, 4], [5, 1, 3], [4, 3, 2]])
 
 

@@ -1,10 +1,12 @@
 """An output module for the energy of crystals, to be differentiated by forces and stress."""
 
+from __future__ import annotations
+
 import torch
 from schnetpack import properties as structure_keys
 from schnetpack.data import AtomsDataModule
 
-from schnetpack_phonon import properties
+from schnetpack_phonon.common import properties
 from schnetpack_phonon.datamodule import label_spread
 from schnetpack_phonon.heads import Intensive, check_unit
 

@@ -39,7 +39,7 @@ class PhononEnsemble(_Thermal):
     Args:
         temperatures: in K; 0 is zero-point motion.
         statistics: ``quantum`` (Bose-Einstein, zero-point motion included) or ``classical``.
-        options: of :class:`~schnetpack_phonon.snapshots.Sampler`.
+        options: of :class:`.Sampler`.
     """
 
     kind = "phonon"
@@ -66,7 +66,7 @@ class MatchedEnsemble(_Thermal):
             mean-square displacement uncorrelated atoms cost more energy, so the first two are
             hotter than the phonons that they match.
         statistics: ``quantum`` or ``classical``.
-        options: of :class:`~schnetpack_phonon.snapshots.Sampler`.
+        options: of :class:`.Sampler`.
     """
 
     kind = "matched"
@@ -125,7 +125,7 @@ class RandomEnsemble(Sampler):
             and half the amplitude; ``gaussian`` with the amplitude as standard deviation. Compare
             ensembles by their standard deviation: amplitude / sqrt(3), amplitude / sqrt(12) and
             the amplitude itself.
-        options: of :class:`~schnetpack_phonon.snapshots.Sampler`.
+        options: of :class:`.Sampler`.
     """
 
     kind = "random"

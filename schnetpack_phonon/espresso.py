@@ -18,7 +18,7 @@ from ase import Atoms
 from ase.io.espresso import write_espresso_in
 from ase.units import Rydberg, kB
 
-from schnetpack_phonon.calculators import UnavailableError
+from schnetpack_phonon.common.errors import UnavailableError
 from schnetpack_phonon.espresso_output import NAME, read_output, read_version
 from schnetpack_phonon.external_code import ExternalCode, check_positive, kpoint_mesh
 

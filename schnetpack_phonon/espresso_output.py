@@ -27,6 +27,8 @@ from schnetpack_phonon.external_code import (
 )
 
 NAME = "Quantum ESPRESSO"
+
+
 _UNITS = "Hartree atomic units"
 
 

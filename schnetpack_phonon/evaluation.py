@@ -7,14 +7,14 @@ from collections.abc import Iterable
 import numpy as np
 import pandas as pd
 
-from schnetpack_phonon.properties import PROPERTIES
+from schnetpack_phonon.common.properties import PROPERTIES
 
 
 def errors(predictions: pd.DataFrame, training: pd.DataFrame) -> pd.DataFrame:
     """Errors of each property beside those of two predictions that need no model.
 
     Args:
-        predictions: as :func:`.predictions.predict` gives them, with a column ``structure``.
+        predictions: as :func:`.predict` gives them, with a column ``structure``.
         training: labels of the training set: ``structure``, ``property``, ``label``.
 
     Returns:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import shlex
 import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -19,25 +19,24 @@ from typing import Any
 from ase import Atoms
 from ase.io import write
 
-from schnetpack_phonon.calculators import UnavailableError
+from schnetpack_phonon.calculators import LabellingCalculator
+from schnetpack_phonon.common.digests import file_digest
+from schnetpack_phonon.common.errors import ManifestError, UnavailableError
+from schnetpack_phonon.common.files import locked, replacing
 from schnetpack_phonon.external_code import LOG, ExternalCode
-from schnetpack_phonon.files import locked, replacing
-from schnetpack_phonon.generation import Generation
 from schnetpack_phonon.label_store import LabelStore, Record
 from schnetpack_phonon.labelling import Job
-from schnetpack_phonon.manifest import (
-    NAME,
-    Calculation,
-    Manifest,
-    ManifestError,
-    digest,
-    read_manifest,
-)
+from schnetpack_phonon.manifest import NAME, Calculation, Manifest, read_manifest
 from schnetpack_phonon.outcomes import Outcome, Status, Summary, read_outcomes
 
 STRUCTURE = "structure.extxyz"
+
+
 TODO = "todo.txt"
+
+
 SCRIPT = "run_all.sh"
+
 
 _SCRIPT = """\
 #!/bin/sh
@@ -50,14 +49,22 @@ done
 """
 
 
-def export(generation: Generation, root: Path, code: Mapping[str, Any]) -> str:
+def export(
+    plan: Callable[[], Mapping[str, Sequence[Job]]],
+    calculator: LabellingCalculator,
+    label_store: Path,
+    root: Path,
+    code: Mapping[str, Any],
+) -> str:
     """Writes the inputs of all labels that generation needs next and that are not there yet.
 
     Structures whose density did not converge are written once more, with the calculator's next
     mixing parameter, into a folder of their own.
 
     Args:
-        generation: of the database.
+        plan: gives those labels by what they are for, as :meth:`.Generation.plan`.
+        calculator: of the labels.
+        label_store: where they will go.
         root: a new folder, or one that was exported with the same calculator.
         code: import path (``_target_``) and arguments of the calculator.
 
@@ -71,28 +78,28 @@ def export(generation: Generation, root: Path, code: Mapping[str, Any]) -> str:
         UnavailableError: if the version of the code is not known.
         OSError: if the folder cannot be written; run again to go on.
     """
-    manifest = _manifest(generation, code)
-    plan = generation.plan()
-    jobs = list({job.key: job for jobs in plan.values() for job in jobs}.values())
-    _refuse_relaxations(generation, jobs)
+    manifest = _manifest(calculator, label_store, code)
+    missing = plan()
+    jobs = list({job.key: job for jobs in missing.values() for job in jobs}.values())
+    _refuse_relaxations(calculator, jobs)
     if not jobs:
         return "nothing to export: all labels are there, spkphonon generate makes the database"
     if root.exists() and not (root / NAME).exists() and any(root.glob("[!.]*")):
         raise ManifestError(f"{root} holds other files: export to a new folder")
-    calculator = manifest.calculator()
+    program = manifest.calculator()
     Path(manifest.label_store).parent.mkdir(parents=True, exist_ok=True)
     with _locked(root):
         if (root / NAME).exists():
             manifest = _continued(manifest, read_manifest(root), root)
-        outcomes = read_outcomes(manifest, calculator, root, {job.key for job in jobs})
-        attempts = list(_attempts(manifest, calculator, jobs, outcomes))
-        _write(root, manifest, calculator, attempts)
+        outcomes = read_outcomes(manifest, program, root, {job.key for job in jobs})
+        attempts = list(_attempts(manifest, program, jobs, outcomes))
+        _write(root, manifest, program, attempts)
         outcomes |= {c.key: Outcome(c, Status.NOT_RUN) for c in attempts}
         n_todo = _write_todo(root, outcomes.values())
-        lines = [f"{what}: {len(jobs)} labels are missing" for what, jobs in plan.items()]
+        lines = [f"{what}: {len(jobs)} labels are missing" for what, jobs in missing.items()]
         lines.append(f"{len(attempts)} inputs written, {n_todo} folders to be run: {root / TODO}")
-        if calculator is not None:
-            command = shlex.join(calculator.arguments())
+        if program is not None:
+            command = shlex.join(program.arguments())
             if not (root / SCRIPT).exists():  # the user's own by now
                 (root / SCRIPT).write_text(_SCRIPT.format(todo=TODO, command=command, log=LOG))
             lines.append(f"in each of them: {command} > {LOG} 2>&1")
@@ -147,9 +154,10 @@ def collect(
     return Summary([(stored | outcomes)[key] for key in by_key])
 
 
-def _manifest(generation: Generation, code: Mapping[str, Any]) -> Manifest:
+def _manifest(
+    calculator: LabellingCalculator, label_store: Path, code: Mapping[str, Any]
+) -> Manifest:
     """Without calculations."""
-    calculator = generation.recipe.calculator
     try:
         code_version = calculator.code_version
     except UnavailableError as error:
@@ -163,7 +171,7 @@ def _manifest(generation: Generation, code: Mapping[str, Any]) -> Manifest:
         calculator.settings,
         code_version,
         list(calculator.properties),
-        str(generation.label_store.absolute()),
+        str(label_store.absolute()),
         reader,
         [],
     )
@@ -181,9 +189,8 @@ def _continued(new: Manifest, old: Manifest, root: Path) -> Manifest:
     return replace(new, calculations=old.calculations)
 
 
-def _refuse_relaxations(generation: Generation, jobs: Iterable[Job]) -> None:
-    label = generation.recipe.calculator.label
-    others = [job.description for job in jobs if job.compute != label]
+def _refuse_relaxations(calculator: LabellingCalculator, jobs: Iterable[Job]) -> None:
+    others = [job.description for job in jobs if job.compute != calculator.label]
     if others:
         raise ValueError(
             f"{', '.join(others[:4])}: a relaxation is many calculations one after the other and "
@@ -238,7 +245,7 @@ def _write(
             if calculator is not None and calculation.mixing is not None:
                 calculator.write_input(folder, calculation.atoms, calculation.mixing)
             files = [file for file in folder.rglob("*") if file.is_file()]
-            written = {str(file.relative_to(folder)): digest(file) for file in files}
+            written = {str(file.relative_to(folder)): file_digest(file) for file in files}
             calculation = replace(calculation, files=written)
         calculations.append(calculation)
     replace(manifest, calculations=calculations).write(root)

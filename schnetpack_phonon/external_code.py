@@ -21,21 +21,26 @@ import numpy as np
 from ase import Atoms
 from ase.calculators.calculator import CalculationFailed, Calculator
 
-from schnetpack_phonon import properties
 from schnetpack_phonon.calculators import (
     EDGE_LABELS,
     FORCE_LABELS,
-    Labels,
-    UnavailableError,
     as_ase_calculator,
     labels_from_results,
 )
+from schnetpack_phonon.common import properties
+from schnetpack_phonon.common.errors import UnavailableError
+from schnetpack_phonon.common.properties import Labels
 
 log = logging.getLogger(__name__)
 
+
 LOG = "label.log"
+
+
 # The program ends with the worker that waits for it, even where that is killed (Linux).
 _ENDS_WITH_US = ("setpriv", "--pdeathsig", "KILL", "--")
+
+
 # Above the last digit of any output, below what tells displaced structures apart.
 _SAME_PLACE = 1e-3  # Ang
 

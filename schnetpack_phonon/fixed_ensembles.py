@@ -8,12 +8,7 @@ from typing import Any
 import numpy as np
 
 from schnetpack_phonon.phonons import HarmonicModel, shortest_distance
-from schnetpack_phonon.snapshots import (
-    SimpleEnsemble,
-    Snapshot,
-    check_thermal,
-    displaced_positions,
-)
+from schnetpack_phonon.snapshots import SimpleEnsemble, Snapshot, check_thermal, displaced_positions
 from schnetpack_phonon.structures import Crystal
 
 

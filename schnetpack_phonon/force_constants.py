@@ -10,14 +10,15 @@ import numpy as np
 from ase import Atoms
 from phonopy import Phonopy
 
-from schnetpack_phonon import properties
-from schnetpack_phonon.calculators import Labels
+from schnetpack_phonon.common import properties
+from schnetpack_phonon.common.properties import Labels
 from schnetpack_phonon.instabilities import Instabilities
 from schnetpack_phonon.phonons import HarmonicModel, harmonic_model
 from schnetpack_phonon.structures import Crystal, to_ase
 
 #: (what for, [(description, supercell), ...]) -> labels of each; None where it failed.
 LabelFunction = Callable[[str, Sequence[tuple[str, Atoms]]], list[Labels | None]]
+
 
 Models = dict[tuple[str, float], HarmonicModel]
 

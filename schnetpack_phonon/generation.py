@@ -13,25 +13,18 @@ from itertools import compress, islice
 from pathlib import Path
 from typing import Any
 
-from schnetpack_phonon.calculators import Labels
+from schnetpack_phonon.common.digests import settings_hash
+from schnetpack_phonon.common.errors import LabellingError, MissingLabelsError
+from schnetpack_phonon.common.files import advice, locked
+from schnetpack_phonon.common.properties import Labels, ideal_cell, ideal_positions
 from schnetpack_phonon.database import DatabaseError, check_settings, write_database
-from schnetpack_phonon.files import advice, locked
 from schnetpack_phonon.finite_strain import N_STRAINS
 from schnetpack_phonon.force_constants import Models
-from schnetpack_phonon.label_store import LabellingError, LabelStore
-from schnetpack_phonon.labelling import (
-    Job,
-    Labeller,
-    MissingLabelsError,
-    Planner,
-    Repeated,
-    label_job,
-    settings_hash,
-)
+from schnetpack_phonon.label_store import LabelStore
+from schnetpack_phonon.labelling import Job, Labeller, Planner, Repeated, label_job
 from schnetpack_phonon.phonons import HarmonicModel
 from schnetpack_phonon.preparation import Recipe, prepare
 from schnetpack_phonon.preview import write_preview
-from schnetpack_phonon.properties import ideal_cell, ideal_positions
 from schnetpack_phonon.snapshots import Snapshot, snapshot_groups, until_accepted
 from schnetpack_phonon.structures import Crystal
 

@@ -24,6 +24,7 @@ from schnetpack.data import ASEAtomsData
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
+from schnetpack_phonon.common.files import locked, sync_folder
 from schnetpack_phonon.determinism import (
     Item,
     random_states,
@@ -31,15 +32,23 @@ from schnetpack_phonon.determinism import (
     same_items,
     settings_of,
 )
-from schnetpack_phonon.files import locked, sync_folder
 from schnetpack_phonon.graphs import DamagedGraphsError, Graphs, pack, write
 
 log = logging.getLogger(__name__)
 
+
 FORMAT_VERSION = 1
+
+
 _LIBRARIES = ("schnetpack", "torch", "numpy", "ase", "matscipy")
+
+
 _N_PROBES = 8
+
+
 _PART = 128  # structures that a worker reads at a time
+
+
 _WORKERS_PAY = 2000  # structures; fewer are made sooner than workers have started
 
 

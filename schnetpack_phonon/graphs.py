@@ -20,10 +20,18 @@ import torch
 from schnetpack import properties as structure_keys
 
 Item = dict[str, torch.Tensor]
+
+
 INDEX = "index.json"
+
+
 _BOUNDS = "bounds.npy"
+
+
 # What points to atoms, and what points to edges: shifted when structures are put side by side.
 _TO_ATOMS = (structure_keys.idx_i, structure_keys.idx_j, structure_keys.idx_i_triples)
+
+
 _TO_EDGES = (structure_keys.idx_j_triples, structure_keys.idx_k_triples)
 
 

@@ -5,6 +5,8 @@ from the training set before the first step. Model outputs, losses, metrics and 
 loaded model are therefore the same numbers, and no postprocessor is needed.
 """
 
+from __future__ import annotations
+
 import copy
 import math
 from collections.abc import Callable
@@ -20,9 +22,9 @@ from schnetpack.model import NeuralNetworkPotential
 from schnetpack.transform import MatScipyNeighborList, Transform
 from schnetpack.units import convert_units
 
+from schnetpack_phonon.common.properties import PROPERTIES
 from schnetpack_phonon.cutoffs import cutoff_of
 from schnetpack_phonon.datamodule import composition_fit, training_labels
-from schnetpack_phonon.properties import PROPERTIES
 
 
 class Intensive(Transform):
@@ -31,7 +33,7 @@ class Intensive(Transform):
     .. math:: y = \sum_Z b_Z c_Z + s \frac{1}{N} \sum_i f(q_i)
 
     with the share :math:`c_Z` of each element. The offsets :math:`b_Z` and the scale :math:`s` come
-    from :func:`schnetpack_phonon.datamodule.composition_fit`.
+    from :func:`.composition_fit`.
 
     Args:
         n_in: number of scalar features.
@@ -92,7 +94,7 @@ class Intensive(Transform):
 class BandGap(Intensive):
     """Band gap in eV, never negative: the mean of :class:`Intensive` through :func:`opened`.
 
-    For data without band edges; with them :class:`schnetpack_phonon.band_edges.BandEdges` gives
+    For data without band edges; with them :class:`.BandEdges` gives
     all three.
     """
 
@@ -167,7 +169,7 @@ def check_features(model: NeuralNetworkPotential, n_in: int) -> None:
 def check_unit(datamodule: AtomsDataModule, key: str) -> None:
     """Raises ValueError unless the data module gives a property in the unit that heads count in.
 
-    That is the unit of :mod:`schnetpack_phonon.properties`, and eV for other keys.
+    That is the unit of :mod:`.common.properties`, and eV for other keys.
     """
     expected = PROPERTIES[key].unit if key in PROPERTIES else "eV"
     unit = datamodule.dataset.units[key]

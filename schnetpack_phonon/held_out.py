@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,9 +13,9 @@ import numpy as np
 import pandas as pd
 from ase import Atoms
 
-from schnetpack_phonon.components import cell
-from schnetpack_phonon.database import METADATA_KEY, read_metadata
-from schnetpack_phonon.properties import (
+from schnetpack_phonon.common.digests import structure_digest
+from schnetpack_phonon.common.errors import HeldOutError
+from schnetpack_phonon.common.properties import (
     PROPERTIES,
     energy,
     energy_per_atom,
@@ -26,14 +25,13 @@ from schnetpack_phonon.properties import (
     ideal_positions,
     stress,
 )
+from schnetpack_phonon.components import cell
+from schnetpack_phonon.database import METADATA_KEY, read_metadata
 
 _PARAMETERS = ("temperature", "amplitude")
+
+
 _IDEAL = (ideal_positions, ideal_cell)  # no labels
-_DECIMALS = 5  # of positions in Ang: what differs by less is one structure
-
-
-class HeldOutError(RuntimeError):
-    """A file cannot be used to test models."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +44,7 @@ class TestSet:
         atoms: the structures.
         rows: a row a structure: ``structure`` (crystal), ``group`` (the ensemble and its
             parameter), ``parameter``, ``parent``, ``digest`` (of species, cell and positions).
-        labels: a column a property, of :func:`.components.cell`; NaN where there is none.
+        labels: a column a property, of :func:`.cell`; NaN where there is none.
         units: of the labels.
         calculator: settings of the code that labelled; None where the file does not tell.
     """
@@ -90,14 +88,6 @@ def seen(own: TestSet, index: np.ndarray, other: TestSet) -> np.ndarray:
     alike = other.rows["digest"].isin(used["digest"])
     related = other.rows["parent"].isin(used["parent"].dropna()) & other.rows["parent"].notna()
     return (alike | related).to_numpy()
-
-
-def structure_digest(atoms: Atoms) -> str:
-    """Hash of species, cell and positions, rounded."""
-    digest = hashlib.sha256(atoms.numbers.astype(np.int64).tobytes())
-    for array in (atoms.cell.array, atoms.positions):
-        digest.update((np.asarray(array, float).round(_DECIMALS) + 0.0).tobytes())
-    return digest.hexdigest()[:16]
 
 
 def ensemble_name(settings: Mapping[str, Any]) -> str:

@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from schnetpack_phonon.files import replacing
-from schnetpack_phonon.label_store import LabellingError, Record, existing_store
-from schnetpack_phonon.properties import PROPERTIES, array_shape
+from schnetpack_phonon.common.errors import LabellingError
+from schnetpack_phonon.common.files import replacing
+from schnetpack_phonon.common.properties import PROPERTIES, array_shape
+from schnetpack_phonon.label_store import Record, existing_store
 from schnetpack_phonon.rows import Row, write_db, write_xyz
 
 

@@ -8,11 +8,14 @@ from pathlib import Path
 
 import numpy as np
 
-from schnetpack_phonon.calculators import Labels
-from schnetpack_phonon.label_store import LabellingError, LabelStore, Record, existing_store
-from schnetpack_phonon.report import markdown_table
+from schnetpack_phonon.common.errors import LabellingError
+from schnetpack_phonon.common.page import markdown_table
+from schnetpack_phonon.common.properties import Labels
+from schnetpack_phonon.label_store import LabelStore, Record, existing_store
 
 _N_REASONS = 20
+
+
 # Labels that differ by less, in eV and Ang or relative to their size, are the same: other machines
 # round differently.
 _TOLERANCE = 1e-6

@@ -15,20 +15,24 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 
-from schnetpack_phonon.calculators import Labels
-from schnetpack_phonon.files import advice, locked, replacing, sync_folder
+from schnetpack_phonon.common.errors import LabellingError
+from schnetpack_phonon.common.files import advice, locked, replacing, sync_folder
+from schnetpack_phonon.common.properties import Labels
 
 FORMAT_VERSION = 1
 
+
 _FORMAT = "schnetpack_phonon labels"
+
+
 _HEADER = b'{"format":"%s","version":%d}\n' % (_FORMAT.encode(), FORMAT_VERSION)
+
+
 # How a line with labels begins and ends as we write it; all others are decoded to be understood.
 _START = re.compile(rb'\{"key":"([^"\\]+)","labels":\{')
+
+
 _END = b',"error":null}\n'
-
-
-class LabellingError(RuntimeError):
-    """Labelling cannot go on; what was finished is in the store."""
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 import os
 import time
@@ -15,14 +13,17 @@ from typing import Any, TypeVar
 import numpy as np
 from ase import Atoms
 
-from schnetpack_phonon.calculators import LabellingCalculator, Labels
-from schnetpack_phonon.executors import DeadWorkerError
-from schnetpack_phonon.label_store import Input, LabellingError, LabelStore, Record
-from schnetpack_phonon.progress import Progress, Tally, reasons
+from schnetpack_phonon.calculators import LabellingCalculator
+from schnetpack_phonon.common.digests import settings_hash, structure_hash
+from schnetpack_phonon.common.errors import DeadWorkerError, LabellingError, MissingLabelsError
+from schnetpack_phonon.common.progress import Progress, Tally, reasons
+from schnetpack_phonon.common.properties import Labels
+from schnetpack_phonon.label_store import Input, LabelStore, Record
 from schnetpack_phonon.relaxation import relax, relax_ions
 from schnetpack_phonon.structures import Crystal
 
 T = TypeVar("T")
+
 
 log = logging.getLogger(__name__)
 
@@ -41,20 +42,6 @@ class Job:
     input: Input | None = None
 
 
-def settings_hash(settings: Any) -> str:
-    """Short hash of plain values; starts with a letter, so that no reader takes it for a number."""
-    text = json.dumps(settings, sort_keys=True)
-    return "h" + hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def _structure_hash(atoms: Atoms) -> str:
-    digest = hashlib.sha256()
-    # Rounded to 1e-10 Ang: far below any label's accuracy, far above rounding of the same input.
-    for array in (atoms.numbers, atoms.positions.round(10), atoms.cell.array.round(10), atoms.pbc):
-        digest.update(np.ascontiguousarray(array + 0).tobytes())
-    return digest.hexdigest()[:24]
-
-
 def _job(
     task: str,
     calculator: LabellingCalculator,
@@ -69,7 +56,7 @@ def _job(
 
 
 def _key(task: str, settings: dict[str, Any], code_version: str, atoms: Atoms) -> str:
-    return settings_hash([task, settings, code_version, _structure_hash(atoms)])
+    return settings_hash([task, settings, code_version, structure_hash(atoms)])
 
 
 def label_key(settings: dict[str, Any], code_version: str, atoms: Atoms) -> str:
@@ -95,7 +82,7 @@ def _relaxed_label(calculator: LabellingCalculator, atoms: Atoms) -> Labels:
 def relax_job(calculator: LabellingCalculator, crystal: Crystal) -> Job:
     """Cell and positions of a crystal's unit cell relaxed with the calculator."""
     settings, code = calculator.settings, calculator.code_version
-    identity = [settings, code, _structure_hash(crystal.unitcell), crystal.supercell_matrix]
+    identity = [settings, code, structure_hash(crystal.unitcell), crystal.supercell_matrix]
     key = settings_hash(["relax", *identity])
     given = Input("relax", crystal.name, code, settings, crystal.supercell)
     return Job(key, f"relax {crystal.name}", _relaxed, (calculator, crystal), given)
@@ -233,10 +220,6 @@ class Labeller:
         self.tally.n_computed += 1
         self.tally.worker_seconds += seconds or 0.0
         return Record(job.key, labels, reason, job.input, seconds)
-
-
-class MissingLabelsError(LabellingError):
-    """Labels are asked for that are not in the store, where none are computed."""
 
 
 class Planner(Labeller):

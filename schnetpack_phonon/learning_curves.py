@@ -15,6 +15,8 @@ import pandas as pd
 from schnetpack_phonon.cross_errors import error_matrix
 
 N_BOOTSTRAP = 1000
+
+
 _FEWEST_SIZES = 3  # two points always lie on a line
 
 
@@ -22,7 +24,7 @@ def learning_curves(runs: pd.DataFrame, errors: pd.DataFrame) -> pd.DataFrame:
     """Errors of each run against its number of training structures.
 
     Args:
-        runs: as :func:`.run_groups.group_runs` gives them; only ensembles with several numbers
+        runs: as :func:`.group_runs` gives them; only ensembles with several numbers
             of labels at the same other settings are taken.
         errors: as :class:`.CrossTests` holds them.
 

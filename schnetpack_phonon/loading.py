@@ -20,7 +20,7 @@ from schnetpack.data.loader import _atoms_collate_fn
 from torch import nn
 from torch.utils.data import Dataset, DistributedSampler
 
-from schnetpack_phonon.files import advice
+from schnetpack_phonon.common.files import advice
 from schnetpack_phonon.graph_cache import open_graphs
 from schnetpack_phonon.graphs import Graphs, Item
 

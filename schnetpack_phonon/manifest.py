@@ -8,7 +8,6 @@ structure: ``numbers``, ``positions`` and ``cell`` in Ang.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,17 +17,17 @@ from typing import Any
 
 from ase import Atoms
 
+from schnetpack_phonon.common.digests import settings_hash
+from schnetpack_phonon.common.errors import ManifestError
+from schnetpack_phonon.common.files import replacing
 from schnetpack_phonon.external_code import ExternalCode
-from schnetpack_phonon.files import replacing
 from schnetpack_phonon.label_store import Input
-from schnetpack_phonon.labelling import label_key, settings_hash
+from schnetpack_phonon.labelling import label_key
 
 NAME = "manifest.json"
+
+
 _HEADER = {"format": "schnetpack_phonon calculations", "version": 1}
-
-
-class ManifestError(RuntimeError):
-    """A folder was not exported, or not for what is asked for now."""
 
 
 @dataclass(frozen=True)
@@ -168,8 +167,3 @@ def _calculations(content: dict[str, Any]) -> Iterator[Calculation]:
             raise ValueError(f"the structure of {line['folder']} is not that of its key")
         names = ("key", "folder", "description", "mixing", "files")
         yield Calculation(atoms=atoms, **{name: line[name] for name in names})
-
-
-def digest(file: Path) -> str:
-    """SHA-256 of a file's content."""
-    return hashlib.sha256(file.read_bytes()).hexdigest()

@@ -1,5 +1,7 @@
 """Metrics of tensors, beside those of torchmetrics."""
 
+from __future__ import annotations
+
 import torch
 from torchmetrics import Metric
 

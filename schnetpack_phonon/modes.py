@@ -17,9 +17,14 @@ from ase import Atoms
 from phonopy.structure.snf import SNF3x3
 
 _SAME_SITE = 1e-3  # of a cell vector
+
+
 _INVARIANT = 1e-8  # largest break of a translation, as a share of the largest force constant
+
+
 # Below, products of whole matrices are as fast.
 _MIN_TRANSLATIONS = 64
+
 
 Operator = Callable[[np.ndarray], np.ndarray]
 

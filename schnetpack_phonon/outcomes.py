@@ -12,7 +12,9 @@ from typing import Any
 from ase.calculators.calculator import CalculationFailed
 from ase.io import read
 
-from schnetpack_phonon.calculators import Labels, labels_from_results
+from schnetpack_phonon.calculators import labels_from_results
+from schnetpack_phonon.common.digests import file_digest
+from schnetpack_phonon.common.properties import Labels
 from schnetpack_phonon.external_code import (
     ExternalCode,
     NotConverged,
@@ -20,7 +22,7 @@ from schnetpack_phonon.external_code import (
     check_places,
     check_symbols,
 )
-from schnetpack_phonon.manifest import Calculation, Manifest, digest
+from schnetpack_phonon.manifest import Calculation, Manifest
 
 
 class Status(Enum):
@@ -138,7 +140,7 @@ def _outcome(
     changed = [
         name
         for name, written in calculation.files.items()
-        if name in there and digest(folder / name) != written
+        if name in there and file_digest(folder / name) != written
     ]
     return Outcome(
         calculation,

@@ -14,7 +14,7 @@ SHELL_GAP = 0.05
 
 
 @dataclass(frozen=True)
-class Path:
+class StraightPath:
     """The straight path from an ideal to a displaced crystal, and the graph along it.
 
     Attributes:
@@ -53,7 +53,9 @@ class Path:
         return bond_types(numbers[self.idx_i[k]], numbers[self.idx_j[k]])
 
 
-def straight_path(ideal: Atoms, displaced: Atoms, cutoff: float, mirrored: bool = True) -> Path:
+def straight_path(
+    ideal: Atoms, displaced: Atoms, cutoff: float, mirrored: bool = True
+) -> StraightPath:
     """Finds the edges that come within the cutoff anywhere on the path.
 
     Args:
@@ -74,7 +76,7 @@ def straight_path(ideal: Atoms, displaced: Atoms, cutoff: float, mirrored: bool 
     _check_unwrapped(ideal, displaced)
     start = opposite(ideal, displaced) if mirrored else ideal
     i, j, image = path_edges(start, displaced, cutoff)
-    return Path(ideal, displaced, i, j, image, bond_numbers(i, j, image))
+    return StraightPath(ideal, displaced, i, j, image, bond_numbers(i, j, image))
 
 
 def _check_unwrapped(ideal: Atoms, displaced: Atoms) -> None:

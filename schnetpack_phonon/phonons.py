@@ -19,15 +19,23 @@ from schnetpack_phonon.instabilities import Instabilities
 from schnetpack_phonon.modes import Modes, Operator, WholeModes, bloch_modes, whole_modes
 
 THZ_PER_SQRT_FC: float = get_physical_units().DefaultToTHz  # sqrt(eV/Ang^2/amu) -> THz
+
+
 _HBAR = constants.hbar / (constants.atomic_mass * 1e-20) * 1e-12  # amu Ang^2 THz
+
+
 _TOLERANCE = 0.01  # largest break of a symmetry, as a share of the largest force constant
+
+
 _DEGENERATE = 1e-4  # frequencies that differ by less, in THz, belong to one set
+
+
 _BOLTZMANN = constants.k / (constants.atomic_mass * 1e-20) * 1e-24  # amu Ang^2 THz^2 / K
 
 
 @dataclass(frozen=True)
 class Renormalization:
-    """How effective force constants were found; see :mod:`schnetpack_phonon.renormalization`.
+    """How effective force constants were found; see :mod:`.renormalization`.
 
     Attributes:
         start: harmonic force constants, shape=(n_atoms, n_atoms, 3, 3), eV/Ang^2.

@@ -19,12 +19,15 @@ from phonopy.interface.phonopy_yaml import PhonopyYaml
 from phonopy.structure.dataset import forces_in_dataset
 from yaml import YAMLError
 
+from schnetpack_phonon.common.digests import contents_digest
 from schnetpack_phonon.force_constants import LabelFunction, Models, harmonic_models, unmixed
 from schnetpack_phonon.instabilities import Instabilities
 from schnetpack_phonon.phonons import check_force_constants
-from schnetpack_phonon.structures import Crystal, digest, files_of_crystals, to_ase
+from schnetpack_phonon.structures import Crystal, files_of_crystals, to_ase
 
 _FORCE_FILES = ("FORCE_SETS", "FORCE_CONSTANTS", "force_constants.hdf5")
+
+
 _UNREADABLE = (
     RuntimeError,
     ValueError,
@@ -81,7 +84,7 @@ class PhonopyFiles:
         beside = [file.with_name(name) for file in files for name in _FORCE_FILES]
         return {
             "source": "phonopy",
-            "files": digest([*files, *beside]),
+            "files": contents_digest([*files, *beside]),
             **self.instabilities.settings,
         }
 

@@ -8,12 +8,9 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from schnetpack_phonon.common.properties import band_gap
+from schnetpack_phonon.common.style import COLORS, MARKERS, property_of
 from schnetpack_phonon.dispersion import Dispersion
-from schnetpack_phonon.properties import PROPERTIES, Property, band_gap
-
-#: Colours that remain distinct in the common forms of colour blindness (Okabe and Ito).
-COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-_MARKERS = "osD^vP*"
 
 
 def parity(predictions: pd.DataFrame, errors: pd.DataFrame) -> Figure:
@@ -31,7 +28,7 @@ def parity(predictions: pd.DataFrame, errors: pd.DataFrame) -> Figure:
     structures = sorted(predictions["structure"].unique())
     for axis, key in zip(axes, keys, strict=False):
         rows = predictions[predictions["property"] == key].copy()
-        relative = _property(key).arbitrary_zero
+        relative = property_of(key).arbitrary_zero
         if relative:
             mean = rows.groupby("structure")["label"].transform("mean")
             rows[["label", "prediction"]] = rows[["label", "prediction"]].sub(mean, axis=0)
@@ -40,7 +37,7 @@ def parity(predictions: pd.DataFrame, errors: pd.DataFrame) -> Figure:
             axis.plot(
                 own["label"],
                 own["prediction"],
-                _MARKERS[k % len(_MARKERS)],
+                MARKERS[k % len(MARKERS)],
                 color=COLORS[k % len(COLORS)],
                 markersize=4.5,
                 alpha=0.75,
@@ -51,7 +48,7 @@ def parity(predictions: pd.DataFrame, errors: pd.DataFrame) -> Figure:
         margin = 0.05 * np.ptp(both) or 1.0
         limits = both.min() - margin, both.max() + margin
         axis.plot(limits, limits, color="0.4", linewidth=0.8, zorder=0)
-        label, unit = _property(key).label, _property(key).report_unit
+        label, unit = property_of(key).label, property_of(key).report_unit
         r2 = f"R² {errors.loc[key, 'r2']:.3f}"
         if relative:
             label = f"{label} − crystal mean"
@@ -98,7 +95,7 @@ def distribution(labels: pd.DataFrame, parameter: str, unit: str, key: str = ban
         axis.set_xlabel(f"{parameter} ({unit})")
         axis.set_title(structure, fontsize="medium")
         axis.spines[["top", "right"]].set_visible(False)
-    axes[0].set_ylabel(f"calculated {_property(key).label} ({_property(key).report_unit})")
+    axes[0].set_ylabel(f"calculated {property_of(key).label} ({property_of(key).report_unit})")
     figure.suptitle("each dot a snapshot, bars the mean", fontsize="small", color="0.3")
     return figure
 
@@ -142,13 +139,9 @@ def bond_shares(shares: pd.DataFrame, key: str) -> Figure:
     axes[0].set_ylim(min(shown) - 0.1, max(shown) + 0.1)
     axes[0].legend(frameon=False, fontsize="small")
     figure.suptitle(
-        f"Which bonds carry the change of the {_property(key).label}", fontsize="medium"
+        f"Which bonds carry the change of the {property_of(key).label}", fontsize="medium"
     )
     return figure
-
-
-def _property(key: str) -> Property:
-    return PROPERTIES.get(key) or Property((), "", key, "")
 
 
 def displacements(table: pd.DataFrame) -> Figure:
@@ -166,7 +159,7 @@ def displacements(table: pd.DataFrame) -> Figure:
         axis = axes[kinds.index(kind), structures.index(structure)]
         for k, (species, rows) in enumerate(own.groupby("species")):
             rows, color = rows.sort_values("parameter"), COLORS[k % len(COLORS)]
-            marker = _MARKERS[k % len(_MARKERS)]
+            marker = MARKERS[k % len(MARKERS)]
             axis.plot(rows["parameter"], rows["rms"], marker, color=color, ms=5, label=species)
             axis.plot(rows["parameter"], rows["theory"], "-", color=color, lw=1)
         first = own.iloc[0]

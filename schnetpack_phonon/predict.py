@@ -22,10 +22,10 @@ from schnetpack.model import AtomisticModel
 from schnetpack.transform import MatScipyNeighborList
 from schnetpack.utils import load_model
 
-from schnetpack_phonon import properties
+from schnetpack_phonon.common import properties
+from schnetpack_phonon.common.properties import PROPERTIES
 from schnetpack_phonon.cutoffs import cutoff_of
 from schnetpack_phonon.elasticity import tensor_to_voigt
-from schnetpack_phonon.properties import PROPERTIES
 
 _OF_THE_CELL = (properties.stress, properties.elastic_tensor, properties.elastic_tensor_relaxed)
 
@@ -68,7 +68,7 @@ class Predictor:
     def __call__(self, structures: Sequence[Atoms]) -> list[dict[str, np.ndarray]]:
         """A dictionary for each structure, in the order given.
 
-        Shapes and units are those of :mod:`schnetpack_phonon.properties` for models that were
+        Shapes and units are those of :mod:`.common.properties` for models that were
         trained on databases in these units, as those of this package are. Where the model gives
         outputs of bonds, there are ``bond_i`` and ``bond_j``, the atoms of each, shape=(n_bonds,),
         and ``bond_vectors``, from the first to the second in Ang, shape=(n_bonds, 3).

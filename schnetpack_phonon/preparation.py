@@ -11,11 +11,13 @@ from typing import Any
 from ase import Atoms
 
 from schnetpack_phonon.alloys import vegard
-from schnetpack_phonon.calculators import LabellingCalculator, Labels
+from schnetpack_phonon.calculators import LabellingCalculator
+from schnetpack_phonon.common.digests import settings_hash
+from schnetpack_phonon.common.errors import LabellingError
+from schnetpack_phonon.common.properties import Labels
 from schnetpack_phonon.finite_strain import FiniteStrain
 from schnetpack_phonon.force_constants import Models, PhononSource, different_models, save_phonopy
-from schnetpack_phonon.label_store import LabellingError
-from schnetpack_phonon.labelling import Labeller, label_job, relax_job, settings_hash
+from schnetpack_phonon.labelling import Labeller, label_job, relax_job
 from schnetpack_phonon.relaxation import unrelaxed
 from schnetpack_phonon.snapshots import Ensemble
 from schnetpack_phonon.structures import Crystal, StructureSource

@@ -12,21 +12,17 @@ import pandas as pd
 from ase import Atoms
 from ase.neighborlist import neighbor_list
 
-from schnetpack_phonon import plotting
 from schnetpack_phonon.dispersion import dispersion
 from schnetpack_phonon.force_constants import Models, different_models
 from schnetpack_phonon.phonons import HarmonicModel, shortest_distance, to_matrix
+from schnetpack_phonon.plotting import convergence, displacements, distances
 from schnetpack_phonon.sampling import Sampler
-from schnetpack_phonon.snapshots import (
-    Ensemble,
-    Group,
-    Snapshot,
-    accepted,
-    snapshot_groups,
-)
+from schnetpack_phonon.snapshots import Ensemble, Group, Snapshot, accepted, snapshot_groups
 from schnetpack_phonon.structures import Crystal
 
 _REACH = 1.8  # bonds are looked for up to this times the shortest distance
+
+
 _SHELL = 1.2  # and belong to the first shell of their kind up to this times its own
 
 
@@ -81,8 +77,8 @@ def write_preview(
     found = preview(ensemble, crystals, models)
     for name in ("groups", "displacements", "distances"):
         getattr(found, name).to_csv(folder / f"{name}.csv", index=False)
-    plotting.displacements(found.displacements).savefig(folder / "displacements.png", dpi=150)
-    plotting.distances(found.distances).savefig(folder / "distances.png", dpi=150)
+    displacements(found.displacements).savefig(folder / "displacements.png", dpi=150)
+    distances(found.distances).savefig(folder / "distances.png", dpi=150)
     pictures = ["displacements.png", "distances.png"]
     for crystal in crystals:
         if crystal.composition is None:  # of arrangements there are too many to look at
@@ -104,12 +100,12 @@ def _draw_models(folder: Path, crystal: Crystal, models: Models) -> list[str]:
             bands["as sampled"] = model.sampled_force_constants
         drawn = {label: dispersion(crystal, found) for label, found in bands.items()}
         title = f"{crystal.name}: {model.n_imaginary} imaginary modes, {model.policy}"
-        plotting.bands(drawn, title).savefig(folder / f"bands_{suffix}.png", dpi=150)
+        bands(drawn, title).savefig(folder / f"bands_{suffix}.png", dpi=150)
         names.append(f"bands_{suffix}.png")
         if record:
             steps = pd.DataFrame(record.steps)
             steps.to_csv(folder / f"convergence_{suffix}.csv", index=False)
-            figure = plotting.convergence(steps, f"{crystal.name}, {model.policy}")
+            figure = convergence(steps, f"{crystal.name}, {model.policy}")
             figure.savefig(folder / f"convergence_{suffix}.png", dpi=150)
             names.append(f"convergence_{suffix}.png")
     return names

@@ -11,9 +11,9 @@ from ase.constraints import FixSymmetry
 from ase.filters import FrechetCellFilter
 from ase.optimize import BFGS
 
-from schnetpack_phonon import properties
-from schnetpack_phonon.calculators import LabellingCalculator, Labels
-from schnetpack_phonon.properties import PROPERTIES
+from schnetpack_phonon.calculators import LabellingCalculator
+from schnetpack_phonon.common import properties
+from schnetpack_phonon.common.properties import PROPERTIES, Labels
 from schnetpack_phonon.structures import Crystal, to_ase
 
 #: Forces up to here count as those of a minimum, in eV/Ang.

@@ -8,7 +8,7 @@ the Gibbs-Bogoliubov free energy is stationary.
 Plain iteration diverges where the harmonic crystal is unstable. Here the update is multiplicative,
 so the dynamical matrix stays positive, and its step is bounded. Forces of earlier steps are not
 thrown away: each enters the fit with the ratio of its probability now to that with which the whole
-pool was drawn (:mod:`.force_pool`), and the effective number of samples tells how much they are
+pool was drawn (``force_pool``), and the effective number of samples tells how much they are
 worth.
 
 References:
@@ -26,7 +26,9 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 
-from schnetpack_phonon import properties
+from schnetpack_phonon.common import properties
+from schnetpack_phonon.common.errors import LabellingError, MissingLabelsError
+from schnetpack_phonon.common.seeding import snapshot_stream
 from schnetpack_phonon.force_constants import (
     LabelFunction,
     Models,
@@ -36,8 +38,6 @@ from schnetpack_phonon.force_constants import (
 )
 from schnetpack_phonon.force_pool import ForcePool
 from schnetpack_phonon.instabilities import Instabilities
-from schnetpack_phonon.label_store import LabellingError
-from schnetpack_phonon.labelling import MissingLabelsError
 from schnetpack_phonon.phonons import (
     THZ_PER_SQRT_FC,
     HarmonicModel,
@@ -49,12 +49,14 @@ from schnetpack_phonon.phonons import (
     to_matrix,
 )
 from schnetpack_phonon.snapshots import displaced_positions
-from schnetpack_phonon.streams import snapshot_stream
 from schnetpack_phonon.structures import Crystal
 
 log = logging.getLogger(__name__)
 
+
 _POSITIVE = Instabilities("error", 1e-3)
+
+
 _UNIT = THZ_PER_SQRT_FC**2
 
 

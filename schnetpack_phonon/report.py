@@ -2,29 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
 
-from schnetpack_phonon.properties import PROPERTIES
+from schnetpack_phonon.common.errors import ReportError
+from schnetpack_phonon.common.page import markdown_table
+from schnetpack_phonon.common.properties import PROPERTIES
 
 PAGE = "report.md"
+
+
 METRICS = "metrics.csv"
+
+
 PREDICTIONS = "predictions.csv"
+
+
 SHARES = "bond_shares.csv"  #: by crystal, model and bond type; .parquet beside each with pyarrow
+
+
 SHELLS = "bond_shells.csv"  #: the same by shell
+
+
 ATTRIBUTIONS = "bond_attribution.csv"  #: by structure and model, a column for each bond type
+
+
 BONDS = "bonds.csv"  #: by structure and bond
+
+
 FAITHFULNESS = "bond_faithfulness.csv"  #: by structure and random subset of bonds
+
+
 VERDICT = "bond_verdict.txt"  #: what the trust figures support
+
+
 EXTXYZ = "bonds.extxyz"  #: displaced crystals, half of each bond on its atoms
+
+
 DUMP_LOCAL = "bonds.dump"  #: LAMMPS dump local, for OVITO
+
+
 FIGURES = "figures"
-
-
-class ReportError(RuntimeError):
-    """The run folder does not hold what a report needs."""
 
 
 def write_report(folder: Path, datapath: str, model_path: str) -> str:
@@ -72,14 +91,6 @@ def read_report(folder: Path) -> str:
     if not (folder / PAGE).is_file():
         raise ReportError(f"no {PAGE} in {folder.resolve()}: not a finished run of ours")
     return (folder / PAGE).read_text()
-
-
-def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """A Markdown table whose columns line up in a terminal too."""
-    widths = [max(len(row[k]) for row in (head, *rows)) for k in range(len(head))]
-    lines = [head, ["-" * width for width in widths], *rows]
-    padded = ([cell.ljust(w) for cell, w in zip(row, widths, strict=True)] for row in lines)
-    return [f"| {' | '.join(row)} |" for row in padded]
 
 
 def _errors_table(metrics: pd.DataFrame) -> list[str]:

@@ -13,11 +13,12 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import write
 from ase.stress import full_3x3_to_voigt_6_stress
 
-from schnetpack_phonon.calculators import Labels
-from schnetpack_phonon.files import replacing
-from schnetpack_phonon.properties import (
+from schnetpack_phonon.common.errors import DatabaseError
+from schnetpack_phonon.common.files import replacing
+from schnetpack_phonon.common.properties import (
     DISTANCE_UNIT,
     PROPERTIES,
+    Labels,
     energy,
     forces,
     ideal_positions,
@@ -25,16 +26,12 @@ from schnetpack_phonon.properties import (
 )
 
 
-class DatabaseError(RuntimeError):
-    """The database at the given path is not the one that was asked for, or cannot be written."""
-
-
 class Row(NamedTuple):
     """A labelled structure.
 
     Attributes:
         atoms: the structure.
-        data: arrays by property, shaped as :mod:`schnetpack_phonon.properties` says.
+        data: arrays by property, shaped as :mod:`.common.properties` says.
         key_value_pairs: what it is, for people and for selections.
     """
 

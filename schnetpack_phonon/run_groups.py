@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 from omegaconf import OmegaConf
 
+from schnetpack_phonon.common.errors import ComparisonError
 from schnetpack_phonon.held_out import TestSet
 from schnetpack_phonon.runs import Run
 
@@ -35,10 +36,6 @@ _IGNORED = (
     "trainer.accelerator",
     "trainer.enable_progress_bar",
 )
-
-
-class ComparisonError(RuntimeError):
-    """Runs or test sets that must not be compared."""
 
 
 def group_runs(runs: Sequence[Run], sets: Mapping[Path, TestSet]) -> tuple[pd.DataFrame, list[str]]:

@@ -8,11 +8,12 @@ from tempfile import TemporaryDirectory
 import hydra
 from hydra.errors import InstantiationException
 
+from schnetpack_phonon.common.errors import LabellingError, MissingLabelsError, RunError
 from schnetpack_phonon.force_constants import Models
-from schnetpack_phonon.label_store import LabellingError, LabelStore
-from schnetpack_phonon.labelling import MissingLabelsError, Planner
+from schnetpack_phonon.label_store import LabelStore
+from schnetpack_phonon.labelling import Planner
 from schnetpack_phonon.preparation import Recipe, prepare
-from schnetpack_phonon.runs import Run, RunError
+from schnetpack_phonon.runs import Run
 from schnetpack_phonon.snapshots import Ensemble
 from schnetpack_phonon.structures import Crystal
 

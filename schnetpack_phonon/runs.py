@@ -14,17 +14,22 @@ import numpy as np
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from schnetpack_phonon.files import replacing
+from schnetpack_phonon.common.errors import RunError
+from schnetpack_phonon.common.files import replacing
 
 RECORD = "run.json"
+
+
 CONFIG = "config.yaml"
+
+
 SPLIT = "split.npz"
+
+
 _FORMAT = 1
+
+
 _PARTS = ("train", "val", "test")
-
-
-class RunError(RuntimeError):
-    """A folder is not a finished run."""
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from ase.neighborlist import neighbor_list
 from scipy.special import ndtri
 from scipy.stats import qmc
 
+from schnetpack_phonon.common.seeding import snapshot_streams
 from schnetpack_phonon.modes import Operator
 from schnetpack_phonon.phonons import HarmonicModel, shortest_distance
 from schnetpack_phonon.snapshots import (
@@ -28,12 +29,12 @@ from schnetpack_phonon.snapshots import (
     displaced_positions,
     ideal_of,
 )
-from schnetpack_phonon.streams import snapshot_streams
 from schnetpack_phonon.structures import Crystal
 
 # Snapshots are drawn in whole batches that start at multiples of this, so that the same products of
 # matrices are formed however many are asked for.
 BATCH = 64
+
 
 DRAWS = ("independent", "antithetic", "sobol")
 

@@ -17,6 +17,7 @@ from schnetpack_phonon.structures import Crystal
 # library and the number of threads, does not make another snapshot (and another label to pay).
 DECIMALS = 6
 
+
 Source: TypeAlias = Atoms | HarmonicModel
 
 

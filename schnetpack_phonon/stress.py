@@ -1,5 +1,7 @@
 """Output modules for stress without an energy: ASE's sign, eV/Ang^3."""
 
+from __future__ import annotations
+
 import schnetpack.nn as snn
 import torch
 from schnetpack import properties as structure_keys
@@ -7,8 +9,8 @@ from schnetpack.data import AtomsDataModule
 from schnetpack.transform import Transform
 from torch import nn
 
-from schnetpack_phonon import properties
 from schnetpack_phonon.bonds import N_SUMMED, BondScalars, crystal_labels, directions, volumes
+from schnetpack_phonon.common import properties
 from schnetpack_phonon.datamodule import fit_to_shares
 from schnetpack_phonon.heads import Intensive, check_unit
 

@@ -10,7 +10,7 @@ import ase.db
 import ase.io
 from ase import Atoms
 
-from schnetpack_phonon.properties import ideal_cell, ideal_positions
+from schnetpack_phonon.common.properties import ideal_cell, ideal_positions
 
 
 @dataclass(frozen=True)

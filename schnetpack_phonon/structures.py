@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from glob import escape, glob
 from pathlib import Path
@@ -57,7 +56,7 @@ class Crystal:
         own_force_constants: of a mixed crystal; they come from the end members otherwise.
         composition: what tables call a crystal that is one arrangement out of many.
         parent: of all snapshots of such a crystal, see
-            :class:`~schnetpack_phonon.snapshots.Snapshot`.
+            :class:`.Snapshot`.
     """
 
     name: str
@@ -96,7 +95,7 @@ class Crystal:
 
     @property
     def translations(self) -> np.ndarray:
-        """Of the unit cell in the supercell, see :func:`schnetpack_phonon.modes.translations`."""
+        """Of the unit cell in the supercell, see :func:`.translations`."""
         return translations(self.supercell, self.unitcell, np.array(self.supercell_matrix))
 
 
@@ -234,12 +233,3 @@ class StructureFile:
 def files_of_crystals(pattern: str) -> list[Path]:
     """Files of a path in which ``{name}`` stands for any crystal's name, sorted."""
     return [Path(name) for name in sorted(glob(escape(pattern).replace("{name}", "*")))]
-
-
-def digest(files: Iterable[Path]) -> str:
-    """Hash of the contents of those files that there are."""
-    found = hashlib.sha256()
-    for file in files:
-        if file.is_file():
-            found.update(file.read_bytes())
-    return found.hexdigest()[:16]

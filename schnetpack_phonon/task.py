@@ -17,7 +17,7 @@ class ScaledOutput(ModelOutput):
 
     Loss weights of several properties are thereby comparable numbers, whatever their units: with
     a squared error, the loss is the share of the variance that is not explained yet. The spread
-    is that of :func:`schnetpack_phonon.datamodule.label_spread`.
+    is that of :func:`.label_spread`.
     Predictions, targets and metrics stay in physical units. Structures without a label (NaN) are
     left out of loss and metrics, as are atoms for a property of atoms. A metric of labels that
     are all missing is NaN.

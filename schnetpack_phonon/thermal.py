@@ -15,6 +15,9 @@ import numpy as np
 import pandas as pd
 from ase import Atoms
 
+from schnetpack_phonon.common.errors import RunError
+from schnetpack_phonon.common.progress import Progress
+from schnetpack_phonon.common.properties import PROPERTIES, band_gap, elastic_tensor
 from schnetpack_phonon.distance import TrainingSet, far, training_set
 from schnetpack_phonon.elasticity import hill_average
 from schnetpack_phonon.ensembles import PhononEnsemble
@@ -22,14 +25,16 @@ from schnetpack_phonon.fixed_ensembles import ModeEnsemble, SpecialEnsemble
 from schnetpack_phonon.held_out import read_test_set
 from schnetpack_phonon.phonons import HarmonicModel
 from schnetpack_phonon.predict import Predictor
-from schnetpack_phonon.progress import Progress
-from schnetpack_phonon.properties import PROPERTIES, band_gap, elastic_tensor
 from schnetpack_phonon.run_vibrations import vibrations
-from schnetpack_phonon.runs import Run, RunError
+from schnetpack_phonon.runs import Run
 from schnetpack_phonon.structures import Crystal
 
 STATISTICS = ("quantum", "classical")
+
+
 _DEGENERATE = 1e-3  # THz
+
+
 _N_DISTANCES = 40  # snapshots whose distance from the training set is looked at
 
 

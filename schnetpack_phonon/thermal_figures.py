@@ -5,9 +5,8 @@ from __future__ import annotations
 import pandas as pd
 from matplotlib.figure import Figure
 
-from schnetpack_phonon.comparison_figures import label, unit
-from schnetpack_phonon.plotting import COLORS
-from schnetpack_phonon.properties import PROPERTIES
+from schnetpack_phonon.common.properties import PROPERTIES, label, unit
+from schnetpack_phonon.common.style import COLORS
 
 _STYLES = {"quantum": (COLORS[0], "-"), "classical": (COLORS[1], "--")}
 

@@ -8,14 +8,15 @@ from pathlib import Path
 import pandas as pd
 
 from schnetpack_phonon import thermal_figures as figures
-from schnetpack_phonon.comparison_figures import label
+from schnetpack_phonon.common.page import Picture, Section, Table, strings, write_page
+from schnetpack_phonon.common.properties import band_gap, label
 from schnetpack_phonon.evaluation import in_report_units
-from schnetpack_phonon.page import Picture, Section, Table, strings, write_page
-from schnetpack_phonon.properties import band_gap
 from schnetpack_phonon.runs import find_runs, read_run
 from schnetpack_phonon.thermal import ThermalProperties, thermal_properties
 
 MODE_TEMPERATURE = 300.0  # K
+
+
 _SHOWN = 12  # modes in the table
 
 

@@ -14,16 +14,17 @@ from ase.units import Bohr, Hartree, kB
 from schnetpack_phonon.calculators import (
     EDGE_LABELS,
     FORCE_LABELS,
-    Labels,
     as_ase_calculator,
     band_edges,
     check_size,
     labels_from_results,
     package_version,
 )
-from schnetpack_phonon.executors import call_within
+from schnetpack_phonon.common.executors import call_within
+from schnetpack_phonon.common.properties import Labels
 
 log = logging.getLogger(__name__)
+
 
 _STATE_TOLERANCE = 1e-3  # eV, eV/Ang, eV/Ang^3, with an accuracy factor of 1
 

@@ -13,6 +13,8 @@ from schnetpack_phonon.bond_attribution import why_no_shares
 #: Share of the bonds that are frozen. All subsets have one size: with others, even random
 #: attributions would seem faithful, as larger subsets have larger effects.
 FROZEN_SHARE = 0.3
+
+
 #: Bootstrap intervals of fewer structures are too narrow to found a claim on.
 _FEW = 10
 

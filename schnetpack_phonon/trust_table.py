@@ -16,13 +16,13 @@ def trust_table(runs: pd.DataFrame) -> pd.DataFrame:
     """Trust figures by model, of the runs with the largest number of labels.
 
     Args:
-        runs: as :func:`.run_groups.group_runs` gives them.
+        runs: as :func:`.group_runs` gives them.
 
     Returns:
         A row a model whose runs hold attributions: ``model``, ``n_runs``, ``n_structures`` (of all
         runs), ``missed`` (the largest part of a structure's change that its bonds miss; NaN for
         methods that do not add up), ``faithfulness`` and ``faithfulness_sd`` (mean and standard
-        deviation over runs of :func:`.trust.correlation`), ``stability`` (:func:`.trust.stability`
+        deviation over runs of :func:`.correlation`), ``stability`` (:func:`.stability`
         of runs with the same structures, NaN for fewer than two), ``n_clear`` of ``n_leading``
         (crystals of all runs whose leading bond type has an interval apart from that of the
         untrained control).

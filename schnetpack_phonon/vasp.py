@@ -16,11 +16,12 @@ from ase import Atoms
 from ase.io.vasp import write_vasp
 from ase.units import kB
 
-from schnetpack_phonon.calculators import UnavailableError
+from schnetpack_phonon.common.errors import UnavailableError
 from schnetpack_phonon.external_code import ExternalCode, check_positive, kpoint_mesh
 from schnetpack_phonon.vasp_output import NAME, grouped, read_output, read_version
 
 FUNCTIONALS = {"PBE": "PE", "PBEsol": "PS", "revPBE": "RE"}
+
 
 # Tags that share work among processors and change no label.
 _PARALLEL = {"KPAR", "NCORE", "NPAR", "NSIM", "LPLANE", "LSCALU"}

@@ -1,16 +1,18 @@
 """Symmetric tensors in Voigt's notation, for output modules: xx yy zz yz xz xy.
 
 Components are those of the tensors themselves, ``C_ab = C_ijkl``, so no factors come in. Sums over
-tensor components count those of shear twice (:func:`multiplicity`). Constants are exact in any
+tensor components count those of shear twice (:func:`multiplicities`). Constants are exact in any
 floating-point type.
 """
+
+from __future__ import annotations
 
 import torch
 
 _I, _J = [0, 1, 2, 1, 0, 0], [0, 1, 2, 2, 2, 1]
 
 
-def multiplicity() -> torch.Tensor:
+def multiplicities() -> torch.Tensor:
     """How many components of a symmetric 3x3 tensor each one stands for, shape=(6,)."""
     return torch.tensor([1.0, 1.0, 1.0, 2.0, 2.0, 2.0])
 
@@ -56,11 +58,11 @@ def isotropic(moduli: torch.Tensor) -> torch.Tensor:
     bulk, shear = moduli.unsqueeze(-1).unsqueeze(-1).unbind(1)
     one = unit().to(moduli)
     mean = torch.outer(one, one) / 3
-    return bulk * mean + shear * (torch.diag(1 / multiplicity().to(moduli)) - mean)
+    return bulk * mean + shear * (torch.diag(1 / multiplicities().to(moduli)) - mean)
 
 
 def isotropic_part(tensors: torch.Tensor) -> torch.Tensor:
     """3 K and 2 G of the isotropic tensors that are closest, shape=(n, 6, 6) -> (n, 2)."""
     bulk = tensors[:, :3, :3].sum(dim=(1, 2)) / 3
-    trace = (tensors.diagonal(dim1=1, dim2=2) * multiplicity().to(tensors)).sum(dim=1)
+    trace = (tensors.diagonal(dim1=1, dim2=2) * multiplicities().to(tensors)).sum(dim=1)
     return torch.stack([bulk, (trace - bulk) / 5], dim=1)

@@ -21,7 +21,7 @@ from hydra import compose, initialize_config_module
 from omegaconf import DictConfig
 
 from schnetpack_phonon.calculators import AseCalculator
-from schnetpack_phonon.executors import process_pool
+from schnetpack_phonon.common.executors import process_pool
 from schnetpack_phonon.instabilities import Instabilities
 from schnetpack_phonon.label_store import LabelStore
 from schnetpack_phonon.phonons import harmonic_model

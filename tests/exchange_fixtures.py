@@ -13,7 +13,7 @@ from ase.units import Bohr, Hartree
 
 from schnetpack_phonon.cp2k import CP2K
 from schnetpack_phonon.ensembles import RandomEnsemble
-from schnetpack_phonon.exchange import STRUCTURE
+from schnetpack_phonon.exchange import STRUCTURE, export
 from schnetpack_phonon.force_constants import FiniteDisplacements
 from schnetpack_phonon.generation import Generation
 from schnetpack_phonon.instabilities import Instabilities
@@ -56,6 +56,12 @@ def make_generation(
         folder / "data" / "labels.jsonl",
         0.5,
     )
+
+
+def export_from(generation: Generation, root: Path, code=None) -> str:
+    """As ``spkphonon export`` does."""
+    plan, calculator = generation.plan, generation.recipe.calculator
+    return export(plan, calculator, generation.label_store, root, code or CODE)
 
 
 def calculations(root: Path) -> dict[str, Calculation]:

@@ -7,8 +7,8 @@ import pytest
 from ase.build import bulk
 from phonopy import Phonopy
 
-from schnetpack_phonon import properties
 from schnetpack_phonon.alloys import MixedAntiperovskites
+from schnetpack_phonon.common import properties
 from schnetpack_phonon.instabilities import Instabilities
 from schnetpack_phonon.phonopy_files import PhonopyFiles
 from schnetpack_phonon.structures import Crystal, supercell_matrix, to_phonopy

@@ -19,8 +19,8 @@ from schnetpack.model import NeuralNetworkPotential
 from schnetpack.transform import CastTo32, MatScipyNeighborList
 from torch import nn
 
+from schnetpack_phonon.common.properties import PROPERTIES
 from schnetpack_phonon.cutoffs import PolynomialCutoff
-from schnetpack_phonon.properties import PROPERTIES
 from schnetpack_phonon.structures import antiperovskite
 
 CUTOFF = 5.0

@@ -5,12 +5,8 @@ import schnetpack as spk
 import torch
 from schnetpack.atomistic import Atomwise, Forces
 
-from schnetpack_phonon.attributable import (
-    AttributionError,
-    check_model,
-    output_component,
-    unseen_terms,
-)
+from schnetpack_phonon.attributable import check_model, output_component, unseen_terms
+from schnetpack_phonon.common.errors import AttributionError
 from schnetpack_phonon.heads import Intensive
 from tests.model_fixtures import potential, scripted
 

@@ -15,9 +15,9 @@ from schnetpack.nn import CosineCutoff, GaussianRBF
 from schnetpack.representation import PaiNN
 from torch import nn
 
-from schnetpack_phonon.attributable import AttributionError
 from schnetpack_phonon.attribution import attribute
 from schnetpack_phonon.bond_attribution import BondAttribution, shares
+from schnetpack_phonon.common.errors import AttributionError
 from schnetpack_phonon.heads import BandGap, Intensive
 from schnetpack_phonon.paths import opposite
 from schnetpack_phonon.structure_pairs import Structure

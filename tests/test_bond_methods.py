@@ -9,9 +9,9 @@ from ase import Atoms
 from captum.attr import ShapleyValues
 from torch import nn
 
-from schnetpack_phonon.attributable import AttributionError
 from schnetpack_phonon.attribution import attribute
 from schnetpack_phonon.bond_methods import METHODS, REFUSED
+from schnetpack_phonon.common.errors import AttributionError
 from schnetpack_phonon.edges import Edges
 from schnetpack_phonon.heads import Intensive
 from schnetpack_phonon.structure_pairs import Structure

@@ -8,7 +8,6 @@ import pandas as pd
 import pytest
 
 from schnetpack_phonon import report
-from schnetpack_phonon.attributable import AttributionError
 from schnetpack_phonon.bond_report import (
     Settings,
     Tables,
@@ -18,6 +17,7 @@ from schnetpack_phonon.bond_report import (
     write,
     write_part,
 )
+from schnetpack_phonon.common.errors import AttributionError
 from schnetpack_phonon.heads import Intensive
 from schnetpack_phonon.structure_pairs import Structure
 from tests.model_fixtures import potential, thermal

@@ -7,8 +7,8 @@ from schnetpack.atomistic import PairwiseDistances
 from schnetpack.model import NeuralNetworkPotential
 
 from schnetpack_phonon.bonds import BondScalars, crystal_labels, volumes
+from schnetpack_phonon.common.properties import PROPERTIES
 from schnetpack_phonon.elastic_tensor import ElasticTensor
-from schnetpack_phonon.properties import PROPERTIES
 from schnetpack_phonon.stress import StressTensor
 from schnetpack_phonon.structures import antiperovskite
 from tests.model_fixtures import CUTOFF, batch, data_module, potential, thermal

@@ -11,7 +11,6 @@ from ase.build import bulk
 from ase.calculators.calculator import CalculationFailed, Calculator
 from ase.calculators.emt import EMT
 
-from schnetpack_phonon import properties
 from schnetpack_phonon.calculators import (
     AseCalculator,
     as_ase_calculator,
@@ -19,6 +18,7 @@ from schnetpack_phonon.calculators import (
     labels_from_results,
     mesh_edges,
 )
+from schnetpack_phonon.common import properties
 from schnetpack_phonon.cp2k import CP2K
 from schnetpack_phonon.external_code import ExternalCode
 from schnetpack_phonon.structures import antiperovskite

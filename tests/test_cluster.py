@@ -11,13 +11,11 @@ from omegaconf import OmegaConf
 
 from schnetpack_phonon import cluster
 from schnetpack_phonon._hydra import config_folder
-from schnetpack_phonon.calculators import UnavailableError
-from schnetpack_phonon.executors import DeadWorkerError
-from schnetpack_phonon.label_store import LabellingError
+from schnetpack_phonon.common.errors import DeadWorkerError, LabellingError, UnavailableError
 from schnetpack_phonon.labelling import Job, Labeller, label_job
 from tests import fake_slurm
+from tests.common.worker_fixtures import die, ended, environment, process, slow_label
 from tests.data_fixtures import copper, ensemble_data, rows
-from tests.worker_fixtures import die, ended, environment, process, slow_label
 
 # Parsl leaves sockets to the garbage collector when it looks for addresses of the machine.
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
@@ -141,7 +139,7 @@ def test_pilot_jobs_here(parsl, tmp_path, monkeypatch):
 _KILLED = """
 import sys
 from schnetpack_phonon import cluster
-from tests.worker_fixtures import process
+from tests.common.worker_fixtures import process
 cluster._HEARTBEAT, cluster._LOST_AFTER = 1, 5
 pool = cluster.pilot_jobs_here(1, log_folder=sys.argv[1])
 print(pool._tasks.interchange_proc.pid, pool.submit(process).result(), flush=True)

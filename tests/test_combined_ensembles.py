@@ -9,11 +9,7 @@ import pytest
 from ase import Atoms
 from ase.build import bulk
 
-from schnetpack_phonon.combined_ensembles import (
-    FileEnsemble,
-    MixtureEnsemble,
-    StrainedEnsemble,
-)
+from schnetpack_phonon.combined_ensembles import FileEnsemble, MixtureEnsemble, StrainedEnsemble
 from schnetpack_phonon.elasticity import strained, voigt_to_tensor
 from schnetpack_phonon.ensembles import PhononEnsemble, RandomEnsemble
 from schnetpack_phonon.fixed_ensembles import ModeEnsemble

@@ -5,9 +5,9 @@ import re
 import pandas as pd
 import pytest
 
+from schnetpack_phonon.common.errors import RunError
 from schnetpack_phonon.comparison import compare
 from schnetpack_phonon.database import write_extxyz
-from schnetpack_phonon.runs import RunError
 from tests.comparison_fixtures import databases, write_run
 
 

@@ -11,7 +11,7 @@ from ase.build import bulk
 from ase.io import read
 from schnetpack.data import ASEAtomsData
 
-from schnetpack_phonon import properties
+from schnetpack_phonon.common import properties
 from schnetpack_phonon.database import (
     DatabaseError,
     check_settings,

@@ -9,8 +9,8 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from pytorch_lightning import Trainer
 
-from schnetpack_phonon import properties
 from schnetpack_phonon._hydra import config_folder
+from schnetpack_phonon.common import properties
 from schnetpack_phonon.ensembles import RandomEnsemble
 from schnetpack_phonon.finite_strain import FiniteStrain
 from tests.data_fixtures import ensemble_data

@@ -7,16 +7,16 @@ import pytest
 import torch
 from schnetpack.nn import scatter_add
 
-from schnetpack_phonon.attributable import AttributionError
 from schnetpack_phonon.attribution import attribute
+from schnetpack_phonon.common.errors import AttributionError
 from schnetpack_phonon.edges import Edges
 from schnetpack_phonon.heads import Intensive
-from schnetpack_phonon.paths import Path, straight_path
+from schnetpack_phonon.paths import StraightPath, straight_path
 from schnetpack_phonon.structure_pairs import Structure
 from tests.model_fixtures import CUTOFF, REPRESENTATIONS, assemble, batch, potential, thermal
 
 
-def whole() -> Path:
+def whole() -> StraightPath:
     return straight_path(thermal(1)[1], thermal(1)[1], CUTOFF)
 
 
@@ -32,7 +32,7 @@ def test_masks_are_exact(representation, dtype):
 
     def part(chosen: np.ndarray) -> torch.Tensor:
         own = (path.idx_i[chosen], path.idx_j[chosen], path.image[chosen], path.bond[chosen])
-        cut = Edges(model, [Path(path.ideal, path.displaced, *own)], "y")
+        cut = Edges(model, [StraightPath(path.ideal, path.displaced, *own)], "y")
         return cut.displaced(cut.vectors(1.0))
 
     with edges.frozen(), torch.no_grad():

@@ -15,11 +15,7 @@ from phonopy.phonon.random_displacements import RandomDisplacements
 from scipy import stats
 from scipy.spatial.transform import Rotation
 
-from schnetpack_phonon.ensembles import (
-    MatchedEnsemble,
-    PhononEnsemble,
-    RandomEnsemble,
-)
+from schnetpack_phonon.ensembles import MatchedEnsemble, PhononEnsemble, RandomEnsemble
 from schnetpack_phonon.instabilities import Instabilities
 from schnetpack_phonon.phonons import HarmonicModel, harmonic_model
 from schnetpack_phonon.structures import Crystal, supercell_matrix

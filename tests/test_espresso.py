@@ -8,7 +8,7 @@ from ase.build import bulk
 from ase.constraints import FixAtoms
 from ase.io import read
 
-from schnetpack_phonon.calculators import UnavailableError
+from schnetpack_phonon.common.errors import UnavailableError
 from tests.code_fixtures import CODES, PSEUDOPOTENTIALS
 
 CODE = CODES["Quantum ESPRESSO"]

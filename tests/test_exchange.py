@@ -9,13 +9,13 @@ import pytest
 from ase.calculators.lj import LennardJones
 from ase.io import read, write
 
-from schnetpack_phonon.calculators import AseCalculator, UnavailableError
+from schnetpack_phonon.calculators import AseCalculator
+from schnetpack_phonon.common.errors import ManifestError, UnavailableError
 from schnetpack_phonon.cp2k import CP2K
 from schnetpack_phonon.ensembles import PhononEnsemble, RandomEnsemble
-from schnetpack_phonon.exchange import collect, export
+from schnetpack_phonon.exchange import collect
 from schnetpack_phonon.finite_strain import FiniteStrain
 from schnetpack_phonon.label_store import LabelStore
-from schnetpack_phonon.manifest import ManifestError
 from schnetpack_phonon.outcomes import Status
 from tests.cp2k_fixtures import needs_cp2k
 from tests.data_fixtures import rows
@@ -24,6 +24,7 @@ from tests.exchange_fixtures import (
     Here,
     calculations,
     cp2k,
+    export_from,
     make_generation,
     run,
     spoil,
@@ -50,7 +51,7 @@ def generation(tmp_path):
 @pytest.fixture
 def root(tmp_path, generation):
     """The ideal crystal and two snapshots, exported."""
-    export(generation, tmp_path / "out", CODE)
+    export_from(generation, tmp_path / "out", CODE)
     return tmp_path / "out"
 
 
@@ -59,31 +60,31 @@ def test_loop_ends_with_the_database_that_one_run_makes(tmp_path):
     ensemble = PhononEnsemble([300], n_snapshots=3, seed=1)
     elsewhere = make_generation(tmp_path / "elsewhere", ensemble)
     root = tmp_path / "out"
-    assert "ideal crystals: 1 labels" in (text := export(elsewhere, root, CODE))
+    assert "ideal crystals: 1 labels" in (text := export_from(elsewhere, root, CODE))
     assert "force constants: 2 labels" in text
     assert len(run(root)) == 3
     assert collect(root).complete
-    assert "phonon ensemble: 3 labels" in export(elsewhere, root, CODE)
+    assert "phonon ensemble: 3 labels" in export_from(elsewhere, root, CODE)
     assert len(run(root)) == 3
     assert statuses(collect(root)) == [Status.STORED] * 3 + [Status.FINISHED] * 3
-    assert export(elsewhere, root, CODE).startswith("nothing to export")
+    assert export_from(elsewhere, root, CODE).startswith("nothing to export")
     elsewhere.ensure()
     here = make_generation(tmp_path / "here", ensemble, Here(kpoints=[1, 1, 1]))
     here.ensure()
     assert rows(elsewhere.datapath) == rows(here.datapath)
-    assert export(elsewhere, root, CODE).startswith("nothing to export")
+    assert export_from(elsewhere, root, CODE).startswith("nothing to export")
 
 
 def test_repeated_commands_change_nothing(root, generation):
     before = contents(root)
-    assert export(generation, root, CODE).splitlines()[1:] == [
+    assert export_from(generation, root, CODE).splitlines()[1:] == [
         "random ensemble: 2 labels are missing",
         f"0 inputs written, 3 folders to be run: {root / 'todo.txt'}",
         "in each of them: no-such-cp2k -i label.inp -o label.out > label.log 2>&1",
     ]
     assert contents(root) == before
     run(root)
-    assert "3 have been run: spkphonon collect" in export(generation, root, CODE)
+    assert "3 have been run: spkphonon collect" in export_from(generation, root, CODE)
     assert collect(root).complete
     before = contents(root), generation.label_store.read_bytes()
     assert collect(root).complete
@@ -100,7 +101,7 @@ def test_script_runs_what_is_to_be_done(root, generation):
     assert not (root / first / "label.log").exists()
     logs = [(root / folder / "label.log").read_text() for folder in others]
     assert logs == ["-i label.inp -o label.out\n"] * 2
-    export(generation, root, CODE)
+    export_from(generation, root, CODE)
     assert "echo" in script.read_text()  # it is the user's, once it is there
 
 
@@ -123,7 +124,7 @@ def test_next_mixing_where_the_density_does_not_converge(root, generation):
     spoil(root, first, *DIVERGED)
     assert statuses(collect(root))[0] is Status.UNCONVERGED
     assert not (root / "todo.txt").read_text()
-    export(generation, root, CODE)
+    export_from(generation, root, CODE)
     (again,) = run(root)
     assert again != first
     assert calculations(root)[again].mixing == 0.2
@@ -138,7 +139,7 @@ def test_no_mixing_converges(root, generation):
     *_, last = run(root)
     spoil(root, last, *DIVERGED)
     collect(root)
-    export(generation, root, CODE)
+    export_from(generation, root, CODE)
     (again,) = run(root)
     spoil(root, again, *DIVERGED)
     summary = collect(root)
@@ -147,7 +148,7 @@ def test_no_mixing_converges(root, generation):
     store = LabelStore(generation.label_store)
     assert "did not converge" in store[summary.outcomes[-1].calculation.key].error
     assert collect(root).complete
-    export(generation, root, CODE)
+    export_from(generation, root, CODE)
     (other,) = run(root)
     assert "snapshot 2" in calculations(root)[other].description
     assert collect(root).complete
@@ -188,10 +189,10 @@ def test_export_that_was_killed_is_completed(tmp_path, generation, monkeypatch, 
 
     monkeypatch.setattr(Path, "rename", rename)
     with pytest.raises(KeyboardInterrupt):
-        export(generation, root, CODE)
+        export_from(generation, root, CODE)
     monkeypatch.undo()
     assert statuses(collect(root)) == [Status.NOT_RUN] * 3
-    export(generation, root, CODE)
+    export_from(generation, root, CODE)
     assert len(run(root)) == 3
     assert collect(root).complete
     assert {file.name for file in root.iterdir()} == {
@@ -205,9 +206,9 @@ def test_export_that_was_killed_is_completed(tmp_path, generation, monkeypatch, 
 
 def test_full_disk_leaves_nothing_half_written(tmp_path, generation, full_disk):
     with full_disk(1000), pytest.raises(OSError, match="too large"):
-        export(generation, tmp_path / "out", CODE)
+        export_from(generation, tmp_path / "out", CODE)
     assert not list((tmp_path / "out").glob("[!.]*"))
-    export(generation, tmp_path / "out", CODE)
+    export_from(generation, tmp_path / "out", CODE)
     assert len(run(tmp_path / "out")) == 3
 
 
@@ -219,9 +220,9 @@ def test_folder_of_another_calculator_is_refused(root, generation, tmp_path):
     ):
         message = f"exported with another {what}.*: export to another folder"
         with pytest.raises(ManifestError, match=message):
-            export(make_generation(tmp_path, calculator=other), root, _code(other))
+            export_from(make_generation(tmp_path, calculator=other), root, _code(other))
     with pytest.raises(ManifestError, match="another label store"):
-        export(make_generation(tmp_path / "other"), root, CODE)
+        export_from(make_generation(tmp_path / "other"), root, CODE)
     assert contents(root) == before
 
 
@@ -233,7 +234,7 @@ def test_folder_of_something_else_is_refused(tmp_path, generation):
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "chapter.tex").touch()
     with pytest.raises(ManifestError, match="thesis holds other files: export to a new folder"):
-        export(generation, tmp_path / "thesis", CODE)
+        export_from(generation, tmp_path / "thesis", CODE)
     with pytest.raises(ManifestError, match=r"no .*thesis/manifest\.json"):
         collect(tmp_path / "thesis")
     assert [file.name for file in (tmp_path / "thesis").iterdir()] == ["chapter.tex"]
@@ -243,7 +244,7 @@ def test_relaxations_are_refused(tmp_path):
     generation = make_generation(tmp_path, relax=True)
     message = r"relax AlP: a relaxation is many .* data\.structure\.relax=false"
     with pytest.raises(ValueError, match=message):
-        export(generation, tmp_path / "out", CODE)
+        export_from(generation, tmp_path / "out", CODE)
     assert not (tmp_path / "out").exists()
 
 
@@ -253,18 +254,18 @@ def test_strained_structures_follow_the_snapshots(tmp_path):
     elastic = FiniteStrain(relaxed_ions=True)
     generation, root = make_generation(tmp_path, ensemble, elastic=elastic), tmp_path / "out"
     for n_labels in (3, 24):
-        export(generation, root, CODE)
+        export_from(generation, root, CODE)
         assert len(run(root)) == n_labels
         assert collect(root).complete
     with pytest.raises(ValueError, match=r"strain \+xx, .* data\.elastic\.relaxed_ions=false"):
-        export(generation, root, CODE)
+        export_from(generation, root, CODE)
 
 
 def test_version_must_be_known(tmp_path):
     generation = make_generation(tmp_path, calculator=cp2k(version=None))
     message = r"cannot run 'no-such-cp2k'.* only the cluster .* set data\.calculator\.version"
     with pytest.raises(UnavailableError, match=message):
-        export(generation, tmp_path / "out", CODE)
+        export_from(generation, tmp_path / "out", CODE)
 
 
 def test_label_store_elsewhere(root, generation, tmp_path):
@@ -284,7 +285,7 @@ def test_results_of_any_code(tmp_path, name):
     ensemble = RandomEnsemble([0.1], n_snapshots=2, seed=1)
     elsewhere = make_generation(tmp_path / "elsewhere", ensemble, AseCalculator(PAIRS))
     root = tmp_path / "out"
-    assert "in each of them" not in export(elsewhere, root, {"_target_": "not.looked.at"})
+    assert "in each of them" not in export_from(elsewhere, root, {"_target_": "not.looked.at"})
     with pytest.raises(ManifestError, match=r"structures and no inputs: .* --results=result"):
         collect(root)
     assert statuses(collect(root, name)) == [Status.NOT_RUN] * 3
@@ -310,7 +311,7 @@ def test_installed_program_elsewhere_and_here(tmp_path):
     generation = make_generation(tmp_path, RandomEnsemble([0.1], n_snapshots=1, seed=1), calculator)
     code = {"_target_": "schnetpack_phonon.cp2k.CP2K", "kpoints": [1, 1, 1], "added_mos": 4}
     root = tmp_path / "out"
-    export(generation, root, code)
+    export_from(generation, root, code)
     subprocess.run(["sh", root / "run_all.sh"], check=True)
     assert collect(root).complete
     generation.ensure()

@@ -19,9 +19,9 @@ from ase.calculators.calculator import CalculationFailed
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
-from schnetpack_phonon import properties
 from schnetpack_phonon._hydra import config_folder
-from schnetpack_phonon.calculators import UnavailableError
+from schnetpack_phonon.common import properties
+from schnetpack_phonon.common.errors import UnavailableError
 from schnetpack_phonon.cp2k import CP2K
 from schnetpack_phonon.external_code import NotConverged, OtherStructure, check_places
 from tests.code_fixtures import CODES, MESHES

@@ -13,8 +13,8 @@ from ase.calculators.emt import EMT
 from ase.optimize import BFGS
 from ase.units import GPa
 
-from schnetpack_phonon import properties
 from schnetpack_phonon.calculators import AseCalculator
+from schnetpack_phonon.common import properties
 from schnetpack_phonon.elasticity import finite_strains, strained
 from schnetpack_phonon.finite_strain import FiniteStrain
 from schnetpack_phonon.label_store import LabelStore

@@ -10,7 +10,7 @@ from ase.build import bulk
 from ase.calculators.emt import EMT
 from phonopy import Phonopy
 
-from schnetpack_phonon import properties
+from schnetpack_phonon.common import properties
 from schnetpack_phonon.force_constants import (
     FiniteDisplacements,
     mixed_force_constants,

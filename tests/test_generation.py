@@ -16,16 +16,17 @@ from ase.build import bulk
 from ase.calculators.calculator import CalculationFailed
 from ase.calculators.emt import EMT
 
-from schnetpack_phonon import properties
 from schnetpack_phonon.calculators import AseCalculator
 from schnetpack_phonon.card import write_card
+from schnetpack_phonon.common import properties
+from schnetpack_phonon.common.errors import LabellingError
 from schnetpack_phonon.database import DatabaseError, read_metadata, read_provenance
 from schnetpack_phonon.elasticity import point_group, symmetrized
 from schnetpack_phonon.ensembles import PhononEnsemble, RandomEnsemble
 from schnetpack_phonon.finite_strain import FiniteStrain
 from schnetpack_phonon.force_constants import FiniteDisplacements
 from schnetpack_phonon.instabilities import Instabilities
-from schnetpack_phonon.label_store import LabellingError, LabelStore, Record
+from schnetpack_phonon.label_store import LabelStore, Record
 from schnetpack_phonon.labelling import Job, Labeller
 from schnetpack_phonon.renormalization import Renormalised
 from schnetpack_phonon.snapshots import Snapshot

@@ -5,7 +5,7 @@ import json
 import pytest
 from ase.constraints import FixAtoms
 
-from schnetpack_phonon.calculators import UnavailableError
+from schnetpack_phonon.common.errors import UnavailableError
 from tests.code_fixtures import CODES
 
 CODE = CODES["GPAW"]

@@ -8,9 +8,10 @@ import pytest
 from ase.io import read
 from schnetpack.data import ASEAtomsData
 
-from schnetpack_phonon import properties
+from schnetpack_phonon.common import properties
+from schnetpack_phonon.common.errors import LabellingError
 from schnetpack_phonon.label_export import export
-from schnetpack_phonon.label_store import LabellingError, LabelStore, Record
+from schnetpack_phonon.label_store import LabelStore, Record
 from schnetpack_phonon.labelling import relax_job
 from tests.data_fixtures import copper, failure, labelled_copper, record
 

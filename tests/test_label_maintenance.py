@@ -6,8 +6,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from schnetpack_phonon.common.errors import LabellingError
 from schnetpack_phonon.label_maintenance import merge, prune, summary
-from schnetpack_phonon.label_store import LabellingError, LabelStore
+from schnetpack_phonon.label_store import LabelStore
 from tests.data_fixtures import failure, labelled_copper, record, same
 
 REASON = "CalculationFailed: not converged"

@@ -17,14 +17,14 @@ from ase.build import bulk
 from ase.calculators.calculator import CalculationFailed
 from ase.calculators.emt import EMT
 
-from schnetpack_phonon import properties
 from schnetpack_phonon.calculators import AseCalculator
-from schnetpack_phonon.executors import process_pool
-from schnetpack_phonon.label_store import LabellingError, LabelStore
+from schnetpack_phonon.common import properties
+from schnetpack_phonon.common.errors import LabellingError, MissingLabelsError
+from schnetpack_phonon.common.executors import process_pool
+from schnetpack_phonon.label_store import LabelStore
 from schnetpack_phonon.labelling import (
     Job,
     Labeller,
-    MissingLabelsError,
     Planner,
     label_job,
     relax_job,

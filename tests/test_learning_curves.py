@@ -4,12 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from schnetpack_phonon.learning_curves import (
-    crossings,
-    labels_needed,
-    learning_curves,
-    power_laws,
-)
+from schnetpack_phonon.learning_curves import crossings, labels_needed, learning_curves, power_laws
 from tests.comparison_fixtures import errors_table, runs_table
 
 

@@ -5,9 +5,10 @@ import json
 import numpy as np
 import pytest
 
+from schnetpack_phonon.common.errors import ManifestError
 from schnetpack_phonon.cp2k import CP2K
 from schnetpack_phonon.labelling import label_job
-from schnetpack_phonon.manifest import NAME, Calculation, Manifest, ManifestError, read_manifest
+from schnetpack_phonon.manifest import NAME, Calculation, Manifest, read_manifest
 from tests.cp2k_fixtures import aluminium_phosphide
 
 CODE = {"_target_": "schnetpack_phonon.cp2k.CP2K", "version": "2023.1", "cutoff": 300}

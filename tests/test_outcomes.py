@@ -9,11 +9,20 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import read, write
 from ase.units import Hartree
 
-from schnetpack_phonon import properties
-from schnetpack_phonon.exchange import collect, export
+from schnetpack_phonon.common import properties
+from schnetpack_phonon.exchange import collect
 from schnetpack_phonon.label_store import LabelStore
 from schnetpack_phonon.outcomes import Status
-from tests.exchange_fixtures import CODE, SPRING, calculations, cp2k, make_generation, run, spoil
+from tests.exchange_fixtures import (
+    CODE,
+    SPRING,
+    calculations,
+    cp2k,
+    export_from,
+    make_generation,
+    run,
+    spoil,
+)
 
 
 @pytest.fixture
@@ -24,7 +33,7 @@ def generation(tmp_path):
 @pytest.fixture
 def root(tmp_path, generation):
     """The ideal crystal and two snapshots, exported and run."""
-    export(generation, tmp_path / "out", CODE)
+    export_from(generation, tmp_path / "out", CODE)
     run(tmp_path / "out")
     return tmp_path / "out"
 
@@ -118,7 +127,7 @@ def test_folder_that_was_deleted(root, first, refused, generation):
     shutil.rmtree(root / first)
     summary = collect(root)
     assert summary.outcomes[0].status is Status.NOT_RUN
-    export(generation, root, CODE)
+    export_from(generation, root, CODE)
     run(root)
     assert collect(root).complete
 

@@ -14,9 +14,7 @@ from phonopy.file_IO import (
 )
 from phonopy.harmonic.force_constants import full_fc_to_compact_fc
 
-from schnetpack_phonon.force_constants import (
-    save_phonopy,
-)
+from schnetpack_phonon.force_constants import save_phonopy
 from schnetpack_phonon.instabilities import Instabilities
 from schnetpack_phonon.phonons import harmonic_model, normal_modes
 from schnetpack_phonon.phonopy_files import PhonopyFiles, same_atoms

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
-from schnetpack_phonon import plotting
+from schnetpack_phonon.plotting import bond_shares, distribution, parity
 
 CRYSTALS = ("Ag3SBr", "Ag3SI", "Ag3SeBr", "Ag3SeI")
 N_CRYSTALS = pytest.mark.parametrize("crystals", [CRYSTALS[:1], CRYSTALS], ids=["one", "four"])
@@ -42,7 +42,7 @@ def test_parity(crystals, n_keys):
     titles.append("MAE 678 meV,  R² within crystals 0.300")
     errors = {"mae": [0.0123, 4.5, 678.0], "r2": [0.9, 0.8, 0.7], "r2_crystal": [0.1, 0.2, 0.3]}
     table = predictions(crystals, keys)
-    figure = plotting.parity(table, pd.DataFrame(errors, index=list(units)).loc[keys])
+    figure = parity(table, pd.DataFrame(errors, index=list(units)).loc[keys])
     draw(figure)
     panels = [axis for axis in figure.axes if axis.axison]
     assert [axis.get_title() for axis in panels] == titles[:n_keys]
@@ -70,7 +70,7 @@ def test_parity_of_one_structure():
     """A test set may be that small; its axes have a width all the same."""
     table = predictions(CRYSTALS[:1], ["band_gap"]).head(1).assign(label=1.0, prediction=1.0)
     errors = pd.DataFrame({"mae": [0.0], "r2": [np.nan], "r2_crystal": [np.nan]}, ["band_gap"])
-    figure = plotting.parity(table, errors)
+    figure = parity(table, errors)
     draw(figure)
     low, high = figure.axes[0].get_xlim()
     assert low < 1.0 < high
@@ -83,7 +83,7 @@ def test_distribution(crystals, temperatures):
     rows = [(c, t) for c in crystals for t in temperatures for _ in range(int(t) // 25)]
     table = pd.DataFrame(rows, columns=["structure", "temperature"])
     table["label"] = np.random.default_rng(1).normal(1.0, 0.1, len(rows))
-    figure = plotting.distribution(table, "temperature", "K")
+    figure = distribution(table, "temperature", "K")
     draw(figure)
     assert [axis.get_title() for axis in figure.axes] == list(crystals)
     assert figure.axes[0].get_ylabel().endswith("band gap (eV)")
@@ -111,7 +111,7 @@ def shares(crystals: Sequence[str]) -> pd.DataFrame:
 def test_bond_shares(crystals):
     """Bars are shares, largest first, the control beside them, whiskers from low to high."""
     table = shares(crystals)
-    figure = plotting.bond_shares(table, "band_gap")
+    figure = bond_shares(table, "band_gap")
     draw(figure)
     assert "band gap" in figure.get_suptitle()
     panels = [axis for axis in figure.axes if axis.axison]
@@ -134,7 +134,7 @@ def test_bond_shares(crystals):
 
 def test_bond_shares_without_a_control_for_a_type():
     table = shares(CRYSTALS[:1])
-    figure = plotting.bond_shares(table.drop(index=4), "band_gap")
+    figure = bond_shares(table.drop(index=4), "band_gap")
     draw(figure)
     heights = [bar.get_height() for bar in figure.axes[0].patches]
     assert np.isfinite(heights).sum() == 5

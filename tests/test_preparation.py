@@ -10,10 +10,10 @@ import pytest
 from ase.calculators.calculator import CalculationFailed
 from ase.calculators.emt import EMT
 
-from schnetpack_phonon import properties
 from schnetpack_phonon.calculators import AseCalculator
+from schnetpack_phonon.common import properties
+from schnetpack_phonon.common.errors import LabellingError
 from schnetpack_phonon.ensembles import RandomEnsemble
-from schnetpack_phonon.label_store import LabellingError
 from schnetpack_phonon.structures import Antiperovskites
 from tests.data_fixtures import ALLOYS, ensemble_data
 

@@ -8,7 +8,7 @@ import pytest
 from ase.build import bulk
 from ase.calculators.emt import EMT
 
-from schnetpack_phonon import properties
+from schnetpack_phonon.common import properties
 from schnetpack_phonon.ensembles import MatchedEnsemble, PhononEnsemble, RandomEnsemble
 from schnetpack_phonon.finite_strain import FiniteStrain
 from schnetpack_phonon.force_constants import FiniteDisplacements

@@ -11,17 +11,12 @@ from ase.neighborlist import neighbor_list
 from scipy.integrate import quad
 from scipy.linalg import eigh_tridiagonal
 
-from schnetpack_phonon import properties
+from schnetpack_phonon.common import properties
 from schnetpack_phonon.force_constants import FiniteDisplacements
 from schnetpack_phonon.force_pool import ForcePool
 from schnetpack_phonon.instabilities import Instabilities
 from schnetpack_phonon.phonons import harmonic_model, normal_modes, to_blocks
-from schnetpack_phonon.renormalization import (
-    NotConvergedError,
-    Renormalised,
-    _fit,
-    _update,
-)
+from schnetpack_phonon.renormalization import NotConvergedError, Renormalised, _fit, _update
 from schnetpack_phonon.structures import Crystal
 from tests.force_constants_fixtures import between_two
 

@@ -7,7 +7,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from schnetpack_phonon.report import ReportError, read_report, write_report
+from schnetpack_phonon.common.errors import ReportError
+from schnetpack_phonon.report import read_report, write_report
 
 METRICS = pd.DataFrame(
     {

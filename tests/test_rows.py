@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 from ase.io import read
 
-from schnetpack_phonon.rows import DatabaseError, Row, write_db, write_xyz
+from schnetpack_phonon.common.errors import DatabaseError
+from schnetpack_phonon.rows import Row, write_db, write_xyz
 from tests.data_fixtures import copper
 
 

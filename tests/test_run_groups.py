@@ -5,8 +5,9 @@ import shutil
 import ase.db
 import pytest
 
+from schnetpack_phonon.common.errors import ComparisonError
 from schnetpack_phonon.held_out import read_test_set
-from schnetpack_phonon.run_groups import ComparisonError, group_runs
+from schnetpack_phonon.run_groups import group_runs
 from schnetpack_phonon.runs import read_run
 from tests.comparison_fixtures import databases, write_run
 

@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from schnetpack_phonon.runs import RunError, find_runs, read_run, write_record
+from schnetpack_phonon.common.errors import RunError
+from schnetpack_phonon.runs import find_runs, read_run, write_record
 from tests.comparison_fixtures import change, write_run
 
 

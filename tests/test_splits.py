@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from schnetpack.data import ASEAtomsData
 
-from schnetpack_phonon import properties
+from schnetpack_phonon.common import properties
 from schnetpack_phonon.database import write_database
 from schnetpack_phonon.splits import NestedSplit, ParentSplit
 

@@ -7,6 +7,7 @@ from matscipy.neighbours import neighbour_list
 from schnetpack.atomistic import Forces
 from torch import nn
 
+from schnetpack_phonon.common.errors import RunError
 from schnetpack_phonon.database import read_labels, read_provenance
 from schnetpack_phonon.energy import Energy
 from schnetpack_phonon.ensembles import PhononEnsemble
@@ -14,7 +15,7 @@ from schnetpack_phonon.fixed_ensembles import ModeEnsemble, SpecialEnsemble
 from schnetpack_phonon.heads import BandGap, Intensive
 from schnetpack_phonon.predict import Predictor
 from schnetpack_phonon.run_vibrations import vibrations
-from schnetpack_phonon.runs import RunError, read_run
+from schnetpack_phonon.runs import read_run
 from schnetpack_phonon.thermal import thermal_properties
 from tests.comparison_fixtures import ENERGY
 from tests.thermal_fixtures import thermal_run

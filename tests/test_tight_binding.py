@@ -7,8 +7,8 @@ from ase.build import bulk
 from ase.calculators.calculator import CalculationFailed
 from tblite.ase import TBLite
 
-from schnetpack_phonon import properties
-from schnetpack_phonon.executors import process_pool
+from schnetpack_phonon.common import properties
+from schnetpack_phonon.common.executors import process_pool
 from schnetpack_phonon.structures import antiperovskite
 from schnetpack_phonon.tight_binding import TightBinding
 

@@ -6,7 +6,7 @@ from ase import Atoms
 from ase.constraints import FixAtoms
 from ase.io import read
 
-from schnetpack_phonon.calculators import UnavailableError
+from schnetpack_phonon.common.errors import UnavailableError
 from schnetpack_phonon.vasp import Vasp
 from tests.code_fixtures import CODES
 

@@ -24,8 +24,8 @@ from pathlib import Path
 import loky
 import numpy as np
 
+from schnetpack_phonon.common.executors import process_pool
 from schnetpack_phonon.ensembles import RandomEnsemble
-from schnetpack_phonon.executors import process_pool
 from schnetpack_phonon.label_store import LabelStore
 from schnetpack_phonon.labelling import Labeller, label_job
 from schnetpack_phonon.structures import Antiperovskites

@@ -13,7 +13,7 @@ from ase.db import connect
 from phonopy.structure.atoms import PhonopyAtoms
 from symfc import Symfc
 
-from schnetpack_phonon import properties
+from schnetpack_phonon.common import properties
 
 PENALTIES = (1.0, 3.0, 10.0, 30.0, 100.0, 300.0)
 

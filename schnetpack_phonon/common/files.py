@@ -13,8 +13,13 @@ from pathlib import Path
 
 log = logging.getLogger(__name__)
 
+
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
 _FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
+
+
 _NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
 
 

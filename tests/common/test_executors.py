@@ -9,10 +9,10 @@ import pytest
 from ase.calculators.calculator import CalculationFailed
 
 from schnetpack_phonon.calculators import AseCalculator
-from schnetpack_phonon.executors import N_TRIES, DeadWorkerError, call_within, process_pool
+from schnetpack_phonon.common.errors import N_TRIES, DeadWorkerError
+from schnetpack_phonon.common.executors import call_within, process_pool
 from schnetpack_phonon.tight_binding import TightBinding
-from tests.data_fixtures import copper
-from tests.worker_fixtures import (
+from tests.common.worker_fixtures import (
     Endless,
     calls,
     die,
@@ -23,6 +23,7 @@ from tests.worker_fixtures import (
     late,
     process,
 )
+from tests.data_fixtures import copper
 
 
 def test_pool_limits_processes_and_threads():

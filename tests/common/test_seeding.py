@@ -7,7 +7,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from schnetpack_phonon.streams import snapshot_stream, snapshot_streams
+from schnetpack_phonon.common.seeding import snapshot_stream, snapshot_streams
 
 
 def published_stream(seed: int, group: str, index: int) -> np.random.Generator:

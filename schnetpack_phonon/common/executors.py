@@ -15,23 +15,15 @@ from typing import Any, TypeVar
 import loky
 from ase.calculators.calculator import CalculationFailed
 
+from schnetpack_phonon.common.errors import N_TRIES, DeadWorkerError
+
 log = logging.getLogger(__name__)
 
-N_TRIES = 3  # of a job whose worker dies: it may have been another one's fault
+
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
+
 Result = TypeVar("Result")
-
-
-class DeadWorkerError(Exception):
-    """The process of a job died, each time that it was tried."""
-
-    def __init__(
-        self,
-        message: str = f"its worker process died {N_TRIES} times: memory was short (use fewer "
-        "workers then), or the code crashes for this structure",
-    ):
-        super().__init__(message)
 
 
 def process_pool(max_workers: int | None = None, threads_per_worker: int = 1) -> Executor:

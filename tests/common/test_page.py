@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
-from schnetpack_phonon.page import Picture, Section, Table, strings, write_page
+from schnetpack_phonon.common.page import Picture, Section, Table, strings, write_page
 
 DATA = pd.DataFrame({"name": ["a<b", "c"], "value": [1.23456, float("nan")]})
 

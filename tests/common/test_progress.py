@@ -7,8 +7,8 @@ import sys
 
 import pytest
 
-from schnetpack_phonon import progress
-from schnetpack_phonon.progress import Progress, Tally, duration, rate, reasons
+from schnetpack_phonon.common import progress
+from schnetpack_phonon.common.progress import Progress, Tally, duration, rate, reasons
 
 
 @pytest.mark.parametrize(

@@ -14,10 +14,20 @@ from collections.abc import Iterator
 import numpy as np
 
 _POOL_SIZE = 4
+
+
 _WORD, _HALF = np.uint64(2**32 - 1), np.uint64(16)
+
+
 _INIT_A, _MULT_A = 0x43B0D7E5, 0x931E8875
+
+
 _INIT_B, _MULT_B = 0x8B51F9DD, 0x58F38DED
+
+
 _MIX_L, _MIX_R = 0xCA01F9DD, 0x4973F715
+
+
 _PCG_MULTIPLIER, _PCG_MASK = 0x2360ED051FC65DA44385DF649FCCF645, 2**128 - 1
 
 

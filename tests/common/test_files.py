@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from schnetpack_phonon.files import advice, locked, replacing, sync_folder
+from schnetpack_phonon.common.files import advice, locked, replacing, sync_folder
 
 
 def hold(path: Path) -> None:

@@ -16,7 +16,10 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 log = logging.getLogger(__name__)
 
+
 _LOG_INTERVAL = 30.0  # seconds between progress lines where there is no terminal
+
+
 _N_REASONS = 3  # of failures that are told, the most frequent ones
 
 

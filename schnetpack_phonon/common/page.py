@@ -13,11 +13,14 @@ import pandas as pd
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
-from schnetpack_phonon.files import replacing
-from schnetpack_phonon.report import markdown_table
+from schnetpack_phonon.common.files import replacing
 
 _LEGIBLE = 0.75  # of its size: on narrower screens a figure is moved sideways instead
+
+
 _LONG = 40  # characters in a cell, above which it has several lines
+
+
 _STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; color: #1a1a1a; background: #fff; margin: 0 auto;
   max-width: 60rem; padding: 1rem; }
@@ -203,3 +206,11 @@ def _document(title: str, body: Sequence[str]) -> str:
         f"<title>{escaped}</title><style>{_STYLE}</style></head>"
         f"<body><h1>{escaped}</h1>{''.join(body)}</body></html>"
     )
+
+
+def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """A Markdown table whose columns line up in a terminal too."""
+    widths = [max(len(row[k]) for row in (head, *rows)) for k in range(len(head))]
+    lines = [head, ["-" * width for width in widths], *rows]
+    padded = ([cell.ljust(w) for cell, w in zip(row, widths, strict=True)] for row in lines)
+    return [f"| {' | '.join(row)} |" for row in padded]

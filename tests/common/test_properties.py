@@ -7,8 +7,8 @@ import torch
 from schnetpack.data.loader import _atoms_collate_fn
 from schnetpack.units import convert_units
 
-from schnetpack_phonon import properties
-from schnetpack_phonon.properties import PROPERTIES, array_shape
+from schnetpack_phonon.common import properties
+from schnetpack_phonon.common.properties import PROPERTIES, array_shape
 
 
 @pytest.mark.parametrize("key", PROPERTIES)

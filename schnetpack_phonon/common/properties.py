@@ -12,22 +12,55 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
+import numpy as np
+
 energy: Final = "energy"  #: total energy of the cell
+
+
 energy_per_atom: Final = "energy_per_atom"  #: total energy / number of atoms
+
+
 forces: Final = "forces"  #: minus the gradient of the energy
+
+
 stress: Final = "stress"  #: Cauchy stress tensor, ASE's sign
+
+
 hydrostatic_stress: Final = "hydrostatic_stress"  #: trace(stress) / 3
+
+
 band_gap: Final = "band_gap"  #: conduction band minimum minus valence band maximum
+
+
 vbm: Final = "vbm"  #: valence band maximum, relative to the code's own zero
+
+
 band_gap_gamma: Final = "band_gap_gamma"  #: the gap at Gamma alone, where band_gap is over k
+
+
 partial_occupation: Final = "partial_occupation"  #: largest min(f, 2 - f) of an orbital, f of 2
+
+
 cbm: Final = "cbm"  #: conduction band minimum, relative to the code's own zero
+
+
 elastic_tensor: Final = "elastic_tensor"  #: clamped-ion: atoms keep their fractions of the cell
+
+
 elastic_tensor_relaxed: Final = "elastic_tensor_relaxed"  #: relaxed-ion: atoms relax at each strain
+
+
 universal_anisotropy: Final = "universal_anisotropy"  #: of elastic_tensor, 0 if isotropic
+
+
 softest_stiffness: Final = "softest_stiffness"  #: smallest eigenvalue of elastic_tensor
+
+
 ideal_positions: Final = "ideal_positions"  #: positions of the undisplaced crystal, same order
+
+
 ideal_cell: Final = "ideal_cell"  #: cell of the undisplaced crystal
+
 
 DISTANCE_UNIT: Final = "Ang"
 
@@ -58,6 +91,7 @@ class Property:
 
 _EV_PER_ANG3_IN_GPA: Final = 160.21766208
 
+
 PROPERTIES: Final[dict[str, Property]] = {
     energy: Property((), "eV", "energy", "eV", arbitrary_zero=True),
     energy_per_atom: Property((), "eV", "energy per atom", "meV", 1e3, arbitrary_zero=True),
@@ -79,6 +113,7 @@ PROPERTIES: Final[dict[str, Property]] = {
     ideal_cell: Property((3, 3), "Ang", "ideal cell", "Å"),
 }
 
+
 #: Moduli of elastic_tensor, by the averages of Voigt, Reuss and Hill: ``bulk_modulus_voigt`` ...
 MODULI: Final[dict[str, Property]] = {
     f"{name}_{average.lower()}": Property((), unit, f"{name.replace('_', ' ')} ({average})", unit)
@@ -90,6 +125,8 @@ MODULI: Final[dict[str, Property]] = {
     )
     for average in ("Voigt", "Reuss", "Hill")
 }
+
+
 PROPERTIES.update(MODULI)
 
 
@@ -97,3 +134,14 @@ def array_shape(key: str, n_atoms: int) -> tuple[int, ...]:
     """Shape of ``key`` in the database for a structure of ``n_atoms`` atoms."""
     shape = tuple(n_atoms if n == "N" else int(n) for n in PROPERTIES[key].shape)
     return shape if "N" in PROPERTIES[key].shape else (1, *shape)
+
+
+Labels = dict[str, np.ndarray]
+
+
+def label(key: str) -> str:
+    return PROPERTIES[key].label if key in PROPERTIES else key
+
+
+def unit(key: str) -> str:
+    return PROPERTIES[key].report_unit if key in PROPERTIES else "its unit"

@@ -1,0 +1,90 @@
+"""Where names are: those that a package gives, and modules that were elsewhere before 0.2.
+
+Files written by earlier versions (trained models, manifests, configurations) name modules of then.
+"""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Callable
+from importlib import import_module
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+from typing import Any
+
+# Module of version 0.1, and where its names are now.
+_MOVED = """\
+attributable: common.errors  calculators: common.errors common.properties
+comparison_figures: common.properties  executors: common.executors common.errors
+files: common.files  held_out: common.errors common.digests  label_store: common.errors
+labelling: common.errors common.digests  manifest: common.errors common.digests  page: common.page
+plotting: common.style  progress: common.progress  properties: common.properties
+report: common.errors common.page  rows: common.errors  run_groups: common.errors
+runs: common.errors  streams: common.seeding  structures: common.digests
+"""
+
+
+def names_of(
+    package: str, names: str
+) -> tuple[Callable[[str], Any], Callable[[], list[str]], list[str]]:
+    """``__getattr__``, ``__dir__`` and ``__all__`` of a package that loads its modules when needed.
+
+    Args:
+        package: its name.
+        names: of its modules, each behind the module's own and a colon.
+    """
+    places = {name: module for module, own in _table(names).items() for name in own}
+
+    def get(name: str) -> Any:
+        if name not in places:
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        return getattr(import_module(f"{package}.{places[name]}"), name)
+
+    return get, lambda: sorted(places), sorted(places)
+
+
+def _table(text: str) -> dict[str, list[str]]:
+    """Words behind each word that ends with a colon."""
+    found: dict[str, list[str]] = {}
+    for word in text.split():
+        if word.endswith(":"):
+            own = found.setdefault(word[:-1], [])
+        else:
+            own.append(word)
+    return found
+
+
+class _Finder(MetaPathFinder, Loader):
+    """Imports a module by its former path, with a warning that names the new one."""
+
+    def __init__(self) -> None:
+        root = __package__
+        moved = _table(_MOVED)
+        self.places = {f"{root}.{old}": [f"{root}.{n}" for n in new] for old, new in moved.items()}
+
+    def find_spec(self, name: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
+        return ModuleSpec(name, self) if name in self.places else None
+
+    def create_module(self, spec: ModuleSpec) -> None:
+        return None
+
+    def exec_module(self, module: ModuleType) -> None:
+        old = module.__name__
+        new = self.places[old]
+        warnings.warn(f"{old} is now {' and '.join(new)}", FutureWarning, stacklevel=2)
+
+        def get(name: str) -> Any:
+            for place in new:
+                if hasattr(found := import_module(place), name):
+                    return getattr(found, name)
+            raise AttributeError(f"module {old!r} has no attribute {name!r}: it is now {new}")
+
+        module.__getattr__ = get  # type: ignore[method-assign]
+
+
+def install() -> None:
+    """Makes former import paths work."""
+    if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
+        sys.meta_path.append(_Finder())

@@ -1,0 +1,19 @@
+"""What all else uses: keys and units, errors, files, progress, processes, pages."""
+
+from schnetpack_phonon._moved import names_of
+
+__getattr__, __dir__, __all__ = names_of(
+    __name__,
+    """
+    digests: contents_digest file_digest settings_hash structure_digest structure_hash
+    errors: AttributionError ComparisonError DatabaseError DeadWorkerError HeldOutError
+        LabellingError ManifestError MissingLabelsError ReportError RunError UnavailableError
+    executors: call_within exit_with_parent process_pool
+    files: advice locked replacing sync_folder
+    page: Picture Section Table markdown_table strings write_page
+    progress: Progress Tally duration rate reasons
+    properties: Property array_shape label unit
+    seeding: snapshot_stream snapshot_streams
+    style: property_of
+    """,
+)
