@@ -14,7 +14,8 @@ from ase.io import read
 from ase.units import GPa
 
 from schnetpack_phonon.elastic_response import ElasticResponse, with_elastic_response
-from schnetpack_phonon.elasticity import (
+from schnetpack_phonon.predict import Predictor
+from schnetpack_phonon.structures.elasticity import (
     finite_strain_tensor,
     finite_strains,
     hill_average,
@@ -23,7 +24,6 @@ from schnetpack_phonon.elasticity import (
     symmetrized,
     universal_anisotropy,
 )
-from schnetpack_phonon.predict import Predictor
 
 DIRECT, RESPONSE = "elastic_tensor", "second_derivatives"
 NAMES = {DIRECT: "ElasticTensor", RESPONSE: "ElasticResponse"}

@@ -16,13 +16,14 @@ from typing import Any
 
 # Module of version 0.1, and where its names are now.
 _MOVED = """\
-attributable: common.errors  calculators: common.errors common.properties
-comparison_figures: common.properties  executors: common.executors common.errors
-files: common.files  held_out: common.errors common.digests  label_store: common.errors
-labelling: common.errors common.digests  manifest: common.errors common.digests  page: common.page
-plotting: common.style  progress: common.progress  properties: common.properties
-report: common.errors common.page  rows: common.errors  run_groups: common.errors
-runs: common.errors  streams: common.seeding  structures: common.digests
+alloys: structures.alloys  attributable: common.errors
+calculators: common.errors common.properties  comparison_figures: common.properties
+elasticity: structures.elasticity  executors: common.executors common.errors  files: common.files
+held_out: common.errors common.digests  label_store: common.errors
+labelling: common.errors common.digests  manifest: common.errors common.digests
+modes: structures.crystals  page: common.page  plotting: common.style  progress: common.progress
+properties: common.properties  report: common.errors common.page  rows: common.errors
+run_groups: common.errors  runs: common.errors  streams: common.seeding
 """
 
 

@@ -23,7 +23,7 @@ from ase.calculators.calculator import (
 from schnetpack_phonon.common import properties
 from schnetpack_phonon.common.executors import call_within
 from schnetpack_phonon.common.properties import Labels
-from schnetpack_phonon.elasticity import voigt_to_tensor
+from schnetpack_phonon.structures.elasticity import voigt_to_tensor
 
 package_version = cache(version)  # reads files; asked for with each label
 

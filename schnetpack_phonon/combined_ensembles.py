@@ -14,10 +14,10 @@ from ase.io import iread
 
 from schnetpack_phonon.common.digests import contents_digest
 from schnetpack_phonon.common.seeding import snapshot_stream
-from schnetpack_phonon.elasticity import strained, voigt_to_tensor
 from schnetpack_phonon.phonons import shortest_distance
 from schnetpack_phonon.snapshots import DECIMALS, Ensemble, SimpleEnsemble, Snapshot, Source
-from schnetpack_phonon.structures import Crystal, files_of_crystals
+from schnetpack_phonon.structures.crystals import Crystal, files_of_crystals
+from schnetpack_phonon.structures.elasticity import strained, voigt_to_tensor
 
 
 class StrainedEnsemble(SimpleEnsemble):

@@ -20,7 +20,7 @@ from schnetpack_phonon.generation import Generation
 from schnetpack_phonon.loading import GraphDataset, GraphLoading
 from schnetpack_phonon.preparation import Recipe
 from schnetpack_phonon.snapshots import Ensemble
-from schnetpack_phonon.structures import StructureSource
+from schnetpack_phonon.structures.crystals import StructureSource
 
 _DATASETS = Path(__file__).parent / "datasets"
 

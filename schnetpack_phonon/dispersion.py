@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from schnetpack_phonon.structures import Crystal
+from schnetpack_phonon.structures.crystals import Crystal
 
 _POINTS = 40  # of each segment of the path
 

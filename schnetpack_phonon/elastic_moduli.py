@@ -16,7 +16,7 @@ class ElasticModuli(nn.Module):
     (in GPa) and ``poisson_ratio``, with ``_voigt``, ``_reuss`` and ``_hill`` after each name;
     ``universal_anisotropy``; ``softest_stiffness``, the smallest eigenvalue of the tensor in GPa
     (in Mandel's notation, so that rotations leave it): Born's criterion is that it is positive, for
-    a crystal without stress. Definitions are those of :mod:`.elasticity`. Reuss
+    a crystal without stress. Definitions are those of :mod:`.structures.elasticity`. Reuss
     averages of a tensor with an eigenvalue near zero diverge, and mean nothing below.
 
     Args:

@@ -31,7 +31,7 @@ class ElasticResponse(nn.Module):
         K = \frac{\partial^2 E}{\partial u \partial u}
 
     with displacements u other than translations (Schur complement of the internal strain). Both are
-    those of the labels (:mod:`.elasticity`), symmetric under stress, too. The
+    those of the labels (:mod:`.structures.elasticity`), symmetric under stress, too. The
     relaxed-ion one is that of a structure at a minimum of the *model*: relax it there first.
 
     Needs the host's ``Strain`` before ``PairwiseDistances``, a place before the host's ``Forces``

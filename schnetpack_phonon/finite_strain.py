@@ -15,10 +15,10 @@ from ase.units import GPa
 from schnetpack_phonon.calculators import LabellingCalculator
 from schnetpack_phonon.common import properties
 from schnetpack_phonon.common.properties import PROPERTIES, Labels
-from schnetpack_phonon.elasticity import finite_strain_tensor, finite_strains, strained
 from schnetpack_phonon.label_store import Record
 from schnetpack_phonon.labelling import Job, Labeller, Repeated, label_job, relaxed_label_job
 from schnetpack_phonon.relaxation import SMALL_FORCE, largest_force
+from schnetpack_phonon.structures.elasticity import finite_strain_tensor, finite_strains, strained
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +35,7 @@ N_STRAINS = len(_NAMES)
 class FiniteStrain:
     """Twelve strained copies of each structure, every one a label of its own in the store.
 
-    ``elastic_tensor`` (clamped-ion, see :mod:`.elasticity`) is defined for any
+    ``elastic_tensor`` (clamped-ion, see :mod:`.structures.elasticity`) is defined for any
     structure, whatever its forces; the stress at which it holds is the structure's own label.
     ``elastic_tensor_relaxed`` (relaxed-ion) lets the atoms relax in each strained cell, and is
     that of a structure at its minimum only: an ideal crystal, never a thermal snapshot.

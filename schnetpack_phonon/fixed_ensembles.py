@@ -9,7 +9,7 @@ import numpy as np
 
 from schnetpack_phonon.phonons import HarmonicModel, shortest_distance
 from schnetpack_phonon.snapshots import SimpleEnsemble, Snapshot, check_thermal, displaced_positions
-from schnetpack_phonon.structures import Crystal
+from schnetpack_phonon.structures.crystals import Crystal
 
 
 class _FixedEnsemble(SimpleEnsemble):

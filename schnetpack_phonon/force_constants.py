@@ -14,7 +14,7 @@ from schnetpack_phonon.common import properties
 from schnetpack_phonon.common.properties import Labels
 from schnetpack_phonon.instabilities import Instabilities
 from schnetpack_phonon.phonons import HarmonicModel, harmonic_model
-from schnetpack_phonon.structures import Crystal, to_ase
+from schnetpack_phonon.structures.crystals import Crystal, to_ase
 
 #: (what for, [(description, supercell), ...]) -> labels of each; None where it failed.
 LabelFunction = Callable[[str, Sequence[tuple[str, Atoms]]], list[Labels | None]]

@@ -26,7 +26,7 @@ from schnetpack_phonon.phonons import HarmonicModel
 from schnetpack_phonon.preparation import Recipe, prepare
 from schnetpack_phonon.preview import write_preview
 from schnetpack_phonon.snapshots import Snapshot, snapshot_groups, until_accepted
-from schnetpack_phonon.structures import Crystal
+from schnetpack_phonon.structures.crystals import Crystal
 
 log = logging.getLogger(__name__)
 

@@ -20,7 +20,7 @@ from schnetpack_phonon.common.progress import Progress, Tally, reasons
 from schnetpack_phonon.common.properties import Labels
 from schnetpack_phonon.label_store import Input, LabelStore, Record
 from schnetpack_phonon.relaxation import relax, relax_ions
-from schnetpack_phonon.structures import Crystal
+from schnetpack_phonon.structures.crystals import Crystal
 
 T = TypeVar("T")
 

@@ -14,10 +14,6 @@ from typing import Protocol
 import numpy as np
 import scipy.fft
 from ase import Atoms
-from phonopy.structure.snf import SNF3x3
-
-_SAME_SITE = 1e-3  # of a cell vector
-
 
 _INVARIANT = 1e-8  # largest break of a translation, as a share of the largest force constant
 
@@ -183,31 +179,6 @@ def bloch_modes(
         return whole_modes(dynamical, masses)[1].eigenvectors
 
     return values.ravel()[place], BlochModes(atoms, blocks, place, whole)
-
-
-def translations(ideal: Atoms, unitcell: Atoms, supercell_matrix: np.ndarray) -> np.ndarray:
-    """Atom of each site of the unit cell and translation, see :class:`BlochModes`.
-
-    Args:
-        ideal: the supercell in phonopy's order: all copies of an atom one after the other.
-        unitcell: of which it is made.
-        supercell_matrix: phonopy's convention.
-
-    Returns:
-        shape=(n_sites, d1, d2, d3), the d by Smith's normal form of the supercell matrix.
-    """
-    form = SNF3x3(np.array(supercell_matrix))
-    shape = np.abs(np.diag(form.D))
-    n_sites = len(unitcell)
-    site = np.repeat(np.arange(n_sites), len(ideal) // n_sites)
-    steps = (ideal.positions - unitcell.positions[site]) @ np.linalg.inv(unitcell.cell.array)
-    cells = steps.round()
-    if np.abs(steps - cells).max() > _SAME_SITE or (ideal.numbers != unitcell.numbers[site]).any():
-        raise ValueError("the supercell is not the unit cell repeated, in phonopy's order of atoms")
-    element = (cells.astype(int) @ form.P.T) % shape
-    atoms = np.empty((n_sites, *shape), dtype=int)
-    atoms[site, *element.T] = np.arange(len(ideal))
-    return atoms
 
 
 def _without_translations(

@@ -23,7 +23,7 @@ from schnetpack_phonon.common.digests import contents_digest
 from schnetpack_phonon.force_constants import LabelFunction, Models, harmonic_models, unmixed
 from schnetpack_phonon.instabilities import Instabilities
 from schnetpack_phonon.phonons import check_force_constants
-from schnetpack_phonon.structures import Crystal, files_of_crystals, to_ase
+from schnetpack_phonon.structures.crystals import Crystal, files_of_crystals, to_ase
 
 _FORCE_FILES = ("FORCE_SETS", "FORCE_CONSTANTS", "force_constants.hdf5")
 

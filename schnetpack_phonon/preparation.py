@@ -10,7 +10,6 @@ from typing import Any
 
 from ase import Atoms
 
-from schnetpack_phonon.alloys import vegard
 from schnetpack_phonon.calculators import LabellingCalculator
 from schnetpack_phonon.common.digests import settings_hash
 from schnetpack_phonon.common.errors import LabellingError
@@ -20,7 +19,8 @@ from schnetpack_phonon.force_constants import Models, PhononSource, different_mo
 from schnetpack_phonon.labelling import Labeller, label_job, relax_job
 from schnetpack_phonon.relaxation import unrelaxed
 from schnetpack_phonon.snapshots import Ensemble
-from schnetpack_phonon.structures import Crystal, StructureSource
+from schnetpack_phonon.structures.alloys import vegard
+from schnetpack_phonon.structures.crystals import Crystal, StructureSource
 
 log = logging.getLogger(__name__)
 

@@ -18,7 +18,7 @@ from schnetpack_phonon.phonons import HarmonicModel, shortest_distance, to_matri
 from schnetpack_phonon.plotting import convergence, displacements, distances
 from schnetpack_phonon.sampling import Sampler
 from schnetpack_phonon.snapshots import Ensemble, Group, Snapshot, accepted, snapshot_groups
-from schnetpack_phonon.structures import Crystal
+from schnetpack_phonon.structures.crystals import Crystal
 
 _REACH = 1.8  # bonds are looked for up to this times the shortest distance
 

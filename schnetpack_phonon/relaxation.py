@@ -14,7 +14,7 @@ from ase.optimize import BFGS
 from schnetpack_phonon.calculators import LabellingCalculator
 from schnetpack_phonon.common import properties
 from schnetpack_phonon.common.properties import PROPERTIES, Labels
-from schnetpack_phonon.structures import Crystal, to_ase
+from schnetpack_phonon.structures.crystals import Crystal, to_ase
 
 #: Forces up to here count as those of a minimum, in eV/Ang.
 SMALL_FORCE = 0.05

@@ -49,7 +49,7 @@ from schnetpack_phonon.phonons import (
     to_matrix,
 )
 from schnetpack_phonon.snapshots import displaced_positions
-from schnetpack_phonon.structures import Crystal
+from schnetpack_phonon.structures.crystals import Crystal
 
 log = logging.getLogger(__name__)
 

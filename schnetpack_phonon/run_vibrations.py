@@ -15,7 +15,7 @@ from schnetpack_phonon.labelling import Planner
 from schnetpack_phonon.preparation import Recipe, prepare
 from schnetpack_phonon.runs import Run
 from schnetpack_phonon.snapshots import Ensemble
-from schnetpack_phonon.structures import Crystal
+from schnetpack_phonon.structures.crystals import Crystal
 
 _DATASETS = Path(__file__).parent / "datasets"
 

@@ -29,7 +29,7 @@ from schnetpack_phonon.snapshots import (
     displaced_positions,
     ideal_of,
 )
-from schnetpack_phonon.structures import Crystal
+from schnetpack_phonon.structures.crystals import Crystal
 
 # Snapshots are drawn in whole batches that start at multiples of this, so that the same products of
 # matrices are formed however many are asked for.

@@ -11,7 +11,7 @@ import numpy as np
 from ase import Atoms
 
 from schnetpack_phonon.phonons import HarmonicModel
-from schnetpack_phonon.structures import Crystal
+from schnetpack_phonon.structures.crystals import Crystal
 
 # Positions are rounded to 1e-6 Ang, so that the rounding of linear algebra, which depends on the
 # library and the number of threads, does not make another snapshot (and another label to pay).

@@ -19,7 +19,6 @@ from schnetpack_phonon.common.errors import RunError
 from schnetpack_phonon.common.progress import Progress
 from schnetpack_phonon.common.properties import PROPERTIES, band_gap, elastic_tensor
 from schnetpack_phonon.distance import TrainingSet, far, training_set
-from schnetpack_phonon.elasticity import hill_average
 from schnetpack_phonon.ensembles import PhononEnsemble
 from schnetpack_phonon.fixed_ensembles import ModeEnsemble, SpecialEnsemble
 from schnetpack_phonon.held_out import read_test_set
@@ -27,7 +26,8 @@ from schnetpack_phonon.phonons import HarmonicModel
 from schnetpack_phonon.predict import Predictor
 from schnetpack_phonon.run_vibrations import vibrations
 from schnetpack_phonon.runs import Run
-from schnetpack_phonon.structures import Crystal
+from schnetpack_phonon.structures.crystals import Crystal
+from schnetpack_phonon.structures.elasticity import hill_average
 
 STATISTICS = ("quantum", "classical")
 

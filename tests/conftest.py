@@ -26,7 +26,7 @@ from schnetpack_phonon.instabilities import Instabilities
 from schnetpack_phonon.label_store import LabelStore
 from schnetpack_phonon.phonons import harmonic_model
 from schnetpack_phonon.snapshots import Snapshot
-from schnetpack_phonon.structures import Crystal, supercell_matrix
+from schnetpack_phonon.structures.crystals import Crystal, supercell_matrix
 from tests.code_fixtures import code, fake, output  # noqa: F401
 from tests.ensemble_fixtures import ag3sbr, nacl  # noqa: F401
 from tests.force_constants_fixtures import alloy, cubic, cubic_springs, pair  # noqa: F401

@@ -19,7 +19,7 @@ from schnetpack_phonon.instabilities import Instabilities
 from schnetpack_phonon.label_store import Record
 from schnetpack_phonon.labelling import label_job
 from schnetpack_phonon.splits import ParentSplit
-from schnetpack_phonon.structures import Antiperovskites
+from schnetpack_phonon.structures.crystals import Antiperovskites
 
 ALLOYS = {"Cu3PdAu": 4.35, "Cu3PtAu": 4.36}  # EMT knows these metals and takes milliseconds
 

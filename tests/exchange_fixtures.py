@@ -19,7 +19,7 @@ from schnetpack_phonon.generation import Generation
 from schnetpack_phonon.instabilities import Instabilities
 from schnetpack_phonon.manifest import Calculation, read_manifest
 from schnetpack_phonon.preparation import Recipe
-from schnetpack_phonon.structures import Crystal, supercell_matrix
+from schnetpack_phonon.structures.crystals import Crystal, supercell_matrix
 from tests.cp2k_fixtures import STORED
 
 IDEAL = bulk("AlP", "zincblende", a=5.46)

@@ -7,11 +7,11 @@ import pytest
 from ase.build import bulk
 from phonopy import Phonopy
 
-from schnetpack_phonon.alloys import MixedAntiperovskites
 from schnetpack_phonon.common import properties
 from schnetpack_phonon.instabilities import Instabilities
 from schnetpack_phonon.phonopy_files import PhonopyFiles
-from schnetpack_phonon.structures import Crystal, supercell_matrix, to_phonopy
+from schnetpack_phonon.structures.alloys import MixedAntiperovskites
+from schnetpack_phonon.structures.crystals import Crystal, supercell_matrix, to_phonopy
 
 STABLE = Instabilities("error", floor=0.1)
 FLOOR = Instabilities("floor", floor=0.5)

@@ -11,7 +11,7 @@ from schnetpack.interfaces import AtomsConverter, SpkCalculator
 from schnetpack.transform import MatScipyNeighborList
 from schnetpack.utils import load_model
 
-from schnetpack_phonon.structures import Antiperovskites
+from schnetpack_phonon.structures.crystals import Antiperovskites
 
 path = sys.argv[1]
 crystal = Antiperovskites(["Ag3SBr"]).crystals[0].supercell

@@ -18,7 +18,7 @@ from torch import nn
 from schnetpack_phonon.datamodule import EnsembleData
 from schnetpack_phonon.loading import GraphLoading
 from schnetpack_phonon.rows import Row, write_db
-from schnetpack_phonon.structures import antiperovskite
+from schnetpack_phonon.structures.crystals import antiperovskite
 from tests.data_fixtures import ensemble_data
 from tests.model_fixtures import potential
 

@@ -21,7 +21,7 @@ from torch import nn
 
 from schnetpack_phonon.common.properties import PROPERTIES
 from schnetpack_phonon.cutoffs import PolynomialCutoff
-from schnetpack_phonon.structures import antiperovskite
+from schnetpack_phonon.structures.crystals import antiperovskite
 
 CUTOFF = 5.0
 REPRESENTATIONS = ("PaiNN", "SchNet", "SO3net", "FieldSchNet")

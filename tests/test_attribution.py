@@ -21,7 +21,7 @@ from schnetpack_phonon.common.errors import AttributionError
 from schnetpack_phonon.heads import BandGap, Intensive
 from schnetpack_phonon.paths import opposite
 from schnetpack_phonon.structure_pairs import Structure
-from schnetpack_phonon.structures import antiperovskite
+from schnetpack_phonon.structures.crystals import antiperovskite
 from tests.model_fixtures import (
     CUTOFF,
     REPRESENTATIONS,

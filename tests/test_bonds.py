@@ -10,7 +10,7 @@ from schnetpack_phonon.bonds import BondScalars, crystal_labels, volumes
 from schnetpack_phonon.common.properties import PROPERTIES
 from schnetpack_phonon.elastic_tensor import ElasticTensor
 from schnetpack_phonon.stress import StressTensor
-from schnetpack_phonon.structures import antiperovskite
+from schnetpack_phonon.structures.crystals import antiperovskite
 from tests.model_fixtures import CUTOFF, batch, data_module, potential, thermal
 
 _, SNAPSHOT = thermal(strain=0.02)

@@ -21,7 +21,7 @@ from schnetpack_phonon.calculators import (
 from schnetpack_phonon.common import properties
 from schnetpack_phonon.cp2k import CP2K
 from schnetpack_phonon.external_code import ExternalCode
-from schnetpack_phonon.structures import antiperovskite
+from schnetpack_phonon.structures.crystals import antiperovskite
 from schnetpack_phonon.tight_binding import TightBinding
 from tests.code_fixtures import CODES
 

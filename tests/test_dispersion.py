@@ -6,7 +6,7 @@ from ase import Atoms
 
 from schnetpack_phonon.dispersion import dispersion
 from schnetpack_phonon.phonons import THZ_PER_SQRT_FC, to_blocks
-from schnetpack_phonon.structures import Crystal, antiperovskite, supercell_matrix
+from schnetpack_phonon.structures.crystals import Crystal, antiperovskite, supercell_matrix
 
 SPRING, MASS, A = 2.0, 40.0, 3.0
 

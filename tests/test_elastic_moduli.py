@@ -3,9 +3,9 @@ import pytest
 import torch
 from scipy.spatial.transform import Rotation
 
-from schnetpack_phonon import elasticity
 from schnetpack_phonon.common.properties import MODULI, PROPERTIES
 from schnetpack_phonon.elastic_moduli import ElasticModuli
+from schnetpack_phonon.structures import elasticity
 from tests.model_fixtures import scripted
 
 

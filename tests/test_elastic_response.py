@@ -14,7 +14,7 @@ from schnetpack.atomistic import Atomwise, Forces, Strain
 from schnetpack.model import NeuralNetworkPotential
 
 from schnetpack_phonon.elastic_response import ElasticResponse, with_elastic_response
-from schnetpack_phonon.elasticity import finite_strain_tensor, finite_strains, strained
+from schnetpack_phonon.structures.elasticity import finite_strain_tensor, finite_strains, strained
 from tests.model_fixtures import (
     REPRESENTATIONS,
     PairTerms,

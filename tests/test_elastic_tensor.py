@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from schnetpack_phonon import elasticity
 from schnetpack_phonon.bonds import N_SUMMED
 from schnetpack_phonon.elastic_tensor import ElasticTensor, _raised
+from schnetpack_phonon.structures import elasticity
 from tests.model_fixtures import CUTOFF, batch, data_module, potential, thermal
 
 STRUCTURES = [thermal(k, formula, strain=0.02)[1] for k, formula in enumerate(["Ag3SBr", "Ag3SI"])]

@@ -18,7 +18,7 @@ from scipy.spatial.transform import Rotation
 from schnetpack_phonon.ensembles import MatchedEnsemble, PhononEnsemble, RandomEnsemble
 from schnetpack_phonon.instabilities import Instabilities
 from schnetpack_phonon.phonons import HarmonicModel, harmonic_model
-from schnetpack_phonon.structures import Crystal, supercell_matrix
+from schnetpack_phonon.structures.crystals import Crystal, supercell_matrix
 from tests.ensemble_fixtures import (
     OPTIONS,
     ROUNDING,

@@ -15,11 +15,11 @@ from ase.units import GPa
 
 from schnetpack_phonon.calculators import AseCalculator
 from schnetpack_phonon.common import properties
-from schnetpack_phonon.elasticity import finite_strains, strained
 from schnetpack_phonon.finite_strain import FiniteStrain
 from schnetpack_phonon.label_store import LabelStore
 from schnetpack_phonon.labelling import Labeller
-from schnetpack_phonon.structures import antiperovskite
+from schnetpack_phonon.structures.crystals import antiperovskite
+from schnetpack_phonon.structures.elasticity import finite_strains, strained
 from schnetpack_phonon.tight_binding import TightBinding
 
 

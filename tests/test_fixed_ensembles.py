@@ -12,7 +12,7 @@ from schnetpack_phonon.fixed_ensembles import ModeEnsemble, SpecialEnsemble
 from schnetpack_phonon.instabilities import Instabilities
 from schnetpack_phonon.modes import WholeModes
 from schnetpack_phonon.phonons import HarmonicModel, harmonic_model
-from schnetpack_phonon.structures import Crystal, supercell_matrix
+from schnetpack_phonon.structures.crystals import Crystal, supercell_matrix
 from tests.ensemble_fixtures import (
     OPTIONS,
     ROUNDING,

@@ -18,7 +18,7 @@ from schnetpack_phonon.force_constants import (
     unmixed,
 )
 from schnetpack_phonon.phonons import normal_modes
-from schnetpack_phonon.structures import Crystal, supercell_matrix, to_phonopy
+from schnetpack_phonon.structures.crystals import Crystal, supercell_matrix, to_phonopy
 from tests.force_constants_fixtures import FLOOR, STABLE, Springs, read
 
 

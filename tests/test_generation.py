@@ -21,7 +21,6 @@ from schnetpack_phonon.card import write_card
 from schnetpack_phonon.common import properties
 from schnetpack_phonon.common.errors import LabellingError
 from schnetpack_phonon.database import DatabaseError, read_metadata, read_provenance
-from schnetpack_phonon.elasticity import point_group, symmetrized
 from schnetpack_phonon.ensembles import PhononEnsemble, RandomEnsemble
 from schnetpack_phonon.finite_strain import FiniteStrain
 from schnetpack_phonon.force_constants import FiniteDisplacements
@@ -30,7 +29,8 @@ from schnetpack_phonon.label_store import LabelStore, Record
 from schnetpack_phonon.labelling import Job, Labeller
 from schnetpack_phonon.renormalization import Renormalised
 from schnetpack_phonon.snapshots import Snapshot
-from schnetpack_phonon.structures import Antiperovskites, antiperovskite
+from schnetpack_phonon.structures.crystals import Antiperovskites, antiperovskite
+from schnetpack_phonon.structures.elasticity import point_group, symmetrized
 from tests.data_fixtures import ALLOYS, ensemble_data, rows, same
 
 ROOT = Path(__file__).parents[1]

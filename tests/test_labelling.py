@@ -30,7 +30,7 @@ from schnetpack_phonon.labelling import (
     relax_job,
     relaxed_label_job,
 )
-from schnetpack_phonon.structures import Crystal, supercell_matrix
+from schnetpack_phonon.structures.crystals import Crystal, supercell_matrix
 from schnetpack_phonon.tight_binding import TightBinding
 from tests.data_fixtures import copper, record, same
 

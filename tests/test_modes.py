@@ -10,9 +10,14 @@ from ase.build import bulk
 from schnetpack_phonon import modes
 from schnetpack_phonon.ensembles import PhononEnsemble
 from schnetpack_phonon.instabilities import Instabilities
-from schnetpack_phonon.modes import BlochModes, WholeModes, translations
+from schnetpack_phonon.modes import BlochModes, WholeModes
 from schnetpack_phonon.phonons import THZ_PER_SQRT_FC, harmonic_model
-from schnetpack_phonon.structures import Crystal, antiperovskite, supercell_matrix
+from schnetpack_phonon.structures.crystals import (
+    Crystal,
+    antiperovskite,
+    supercell_matrix,
+    translations,
+)
 
 MATRICES = {
     "3x3x3": [3, 3, 3],

@@ -20,7 +20,7 @@ from schnetpack_phonon.phonons import (
     to_blocks,
     to_matrix,
 )
-from schnetpack_phonon.structures import Crystal
+from schnetpack_phonon.structures.crystals import Crystal
 
 FREEZE = Instabilities("freeze", floor=0.1)
 THZ = (units._e * 1e20 / units._amu) ** 0.5 / (2 * np.pi * 1e12)  # of sqrt(eV/Ang^2/amu)

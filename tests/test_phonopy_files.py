@@ -18,7 +18,7 @@ from schnetpack_phonon.force_constants import save_phonopy
 from schnetpack_phonon.instabilities import Instabilities
 from schnetpack_phonon.phonons import harmonic_model, normal_modes
 from schnetpack_phonon.phonopy_files import PhonopyFiles, same_atoms
-from schnetpack_phonon.structures import Antiperovskites, Crystal, supercell_matrix
+from schnetpack_phonon.structures.crystals import Antiperovskites, Crystal, supercell_matrix
 from tests.force_constants_fixtures import (
     ALLOYS,
     FLOOR,

@@ -14,7 +14,7 @@ from schnetpack_phonon.calculators import AseCalculator
 from schnetpack_phonon.common import properties
 from schnetpack_phonon.common.errors import LabellingError
 from schnetpack_phonon.ensembles import RandomEnsemble
-from schnetpack_phonon.structures import Antiperovskites
+from schnetpack_phonon.structures.crystals import Antiperovskites
 from tests.data_fixtures import ALLOYS, ensemble_data
 
 

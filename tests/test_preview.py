@@ -15,7 +15,7 @@ from schnetpack_phonon.force_constants import FiniteDisplacements
 from schnetpack_phonon.instabilities import Instabilities
 from schnetpack_phonon.label_store import LabelStore
 from schnetpack_phonon.preview import preview, write_preview
-from schnetpack_phonon.structures import Crystal, supercell_matrix
+from schnetpack_phonon.structures.crystals import Crystal, supercell_matrix
 from tests.data_fixtures import ALLOYS, ensemble_data
 
 

@@ -11,7 +11,7 @@ from scipy.optimize import minimize_scalar
 
 from schnetpack_phonon.calculators import AseCalculator
 from schnetpack_phonon.relaxation import _Supercell, relax, relax_ions
-from schnetpack_phonon.structures import Crystal, supercell_matrix
+from schnetpack_phonon.structures.crystals import Crystal, supercell_matrix
 
 
 def test_relax_finds_the_lattice_constant(emt):

@@ -17,7 +17,7 @@ from schnetpack_phonon.force_pool import ForcePool
 from schnetpack_phonon.instabilities import Instabilities
 from schnetpack_phonon.phonons import harmonic_model, normal_modes, to_blocks
 from schnetpack_phonon.renormalization import NotConvergedError, Renormalised, _fit, _update
-from schnetpack_phonon.structures import Crystal
+from schnetpack_phonon.structures.crystals import Crystal
 from tests.force_constants_fixtures import between_two
 
 HBAR = units._hbar / units._e * 1e10 * (units._e / units._amu) ** 0.5  # eV sqrt(amu Ang^2 / eV)

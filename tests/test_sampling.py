@@ -22,7 +22,7 @@ from schnetpack_phonon.ensembles import MatchedEnsemble
 from schnetpack_phonon.instabilities import Instabilities
 from schnetpack_phonon.phonons import harmonic_model
 from schnetpack_phonon.sampling import BATCH, DRAWS, Acceptance
-from schnetpack_phonon.structures import Crystal, supercell_matrix
+from schnetpack_phonon.structures.crystals import Crystal, supercell_matrix
 from tests.ensemble_fixtures import (
     ROUNDING,
     first,

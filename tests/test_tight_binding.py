@@ -9,7 +9,7 @@ from tblite.ase import TBLite
 
 from schnetpack_phonon.common import properties
 from schnetpack_phonon.common.executors import process_pool
-from schnetpack_phonon.structures import antiperovskite
+from schnetpack_phonon.structures.crystals import antiperovskite
 from schnetpack_phonon.tight_binding import TightBinding
 
 

@@ -1,7 +1,8 @@
 import numpy as np
 import torch
 
-from schnetpack_phonon import elasticity, voigt
+from schnetpack_phonon import voigt
+from schnetpack_phonon.structures import elasticity
 
 
 def random_tensors() -> tuple[np.ndarray, np.ndarray]:

@@ -10,7 +10,7 @@ from torch import nn
 
 from schnetpack_phonon.common.executors import process_pool
 from schnetpack_phonon.ensembles import PhononEnsemble
-from schnetpack_phonon.structures import Antiperovskites
+from schnetpack_phonon.structures.crystals import Antiperovskites
 from tests.comparison_fixtures import write_run
 from tests.data_fixtures import ensemble_data
 
@@ -34,7 +34,7 @@ def thermal_run(folder: Path, seed: int, heads: Sequence[nn.Module] = ()) -> Pat
             "datapath": "${run.work_dir}/data/alloy.db",
             "label_store": "${run.work_dir}/data/labels.jsonl",
             "structure": {
-                "_target_": "schnetpack_phonon.structures.Antiperovskites",
+                "_target_": "schnetpack_phonon.structures.crystals.Antiperovskites",
                 "names": ["Cu3PdAu"],
                 "lattice_constants": {"Cu3PdAu": LATTICE},
             },

@@ -40,7 +40,7 @@ from schnetpack_phonon.heads import Intensive
 from schnetpack_phonon.paths import straight_path
 from schnetpack_phonon.predict import load_trained
 from schnetpack_phonon.structure_pairs import Structure, read_structures
-from schnetpack_phonon.structures import antiperovskite
+from schnetpack_phonon.structures.crystals import antiperovskite
 
 CUTOFF = 5.0  # Ang
 SKIN = 1.0  # Ang, as MD codes add it

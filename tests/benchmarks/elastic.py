@@ -21,10 +21,10 @@ from ase.units import GPa
 
 from schnetpack_phonon.common.properties import elastic_tensor
 from schnetpack_phonon.elastic_response import ElasticResponse, with_elastic_response
-from schnetpack_phonon.elasticity import finite_strain_tensor, finite_strains, strained
 from schnetpack_phonon.metrics import RelativeFrobeniusError
 from schnetpack_phonon.predict import Predictor
 from schnetpack_phonon.runs import read_run
+from schnetpack_phonon.structures.elasticity import finite_strain_tensor, finite_strains, strained
 
 RESPONSE = "second_derivatives"
 STEP = 1e-4

@@ -19,7 +19,7 @@ from schnetpack_phonon.band_edges import BandEdges
 from schnetpack_phonon.elastic_tensor import ElasticTensor
 from schnetpack_phonon.heads import BandGap, Intensive
 from schnetpack_phonon.stress import HydrostaticStress, StressTensor
-from schnetpack_phonon.structures import antiperovskite
+from schnetpack_phonon.structures.crystals import antiperovskite
 from tests.model_fixtures import CUTOFF, batch
 
 WIDTH, REPEATS = 64, 30

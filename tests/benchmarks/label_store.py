@@ -35,7 +35,7 @@ from schnetpack_phonon.instabilities import Instabilities
 from schnetpack_phonon.label_store import LabelStore, Record
 from schnetpack_phonon.labelling import label_job
 from schnetpack_phonon.preparation import Recipe
-from schnetpack_phonon.structures import Antiperovskites
+from schnetpack_phonon.structures.crystals import Antiperovskites
 
 SIZES = (1_000, 10_000, 100_000)
 N_TIMED = 300

@@ -28,7 +28,7 @@ from schnetpack_phonon.common.executors import process_pool
 from schnetpack_phonon.ensembles import RandomEnsemble
 from schnetpack_phonon.label_store import LabelStore
 from schnetpack_phonon.labelling import Labeller, label_job
-from schnetpack_phonon.structures import Antiperovskites
+from schnetpack_phonon.structures.crystals import Antiperovskites
 from schnetpack_phonon.tight_binding import TightBinding
 
 TURNS = 4

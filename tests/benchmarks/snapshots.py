@@ -25,7 +25,7 @@ from schnetpack_phonon.ensembles import PhononEnsemble
 from schnetpack_phonon.instabilities import Instabilities
 from schnetpack_phonon.phonons import HarmonicModel, harmonic_model
 from schnetpack_phonon.sampling import BATCH
-from schnetpack_phonon.structures import Antiperovskites, Crystal
+from schnetpack_phonon.structures.crystals import Antiperovskites, Crystal
 
 TEMPERATURE = 300.0
 SPRINGS = {2.4: 4.0, 2.4 * 2**0.5: 1.0}  # Ang -> eV/Ang^2

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from schnetpack_phonon.structures import Crystal, antiperovskite, supercell_matrix
+from schnetpack_phonon.structures.crystals import Crystal, antiperovskite, supercell_matrix
 
 _SITE = r"([A-Z][a-z]?|\([A-Z][a-z]?,[A-Z][a-z]?\))"
 

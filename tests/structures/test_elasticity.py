@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from scipy.linalg import sqrtm
 from scipy.spatial.transform import Rotation
 
-from schnetpack_phonon.elasticity import (
+from schnetpack_phonon.structures.elasticity import (
     finite_strain_tensor,
     finite_strains,
     hill_average,

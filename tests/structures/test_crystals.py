@@ -8,7 +8,7 @@ from ase import Atoms
 from ase.build import bulk, molecule
 from ase.neighborlist import neighbor_list
 
-from schnetpack_phonon.structures import (
+from schnetpack_phonon.structures.crystals import (
     LATTICE_CONSTANTS,
     Antiperovskites,
     Crystal,

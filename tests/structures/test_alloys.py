@@ -8,9 +8,14 @@ import pytest
 from ase.data import atomic_masses, atomic_numbers
 from scipy import stats
 
-from schnetpack_phonon import alloys
-from schnetpack_phonon.alloys import MixedAntiperovskites, end_member_formulas, vegard
-from schnetpack_phonon.structures import Antiperovskites, Crystal, antiperovskite, supercell_matrix
+from schnetpack_phonon.structures import alloys
+from schnetpack_phonon.structures.alloys import MixedAntiperovskites, end_member_formulas, vegard
+from schnetpack_phonon.structures.crystals import (
+    Antiperovskites,
+    Crystal,
+    antiperovskite,
+    supercell_matrix,
+)
 
 CONSTANTS = {"Ag3SBr": 4.8, "Ag3SI": 5.0, "Ag3SeBr": 5.1}
 

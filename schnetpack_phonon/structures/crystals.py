@@ -17,8 +17,7 @@ from ase.io import read
 from phonopy import Phonopy
 from phonopy.structure.atoms import PhonopyAtoms
 from phonopy.structure.cells import get_supercell
-
-from schnetpack_phonon.modes import translations
+from phonopy.structure.snf import SNF3x3
 
 
 def to_phonopy(atoms: Atoms) -> PhonopyAtoms:
@@ -233,3 +232,31 @@ class StructureFile:
 def files_of_crystals(pattern: str) -> list[Path]:
     """Files of a path in which ``{name}`` stands for any crystal's name, sorted."""
     return [Path(name) for name in sorted(glob(escape(pattern).replace("{name}", "*")))]
+
+
+_SAME_SITE = 1e-3  # of a cell vector
+
+
+def translations(ideal: Atoms, unitcell: Atoms, supercell_matrix: np.ndarray) -> np.ndarray:
+    """Atom of each site of the unit cell and translation, see :class:`BlochModes`.
+
+    Args:
+        ideal: the supercell in phonopy's order: all copies of an atom one after the other.
+        unitcell: of which it is made.
+        supercell_matrix: phonopy's convention.
+
+    Returns:
+        shape=(n_sites, d1, d2, d3), the d by Smith's normal form of the supercell matrix.
+    """
+    form = SNF3x3(np.array(supercell_matrix))
+    shape = np.abs(np.diag(form.D))
+    n_sites = len(unitcell)
+    site = np.repeat(np.arange(n_sites), len(ideal) // n_sites)
+    steps = (ideal.positions - unitcell.positions[site]) @ np.linalg.inv(unitcell.cell.array)
+    cells = steps.round()
+    if np.abs(steps - cells).max() > _SAME_SITE or (ideal.numbers != unitcell.numbers[site]).any():
+        raise ValueError("the supercell is not the unit cell repeated, in phonopy's order of atoms")
+    element = (cells.astype(int) @ form.P.T) % shape
+    atoms = np.empty((n_sites, *shape), dtype=int)
+    atoms[site, *element.T] = np.arange(len(ideal))
+    return atoms
