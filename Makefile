@@ -23,7 +23,7 @@ bench: setup
 	$(VENV)/bin/python -m tests.benchmarks
 
 api: setup
-	$(VENV)/bin/pdoc --docformat google --math -o api schnetpack_phonon '!schnetpack_phonon._gpaw_script'
+	$(VENV)/bin/pdoc --docformat google --math -o api schnetpack_phonon '!schnetpack_phonon.calculators._gpaw_script'
 
 setup: $(VENV)/.installed
 

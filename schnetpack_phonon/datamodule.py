@@ -13,7 +13,7 @@ import torch
 from schnetpack import properties as structure_keys
 from schnetpack.data import ASEAtomsData, AtomsDataModule, AtomsLoader
 
-from schnetpack_phonon.calculators import LabellingCalculator
+from schnetpack_phonon.calculators.base import LabellingCalculator
 from schnetpack_phonon.finite_strain import FiniteStrain
 from schnetpack_phonon.force_constants import PhononSource
 from schnetpack_phonon.generation import Generation

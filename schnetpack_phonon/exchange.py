@@ -19,11 +19,11 @@ from typing import Any
 from ase import Atoms
 from ase.io import write
 
-from schnetpack_phonon.calculators import LabellingCalculator
+from schnetpack_phonon.calculators.base import LabellingCalculator
+from schnetpack_phonon.calculators.external_code import LOG, ExternalCode
 from schnetpack_phonon.common.digests import file_digest
 from schnetpack_phonon.common.errors import ManifestError, UnavailableError
 from schnetpack_phonon.common.files import locked, replacing
-from schnetpack_phonon.external_code import LOG, ExternalCode
 from schnetpack_phonon.label_store import LabelStore, Record
 from schnetpack_phonon.labelling import Job
 from schnetpack_phonon.manifest import NAME, Calculation, Manifest, read_manifest

@@ -12,7 +12,7 @@ import numpy as np
 from ase import Atoms
 from ase.units import GPa
 
-from schnetpack_phonon.calculators import LabellingCalculator
+from schnetpack_phonon.calculators.base import LabellingCalculator
 from schnetpack_phonon.common import properties
 from schnetpack_phonon.common.properties import PROPERTIES, Labels
 from schnetpack_phonon.label_store import Record

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import numpy as np
 from ase import Atoms
 
-from schnetpack_phonon.calculators import LabellingCalculator
+from schnetpack_phonon.calculators.base import LabellingCalculator
 from schnetpack_phonon.common.digests import settings_hash, structure_hash
 from schnetpack_phonon.common.errors import DeadWorkerError, LabellingError, MissingLabelsError
 from schnetpack_phonon.common.progress import Progress, Tally, reasons

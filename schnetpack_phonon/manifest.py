@@ -17,10 +17,10 @@ from typing import Any
 
 from ase import Atoms
 
+from schnetpack_phonon.calculators.external_code import ExternalCode
 from schnetpack_phonon.common.digests import settings_hash
 from schnetpack_phonon.common.errors import ManifestError
 from schnetpack_phonon.common.files import replacing
-from schnetpack_phonon.external_code import ExternalCode
 from schnetpack_phonon.label_store import Input
 from schnetpack_phonon.labelling import label_key
 

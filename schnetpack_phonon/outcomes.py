@@ -12,16 +12,16 @@ from typing import Any
 from ase.calculators.calculator import CalculationFailed
 from ase.io import read
 
-from schnetpack_phonon.calculators import labels_from_results
-from schnetpack_phonon.common.digests import file_digest
-from schnetpack_phonon.common.properties import Labels
-from schnetpack_phonon.external_code import (
+from schnetpack_phonon.calculators.base import labels_from_results
+from schnetpack_phonon.calculators.external_code import (
     ExternalCode,
     NotConverged,
     OtherStructure,
     check_places,
     check_symbols,
 )
+from schnetpack_phonon.common.digests import file_digest
+from schnetpack_phonon.common.properties import Labels
 from schnetpack_phonon.manifest import Calculation, Manifest
 
 

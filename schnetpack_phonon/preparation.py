@@ -10,7 +10,7 @@ from typing import Any
 
 from ase import Atoms
 
-from schnetpack_phonon.calculators import LabellingCalculator
+from schnetpack_phonon.calculators.base import LabellingCalculator
 from schnetpack_phonon.common.digests import settings_hash
 from schnetpack_phonon.common.errors import LabellingError
 from schnetpack_phonon.common.properties import Labels

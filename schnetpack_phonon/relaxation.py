@@ -11,7 +11,7 @@ from ase.constraints import FixSymmetry
 from ase.filters import FrechetCellFilter
 from ase.optimize import BFGS
 
-from schnetpack_phonon.calculators import LabellingCalculator
+from schnetpack_phonon.calculators.base import LabellingCalculator
 from schnetpack_phonon.common import properties
 from schnetpack_phonon.common.properties import PROPERTIES, Labels
 from schnetpack_phonon.structures.crystals import Crystal, to_ase

@@ -11,7 +11,7 @@ from ase.build import bulk
 from ase.calculators.emt import EMT
 from schnetpack.transform import CastTo32, MatScipyNeighborList
 
-from schnetpack_phonon.calculators import AseCalculator
+from schnetpack_phonon.calculators.base import AseCalculator
 from schnetpack_phonon.datamodule import EnsembleData
 from schnetpack_phonon.ensembles import PhononEnsemble
 from schnetpack_phonon.force_constants import FiniteDisplacements

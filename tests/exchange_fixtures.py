@@ -11,7 +11,7 @@ from ase import Atoms
 from ase.build import bulk
 from ase.units import Bohr, Hartree
 
-from schnetpack_phonon.cp2k import CP2K
+from schnetpack_phonon.calculators.cp2k import CP2K
 from schnetpack_phonon.ensembles import RandomEnsemble
 from schnetpack_phonon.exchange import STRUCTURE, export
 from schnetpack_phonon.force_constants import FiniteDisplacements
@@ -20,12 +20,12 @@ from schnetpack_phonon.instabilities import Instabilities
 from schnetpack_phonon.manifest import Calculation, read_manifest
 from schnetpack_phonon.preparation import Recipe
 from schnetpack_phonon.structures.crystals import Crystal, supercell_matrix
-from tests.cp2k_fixtures import STORED
+from tests.calculators.cp2k_fixtures import STORED
 
 IDEAL = bulk("AlP", "zincblende", a=5.46)
 SPRING = 5.0  # eV/Ang^2, between the two atoms of a cell
 CODE = {
-    "_target_": "schnetpack_phonon.cp2k.CP2K",
+    "_target_": "schnetpack_phonon.calculators.cp2k.CP2K",
     "kpoints": [1, 1, 1],
     "mixing": [0.4, 0.2],
     "command": "no-such-cp2k",

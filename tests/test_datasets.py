@@ -9,11 +9,11 @@ from hydra.utils import instantiate
 from omegaconf import open_dict
 
 import schnetpack_phonon
+from schnetpack_phonon.calculators.cp2k import CP2K
 from schnetpack_phonon.card import content_digest
 from schnetpack_phonon.common import properties
-from schnetpack_phonon.cp2k import CP2K
 from schnetpack_phonon.database import read_labels, read_metadata, read_provenance
-from tests.cp2k_fixtures import needs_cp2k
+from tests.calculators.cp2k_fixtures import needs_cp2k
 
 CARD = Path(schnetpack_phonon.__file__).parent / "datasets" / "README.md"
 

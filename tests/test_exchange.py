@@ -9,15 +9,15 @@ import pytest
 from ase.calculators.lj import LennardJones
 from ase.io import read, write
 
-from schnetpack_phonon.calculators import AseCalculator
+from schnetpack_phonon.calculators.base import AseCalculator
+from schnetpack_phonon.calculators.cp2k import CP2K
 from schnetpack_phonon.common.errors import ManifestError, UnavailableError
-from schnetpack_phonon.cp2k import CP2K
 from schnetpack_phonon.ensembles import PhononEnsemble, RandomEnsemble
 from schnetpack_phonon.exchange import collect
 from schnetpack_phonon.finite_strain import FiniteStrain
 from schnetpack_phonon.label_store import LabelStore
 from schnetpack_phonon.outcomes import Status
-from tests.cp2k_fixtures import needs_cp2k
+from tests.calculators.cp2k_fixtures import needs_cp2k
 from tests.data_fixtures import rows
 from tests.exchange_fixtures import (
     CODE,
@@ -309,7 +309,11 @@ def test_installed_program_elsewhere_and_here(tmp_path):
     """What it leaves behind in the exported folders are the labels that it gives here."""
     calculator = CP2K(kpoints=[1, 1, 1], added_mos=4)
     generation = make_generation(tmp_path, RandomEnsemble([0.1], n_snapshots=1, seed=1), calculator)
-    code = {"_target_": "schnetpack_phonon.cp2k.CP2K", "kpoints": [1, 1, 1], "added_mos": 4}
+    code = {
+        "_target_": "schnetpack_phonon.calculators.cp2k.CP2K",
+        "kpoints": [1, 1, 1],
+        "added_mos": 4,
+    }
     root = tmp_path / "out"
     export_from(generation, root, code)
     subprocess.run(["sh", root / "run_all.sh"], check=True)

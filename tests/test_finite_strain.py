@@ -13,14 +13,14 @@ from ase.calculators.emt import EMT
 from ase.optimize import BFGS
 from ase.units import GPa
 
-from schnetpack_phonon.calculators import AseCalculator
+from schnetpack_phonon.calculators.base import AseCalculator
+from schnetpack_phonon.calculators.tight_binding import TightBinding
 from schnetpack_phonon.common import properties
 from schnetpack_phonon.finite_strain import FiniteStrain
 from schnetpack_phonon.label_store import LabelStore
 from schnetpack_phonon.labelling import Labeller
 from schnetpack_phonon.structures.crystals import antiperovskite
 from schnetpack_phonon.structures.elasticity import finite_strains, strained
-from schnetpack_phonon.tight_binding import TightBinding
 
 
 @pytest.fixture

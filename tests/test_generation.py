@@ -16,7 +16,7 @@ from ase.build import bulk
 from ase.calculators.calculator import CalculationFailed
 from ase.calculators.emt import EMT
 
-from schnetpack_phonon.calculators import AseCalculator
+from schnetpack_phonon.calculators.base import AseCalculator
 from schnetpack_phonon.card import write_card
 from schnetpack_phonon.common import properties
 from schnetpack_phonon.common.errors import LabellingError

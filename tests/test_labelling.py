@@ -17,7 +17,8 @@ from ase.build import bulk
 from ase.calculators.calculator import CalculationFailed
 from ase.calculators.emt import EMT
 
-from schnetpack_phonon.calculators import AseCalculator
+from schnetpack_phonon.calculators.base import AseCalculator
+from schnetpack_phonon.calculators.tight_binding import TightBinding
 from schnetpack_phonon.common import properties
 from schnetpack_phonon.common.errors import LabellingError, MissingLabelsError
 from schnetpack_phonon.common.executors import process_pool
@@ -31,7 +32,6 @@ from schnetpack_phonon.labelling import (
     relaxed_label_job,
 )
 from schnetpack_phonon.structures.crystals import Crystal, supercell_matrix
-from schnetpack_phonon.tight_binding import TightBinding
 from tests.data_fixtures import copper, record, same
 
 

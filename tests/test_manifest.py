@@ -5,13 +5,13 @@ import json
 import numpy as np
 import pytest
 
+from schnetpack_phonon.calculators.cp2k import CP2K
 from schnetpack_phonon.common.errors import ManifestError
-from schnetpack_phonon.cp2k import CP2K
 from schnetpack_phonon.labelling import label_job
 from schnetpack_phonon.manifest import NAME, Calculation, Manifest, read_manifest
-from tests.cp2k_fixtures import aluminium_phosphide
+from tests.calculators.cp2k_fixtures import aluminium_phosphide
 
-CODE = {"_target_": "schnetpack_phonon.cp2k.CP2K", "version": "2023.1", "cutoff": 300}
+CODE = {"_target_": "schnetpack_phonon.calculators.cp2k.CP2K", "version": "2023.1", "cutoff": 300}
 
 
 @pytest.fixture
@@ -100,7 +100,7 @@ def test_manifest_that_is_cut_off_or_missing(manifest, tmp_path):
     [
         (CODE | {"_target_": "os.system", "command": "true"}, "os.system .*it is no ExternalCode"),
         (CODE | {"_target_": "no_such_package.Code"}, "cannot be made: No module named"),
-        (CODE | {"_target_": "schnetpack_phonon.cp2k.CP3K"}, "has no attribute 'CP3K'"),
+        (CODE | {"_target_": "schnetpack_phonon.calculators.cp2k.CP3K"}, "has no attribute 'CP3K'"),
         ({"version": "2023.1"}, "cannot be made"),
         (CODE | {"colour": "blue"}, "unexpected keyword argument 'colour'"),
         (CODE | {"cutoff": 280}, "CP2K has other settings in this version"),

@@ -10,7 +10,7 @@ import pytest
 from ase.calculators.calculator import CalculationFailed
 from ase.calculators.emt import EMT
 
-from schnetpack_phonon.calculators import AseCalculator
+from schnetpack_phonon.calculators.base import AseCalculator
 from schnetpack_phonon.common import properties
 from schnetpack_phonon.common.errors import LabellingError
 from schnetpack_phonon.ensembles import RandomEnsemble

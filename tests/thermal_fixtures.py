@@ -43,7 +43,7 @@ def thermal_run(folder: Path, seed: int, heads: Sequence[nn.Module] = ()) -> Pat
                 "instabilities": {"_target_": "schnetpack_phonon.instabilities.Instabilities"},
             },
             "calculator": {
-                "_target_": "schnetpack_phonon.calculators.AseCalculator",
+                "_target_": "schnetpack_phonon.calculators.base.AseCalculator",
                 "factory": {"_target_": "ase.calculators.emt.EMT", "_partial_": True},
             },
         }

@@ -27,7 +27,7 @@ import ase.db
 import numpy as np
 from ase.calculators.emt import EMT
 
-from schnetpack_phonon.calculators import AseCalculator, labels_from_results
+from schnetpack_phonon.calculators.base import AseCalculator, labels_from_results
 from schnetpack_phonon.ensembles import RandomEnsemble
 from schnetpack_phonon.force_constants import FiniteDisplacements
 from schnetpack_phonon.generation import Generation

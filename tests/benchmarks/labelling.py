@@ -24,12 +24,12 @@ from pathlib import Path
 import loky
 import numpy as np
 
+from schnetpack_phonon.calculators.tight_binding import TightBinding
 from schnetpack_phonon.common.executors import process_pool
 from schnetpack_phonon.ensembles import RandomEnsemble
 from schnetpack_phonon.label_store import LabelStore
 from schnetpack_phonon.labelling import Labeller, label_job
 from schnetpack_phonon.structures.crystals import Antiperovskites
-from schnetpack_phonon.tight_binding import TightBinding
 
 TURNS = 4
 LABELS_PER_WORKER = 15  # in a turn

@@ -8,10 +8,10 @@ import time
 import pytest
 from ase.calculators.calculator import CalculationFailed
 
-from schnetpack_phonon.calculators import AseCalculator
+from schnetpack_phonon.calculators.base import AseCalculator
+from schnetpack_phonon.calculators.tight_binding import TightBinding
 from schnetpack_phonon.common.errors import N_TRIES, DeadWorkerError
 from schnetpack_phonon.common.executors import call_within, process_pool
-from schnetpack_phonon.tight_binding import TightBinding
 from tests.common.worker_fixtures import (
     Endless,
     calls,

@@ -2,7 +2,7 @@
 
 from ase import Atoms
 
-from tests.code_fixtures import CODES, DATA
+from tests.calculators.code_fixtures import CODES, DATA
 
 STORED = DATA / "cp2k"
 needs_cp2k = CODES["CP2K"].needed

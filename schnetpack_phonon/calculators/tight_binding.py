@@ -11,7 +11,7 @@ from ase import Atoms
 from ase.calculators.calculator import CalculationFailed, Calculator
 from ase.units import Bohr, Hartree, kB
 
-from schnetpack_phonon.calculators import (
+from schnetpack_phonon.calculators.base import (
     EDGE_LABELS,
     FORCE_LABELS,
     as_ase_calculator,

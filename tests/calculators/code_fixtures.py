@@ -18,13 +18,13 @@ from ase import Atoms
 from ase.build import bulk
 from ase.units import Rydberg, kB
 
-from schnetpack_phonon.cp2k import CP2K
-from schnetpack_phonon.espresso import Espresso
-from schnetpack_phonon.external_code import ExternalCode
-from schnetpack_phonon.gpaw import Gpaw
-from schnetpack_phonon.vasp import Vasp
+from schnetpack_phonon.calculators.cp2k import CP2K
+from schnetpack_phonon.calculators.espresso import Espresso
+from schnetpack_phonon.calculators.external_code import ExternalCode
+from schnetpack_phonon.calculators.gpaw import Gpaw
+from schnetpack_phonon.calculators.vasp import Vasp
 
-DATA = Path(__file__).parent / "data"
+DATA = Path(__file__).parent / "outputs"
 MESHES = {"gamma": (1, 1, 1), "mesh": (2, 2, 2)}
 ODD = "3 electrons: a closed shell needs an even number"
 _STAND_INS = str(DATA / "espresso" / "pseudo")  # files, but no pseudopotentials

@@ -7,10 +7,10 @@ from ase.build import bulk
 from ase.calculators.calculator import CalculationFailed
 from tblite.ase import TBLite
 
+from schnetpack_phonon.calculators.tight_binding import TightBinding
 from schnetpack_phonon.common import properties
 from schnetpack_phonon.common.executors import process_pool
 from schnetpack_phonon.structures.crystals import antiperovskite
-from schnetpack_phonon.tight_binding import TightBinding
 
 
 @pytest.fixture

@@ -9,10 +9,10 @@ from ase.calculators.calculator import CalculationFailed
 from ase.io import read
 from ase.units import GPa
 
-from schnetpack_phonon.calculators import band_edges
-from schnetpack_phonon.external_code import NotConverged
-from schnetpack_phonon.vasp_output import grouped, read_output, read_version
-from tests.code_fixtures import CODES, MESHES
+from schnetpack_phonon.calculators.base import band_edges
+from schnetpack_phonon.calculators.external_code import NotConverged
+from schnetpack_phonon.calculators.vasp import grouped, read_output, read_version
+from tests.calculators.code_fixtures import CODES, MESHES
 
 CODE = CODES["VASP"]
 ATOMS = CODE.atoms

@@ -7,10 +7,10 @@ import pytest
 from ase.calculators.calculator import CalculationFailed
 from ase.units import Bohr, GPa, Hartree, Rydberg
 
-from schnetpack_phonon.calculators import band_edges, labels_from_results
-from schnetpack_phonon.espresso_output import read_output, read_version
-from schnetpack_phonon.external_code import NotConverged
-from tests.code_fixtures import CODES, MESHES
+from schnetpack_phonon.calculators.base import band_edges, labels_from_results
+from schnetpack_phonon.calculators.espresso import read_output, read_version
+from schnetpack_phonon.calculators.external_code import NotConverged
+from tests.calculators.code_fixtures import CODES, MESHES
 
 CODE = CODES["Quantum ESPRESSO"]
 ATOMS = CODE.atoms

@@ -9,11 +9,11 @@ from ase.build import bulk
 from ase.calculators.calculator import CalculationFailed
 from ase.units import Bohr, GPa, Hartree
 
-from schnetpack_phonon.calculators import band_edges
-from schnetpack_phonon.cp2k_output import read_output
-from schnetpack_phonon.external_code import OtherStructure
-from tests.code_fixtures import MESHES
-from tests.cp2k_fixtures import STORED, aluminium_phosphide
+from schnetpack_phonon.calculators.base import band_edges
+from schnetpack_phonon.calculators.cp2k import read_output
+from schnetpack_phonon.calculators.external_code import OtherStructure
+from tests.calculators.code_fixtures import MESHES
+from tests.calculators.cp2k_fixtures import STORED, aluminium_phosphide
 
 
 def test_output_at_gamma():

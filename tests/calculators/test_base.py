@@ -11,19 +11,19 @@ from ase.build import bulk
 from ase.calculators.calculator import CalculationFailed, Calculator
 from ase.calculators.emt import EMT
 
-from schnetpack_phonon.calculators import (
+from schnetpack_phonon.calculators.base import (
     AseCalculator,
     as_ase_calculator,
     band_edges,
     labels_from_results,
     mesh_edges,
 )
+from schnetpack_phonon.calculators.cp2k import CP2K
+from schnetpack_phonon.calculators.external_code import ExternalCode
+from schnetpack_phonon.calculators.tight_binding import TightBinding
 from schnetpack_phonon.common import properties
-from schnetpack_phonon.cp2k import CP2K
-from schnetpack_phonon.external_code import ExternalCode
 from schnetpack_phonon.structures.crystals import antiperovskite
-from schnetpack_phonon.tight_binding import TightBinding
-from tests.code_fixtures import CODES
+from tests.calculators.code_fixtures import CODES
 
 
 def rattled(atoms: Atoms) -> Atoms:

@@ -21,7 +21,7 @@ import numpy as np
 from ase import Atoms
 from ase.calculators.calculator import CalculationFailed, Calculator
 
-from schnetpack_phonon.calculators import (
+from schnetpack_phonon.calculators.base import (
     EDGE_LABELS,
     FORCE_LABELS,
     as_ase_calculator,

@@ -1,7 +1,5 @@
 """Runs in GPAW's own Python: reads ``label.json`` where it stands and leaves ``results.json``."""
 
-from __future__ import annotations
-
 import json
 import os
 

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from ase.calculators.calculator import CalculationFailed
 
-from schnetpack_phonon.calculators import band_edges
-from schnetpack_phonon.gpaw_output import read_output, read_version
-from tests.code_fixtures import CODES, MESHES
+from schnetpack_phonon.calculators.base import band_edges
+from schnetpack_phonon.calculators.gpaw import read_output, read_version
+from tests.calculators.code_fixtures import CODES, MESHES
 
 CODE = CODES["GPAW"]
 ATOMS = CODE.atoms

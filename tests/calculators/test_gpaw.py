@@ -6,7 +6,7 @@ import pytest
 from ase.constraints import FixAtoms
 
 from schnetpack_phonon.common.errors import UnavailableError
-from tests.code_fixtures import CODES
+from tests.calculators.code_fixtures import CODES
 
 CODE = CODES["GPAW"]
 

@@ -20,12 +20,12 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 from schnetpack_phonon._hydra import config_folder
+from schnetpack_phonon.calculators.cp2k import CP2K
+from schnetpack_phonon.calculators.external_code import NotConverged, OtherStructure, check_places
 from schnetpack_phonon.common import properties
 from schnetpack_phonon.common.errors import UnavailableError
-from schnetpack_phonon.cp2k import CP2K
-from schnetpack_phonon.external_code import NotConverged, OtherStructure, check_places
-from tests.code_fixtures import CODES, MESHES
-from tests.cp2k_fixtures import STORED, aluminium_phosphide
+from tests.calculators.code_fixtures import CODES, MESHES
+from tests.calculators.cp2k_fixtures import STORED, aluminium_phosphide
 
 # ---- options
 

@@ -5,8 +5,8 @@ import re
 import numpy as np
 import pytest
 
-from schnetpack_phonon.cp2k import CP2K
-from tests.cp2k_fixtures import aluminium_phosphide
+from schnetpack_phonon.calculators.cp2k import CP2K
+from tests.calculators.cp2k_fixtures import aluminium_phosphide
 
 
 def test_overlapping_bands(output, fake):

@@ -6,9 +6,9 @@ from ase import Atoms
 from ase.constraints import FixAtoms
 from ase.io import read
 
+from schnetpack_phonon.calculators.vasp import Vasp
 from schnetpack_phonon.common.errors import UnavailableError
-from schnetpack_phonon.vasp import Vasp
-from tests.code_fixtures import CODES
+from tests.calculators.code_fixtures import CODES
 
 CODE = CODES["VASP"]
 ATOMS = CODE.atoms

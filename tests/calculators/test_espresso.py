@@ -9,7 +9,7 @@ from ase.constraints import FixAtoms
 from ase.io import read
 
 from schnetpack_phonon.common.errors import UnavailableError
-from tests.code_fixtures import CODES, PSEUDOPOTENTIALS
+from tests.calculators.code_fixtures import CODES, PSEUDOPOTENTIALS
 
 CODE = CODES["Quantum ESPRESSO"]
 ATOMS = CODE.atoms
