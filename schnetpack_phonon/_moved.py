@@ -17,14 +17,18 @@ from typing import Any
 # Module of version 0.1, and where its names are now.
 _MOVED = """\
 _gpaw_script: calculators._gpaw_script  alloys: structures.alloys  attributable: common.errors
-comparison_figures: common.properties  cp2k: calculators.cp2k  cp2k_output: calculators.cp2k
-elasticity: structures.elasticity  espresso: calculators.espresso
-espresso_output: calculators.espresso  executors: common.executors common.errors
-external_code: calculators.external_code  files: common.files  gpaw: calculators.gpaw
-gpaw_output: calculators.gpaw  held_out: common.errors common.digests  label_store: common.errors
-labelling: common.errors common.digests  manifest: common.errors common.digests
-modes: structures.crystals  page: common.page  plotting: common.style  progress: common.progress
-properties: common.properties  report: common.errors common.page  rows: common.errors
+cluster: labels.cluster  comparison_figures: common.properties  cp2k: calculators.cp2k
+cp2k_output: calculators.cp2k  elasticity: structures.elasticity  espresso: calculators.espresso
+espresso_output: calculators.espresso  exchange: labels.offline
+executors: common.executors common.errors  external_code: calculators.external_code
+files: common.files  finite_strain: labels.finite_strain  gpaw: calculators.gpaw
+gpaw_output: calculators.gpaw  held_out: common.errors common.digests
+label_maintenance: labels.maintenance  label_store: labels.store common.errors
+labelling: labels.labelling common.errors common.digests
+manifest: labels.manifest common.errors common.digests  modes: structures.crystals
+outcomes: labels.results  page: common.page  plotting: common.style
+progress: common.progress labels.labelling  properties: common.properties
+relaxation: labels.relaxation  report: common.errors common.page  rows: common.errors
 run_groups: common.errors  runs: common.errors  streams: common.seeding
 tight_binding: calculators.tight_binding  vasp: calculators.vasp  vasp_output: calculators.vasp
 """

@@ -83,7 +83,7 @@ def _generate(dry_run: bool) -> Callable[[Any, Any], None]:
 
 
 def _export(folder: Path) -> Callable[[Any, Any], None]:
-    from schnetpack_phonon.exchange import export
+    from schnetpack_phonon.labels.offline import export
 
     def act(data: Any, config: Any) -> None:
         from omegaconf import OmegaConf
@@ -132,7 +132,7 @@ def _with_data(command: str, overrides: list[str], act: Callable[[Any, Any], Non
 def _collect(arguments: list[str]) -> None:
     """Exits with 0 if there are labels of all structures, 3 if some are still to come."""
     from schnetpack_phonon.common.errors import LabellingError, ManifestError
-    from schnetpack_phonon.exchange import collect
+    from schnetpack_phonon.labels.offline import collect
 
     parser = argparse.ArgumentParser("spkphonon collect")
     parser.add_argument("folder", type=Path, help="that spkphonon export wrote")
@@ -242,7 +242,7 @@ def _labels(arguments: list[str]) -> None:
     from schnetpack_phonon.common.errors import LabellingError
     from schnetpack_phonon.database import DatabaseError
     from schnetpack_phonon.label_export import export
-    from schnetpack_phonon.label_maintenance import merge, prune, summary
+    from schnetpack_phonon.labels.maintenance import merge, prune, summary
 
     parser = argparse.ArgumentParser("spkphonon labels", description="Looks after label stores.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")

@@ -13,7 +13,7 @@ import pandas as pd
 from schnetpack_phonon.common.errors import LabellingError
 from schnetpack_phonon.common.files import replacing
 from schnetpack_phonon.common.properties import PROPERTIES, array_shape
-from schnetpack_phonon.label_store import Record, existing_store
+from schnetpack_phonon.labels.store import Record, existing_store
 from schnetpack_phonon.rows import Row, write_db, write_xyz
 
 

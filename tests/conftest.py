@@ -23,7 +23,7 @@ from omegaconf import DictConfig
 from schnetpack_phonon.calculators.base import AseCalculator
 from schnetpack_phonon.common.executors import process_pool
 from schnetpack_phonon.instabilities import Instabilities
-from schnetpack_phonon.label_store import LabelStore
+from schnetpack_phonon.labels.store import LabelStore
 from schnetpack_phonon.phonons import harmonic_model
 from schnetpack_phonon.snapshots import Snapshot
 from schnetpack_phonon.structures.crystals import Crystal, supercell_matrix

@@ -16,8 +16,8 @@ from schnetpack_phonon.datamodule import EnsembleData
 from schnetpack_phonon.ensembles import PhononEnsemble
 from schnetpack_phonon.force_constants import FiniteDisplacements
 from schnetpack_phonon.instabilities import Instabilities
-from schnetpack_phonon.label_store import Record
-from schnetpack_phonon.labelling import label_job
+from schnetpack_phonon.labels.labelling import label_job
+from schnetpack_phonon.labels.store import Record
 from schnetpack_phonon.splits import ParentSplit
 from schnetpack_phonon.structures.crystals import Antiperovskites
 

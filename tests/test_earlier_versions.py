@@ -16,7 +16,7 @@ import pytest
 from ase.db import connect
 
 from schnetpack_phonon.card import content_digest
-from schnetpack_phonon.label_store import LabelStore
+from schnetpack_phonon.labels.store import LabelStore
 from schnetpack_phonon.predict import Predictor
 from schnetpack_phonon.runs import read_run
 

@@ -11,8 +11,8 @@ from schnetpack.data import ASEAtomsData
 from schnetpack_phonon.common import properties
 from schnetpack_phonon.common.errors import LabellingError
 from schnetpack_phonon.label_export import export
-from schnetpack_phonon.label_store import LabelStore, Record
-from schnetpack_phonon.labelling import relax_job
+from schnetpack_phonon.labels.labelling import relax_job
+from schnetpack_phonon.labels.store import LabelStore, Record
 from tests.data_fixtures import copper, failure, labelled_copper, record
 
 

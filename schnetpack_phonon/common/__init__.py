@@ -11,7 +11,7 @@ __getattr__, __dir__, __all__ = names_of(
     executors: call_within exit_with_parent process_pool
     files: advice locked replacing sync_folder
     page: Picture Section Table markdown_table strings write_page
-    progress: Progress Tally duration rate reasons
+    progress: Progress duration rate
     properties: Property array_shape label unit
     seeding: snapshot_stream snapshot_streams
     style: property_of

@@ -5,10 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 import time
-from collections import Counter
-from collections.abc import Iterable
 from contextlib import ExitStack
-from dataclasses import dataclass, field
 from datetime import timedelta
 
 from tqdm import tqdm
@@ -18,48 +15,6 @@ log = logging.getLogger(__name__)
 
 
 _LOG_INTERVAL = 30.0  # seconds between progress lines where there is no terminal
-
-
-_N_REASONS = 3  # of failures that are told, the most frequent ones
-
-
-@dataclass
-class Tally:
-    """What became of the jobs of a labeller.
-
-    Attributes:
-        keys: of all jobs that were asked for.
-        n_stored: how many were in the store, also because another process computed them.
-        n_computed: how many were computed, successfully or not.
-        failed: key -> reason.
-        seconds: that it took.
-        worker_seconds: that the calculations took, all workers together.
-    """
-
-    keys: set[str] = field(default_factory=set)
-    n_stored: int = 0
-    n_computed: int = 0
-    failed: dict[str, str] = field(default_factory=dict)
-    seconds: float = 0.0
-    worker_seconds: float = 0.0
-
-    def __str__(self) -> str:
-        text = f"{len(self.keys)} calculations: {self.n_stored} in the store"
-        if self.n_computed:
-            hours = f"{self.worker_seconds / 3600:.3g} hours of workers"
-            text += (
-                f", {self.n_computed} computed in {duration(self.seconds)} "
-                f"({rate(self.n_computed, self.seconds)}; {hours})"
-            )
-        text += f", {len(self.failed)} failed"
-        if left := len(self.keys) - self.n_stored - self.n_computed:
-            text += f", {left} not done"
-        return text + "".join(f"\n    {reason}" for reason in reasons(self.failed.values()))
-
-
-def reasons(errors: Iterable[str]) -> list[str]:
-    """The most frequent ones, with how often they occur."""
-    return [f"{count} x {error}" for error, count in Counter(errors).most_common(_N_REASONS)]
 
 
 def duration(seconds: float) -> str:

@@ -32,8 +32,8 @@ from schnetpack_phonon.ensembles import RandomEnsemble
 from schnetpack_phonon.force_constants import FiniteDisplacements
 from schnetpack_phonon.generation import Generation
 from schnetpack_phonon.instabilities import Instabilities
-from schnetpack_phonon.label_store import LabelStore, Record
-from schnetpack_phonon.labelling import label_job
+from schnetpack_phonon.labels.labelling import label_job
+from schnetpack_phonon.labels.store import LabelStore, Record
 from schnetpack_phonon.preparation import Recipe
 from schnetpack_phonon.structures.crystals import Antiperovskites
 

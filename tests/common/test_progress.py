@@ -8,7 +8,8 @@ import sys
 import pytest
 
 from schnetpack_phonon.common import progress
-from schnetpack_phonon.common.progress import Progress, Tally, duration, rate, reasons
+from schnetpack_phonon.common.progress import Progress, duration, rate
+from schnetpack_phonon.labels.labelling import Tally, reasons
 
 
 @pytest.mark.parametrize(

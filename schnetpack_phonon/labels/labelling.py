@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 import os
 import time
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import numpy as np
@@ -16,10 +17,10 @@ from ase import Atoms
 from schnetpack_phonon.calculators.base import LabellingCalculator
 from schnetpack_phonon.common.digests import settings_hash, structure_hash
 from schnetpack_phonon.common.errors import DeadWorkerError, LabellingError, MissingLabelsError
-from schnetpack_phonon.common.progress import Progress, Tally, reasons
+from schnetpack_phonon.common.progress import Progress, duration, rate
 from schnetpack_phonon.common.properties import Labels
-from schnetpack_phonon.label_store import Input, LabelStore, Record
-from schnetpack_phonon.relaxation import relax, relax_ions
+from schnetpack_phonon.labels.relaxation import relax, relax_ions
+from schnetpack_phonon.labels.store import Input, LabelStore, Record
 from schnetpack_phonon.structures.crystals import Crystal
 
 T = TypeVar("T")
@@ -296,3 +297,45 @@ def _compute(
 
 def _reason(error: Exception) -> str:
     return f"{type(error).__name__}: {error}"
+
+
+_N_REASONS = 3  # of failures that are told, the most frequent ones
+
+
+@dataclass
+class Tally:
+    """What became of the jobs of a labeller.
+
+    Attributes:
+        keys: of all jobs that were asked for.
+        n_stored: how many were in the store, also because another process computed them.
+        n_computed: how many were computed, successfully or not.
+        failed: key -> reason.
+        seconds: that it took.
+        worker_seconds: that the calculations took, all workers together.
+    """
+
+    keys: set[str] = field(default_factory=set)
+    n_stored: int = 0
+    n_computed: int = 0
+    failed: dict[str, str] = field(default_factory=dict)
+    seconds: float = 0.0
+    worker_seconds: float = 0.0
+
+    def __str__(self) -> str:
+        text = f"{len(self.keys)} calculations: {self.n_stored} in the store"
+        if self.n_computed:
+            hours = f"{self.worker_seconds / 3600:.3g} hours of workers"
+            text += (
+                f", {self.n_computed} computed in {duration(self.seconds)} "
+                f"({rate(self.n_computed, self.seconds)}; {hours})"
+            )
+        text += f", {len(self.failed)} failed"
+        if left := len(self.keys) - self.n_stored - self.n_computed:
+            text += f", {left} not done"
+        return text + "".join(f"\n    {reason}" for reason in reasons(self.failed.values()))
+
+
+def reasons(errors: Iterable[str]) -> list[str]:
+    """The most frequent ones, with how often they occur."""
+    return [f"{count} x {error}" for error, count in Counter(errors).most_common(_N_REASONS)]

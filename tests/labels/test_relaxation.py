@@ -10,7 +10,7 @@ from ase.calculators.emt import EMT
 from scipy.optimize import minimize_scalar
 
 from schnetpack_phonon.calculators.base import AseCalculator
-from schnetpack_phonon.relaxation import _Supercell, relax, relax_ions
+from schnetpack_phonon.labels.relaxation import _Supercell, relax, relax_ions
 from schnetpack_phonon.structures.crystals import Crystal, supercell_matrix
 
 

@@ -15,9 +15,9 @@ from ase.units import GPa
 from schnetpack_phonon.calculators.base import LabellingCalculator
 from schnetpack_phonon.common import properties
 from schnetpack_phonon.common.properties import PROPERTIES, Labels
-from schnetpack_phonon.label_store import Record
-from schnetpack_phonon.labelling import Job, Labeller, Repeated, label_job, relaxed_label_job
-from schnetpack_phonon.relaxation import SMALL_FORCE, largest_force
+from schnetpack_phonon.labels.labelling import Job, Labeller, Repeated, label_job, relaxed_label_job
+from schnetpack_phonon.labels.relaxation import SMALL_FORCE, largest_force
+from schnetpack_phonon.labels.store import Record
 from schnetpack_phonon.structures.elasticity import finite_strain_tensor, finite_strains, strained
 
 log = logging.getLogger(__name__)

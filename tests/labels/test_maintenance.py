@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from schnetpack_phonon.common.errors import LabellingError
-from schnetpack_phonon.label_maintenance import merge, prune, summary
-from schnetpack_phonon.label_store import LabelStore
+from schnetpack_phonon.labels.maintenance import merge, prune, summary
+from schnetpack_phonon.labels.store import LabelStore
 from tests.data_fixtures import failure, labelled_copper, record, same
 
 REASON = "CalculationFailed: not converged"

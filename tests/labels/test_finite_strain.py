@@ -16,9 +16,9 @@ from ase.units import GPa
 from schnetpack_phonon.calculators.base import AseCalculator
 from schnetpack_phonon.calculators.tight_binding import TightBinding
 from schnetpack_phonon.common import properties
-from schnetpack_phonon.finite_strain import FiniteStrain
-from schnetpack_phonon.label_store import LabelStore
-from schnetpack_phonon.labelling import Labeller
+from schnetpack_phonon.labels.finite_strain import FiniteStrain
+from schnetpack_phonon.labels.labelling import Labeller
+from schnetpack_phonon.labels.store import LabelStore
 from schnetpack_phonon.structures.crystals import antiperovskite
 from schnetpack_phonon.structures.elasticity import finite_strains, strained
 

@@ -10,10 +10,10 @@ from ase.io import read, write
 from ase.units import Hartree
 
 from schnetpack_phonon.common import properties
-from schnetpack_phonon.exchange import collect
-from schnetpack_phonon.label_store import LabelStore
-from schnetpack_phonon.outcomes import Status
-from tests.exchange_fixtures import (
+from schnetpack_phonon.labels.offline import collect
+from schnetpack_phonon.labels.results import Status
+from schnetpack_phonon.labels.store import LabelStore
+from tests.labels.offline_fixtures import (
     CODE,
     SPRING,
     calculations,

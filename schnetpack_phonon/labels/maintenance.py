@@ -11,7 +11,7 @@ import numpy as np
 from schnetpack_phonon.common.errors import LabellingError
 from schnetpack_phonon.common.page import markdown_table
 from schnetpack_phonon.common.properties import Labels
-from schnetpack_phonon.label_store import LabelStore, Record, existing_store
+from schnetpack_phonon.labels.store import LabelStore, Record, existing_store
 
 _N_REASONS = 20
 

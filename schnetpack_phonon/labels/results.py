@@ -22,7 +22,7 @@ from schnetpack_phonon.calculators.external_code import (
 )
 from schnetpack_phonon.common.digests import file_digest
 from schnetpack_phonon.common.properties import Labels
-from schnetpack_phonon.manifest import Calculation, Manifest
+from schnetpack_phonon.labels.manifest import Calculation, Manifest
 
 
 class Status(Enum):

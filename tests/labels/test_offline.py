@@ -13,13 +13,13 @@ from schnetpack_phonon.calculators.base import AseCalculator
 from schnetpack_phonon.calculators.cp2k import CP2K
 from schnetpack_phonon.common.errors import ManifestError, UnavailableError
 from schnetpack_phonon.ensembles import PhononEnsemble, RandomEnsemble
-from schnetpack_phonon.exchange import collect
-from schnetpack_phonon.finite_strain import FiniteStrain
-from schnetpack_phonon.label_store import LabelStore
-from schnetpack_phonon.outcomes import Status
+from schnetpack_phonon.labels.finite_strain import FiniteStrain
+from schnetpack_phonon.labels.offline import collect
+from schnetpack_phonon.labels.results import Status
+from schnetpack_phonon.labels.store import LabelStore
 from tests.calculators.cp2k_fixtures import needs_cp2k
 from tests.data_fixtures import rows
-from tests.exchange_fixtures import (
+from tests.labels.offline_fixtures import (
     CODE,
     Here,
     calculations,

@@ -9,13 +9,13 @@ import pytest
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
-from schnetpack_phonon import cluster
 from schnetpack_phonon._hydra import config_folder
 from schnetpack_phonon.common.errors import DeadWorkerError, LabellingError, UnavailableError
-from schnetpack_phonon.labelling import Job, Labeller, label_job
-from tests import fake_slurm
+from schnetpack_phonon.labels import cluster
+from schnetpack_phonon.labels.labelling import Job, Labeller, label_job
 from tests.common.worker_fixtures import die, ended, environment, process, slow_label
 from tests.data_fixtures import copper, ensemble_data, rows
+from tests.labels import fake_slurm
 
 # Parsl leaves sockets to the garbage collector when it looks for addresses of the machine.
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
@@ -149,7 +149,7 @@ pool.submit(process, 100).result()
 
 def test_nothing_outlives_a_killed_run(parsl, tmp_path):
     command = [sys.executable, "-c", _KILLED, str(tmp_path)]
-    root = Path(__file__).parents[1]
+    root = Path(__file__).parents[2]
     with subprocess.Popen(command, stdout=subprocess.PIPE, cwd=root) as parent:
         processes = [int(pid) for pid in parent.stdout.readline().split()]
         parent.kill()

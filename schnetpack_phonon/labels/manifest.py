@@ -21,8 +21,8 @@ from schnetpack_phonon.calculators.external_code import ExternalCode
 from schnetpack_phonon.common.digests import settings_hash
 from schnetpack_phonon.common.errors import ManifestError
 from schnetpack_phonon.common.files import replacing
-from schnetpack_phonon.label_store import Input
-from schnetpack_phonon.labelling import label_key
+from schnetpack_phonon.labels.labelling import label_key
+from schnetpack_phonon.labels.store import Input
 
 NAME = "manifest.json"
 

@@ -22,8 +22,7 @@ from schnetpack_phonon.calculators.tight_binding import TightBinding
 from schnetpack_phonon.common import properties
 from schnetpack_phonon.common.errors import LabellingError, MissingLabelsError
 from schnetpack_phonon.common.executors import process_pool
-from schnetpack_phonon.label_store import LabelStore
-from schnetpack_phonon.labelling import (
+from schnetpack_phonon.labels.labelling import (
     Job,
     Labeller,
     Planner,
@@ -31,6 +30,7 @@ from schnetpack_phonon.labelling import (
     relax_job,
     relaxed_label_job,
 )
+from schnetpack_phonon.labels.store import LabelStore
 from schnetpack_phonon.structures.crystals import Crystal, supercell_matrix
 from tests.data_fixtures import copper, record, same
 

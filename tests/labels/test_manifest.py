@@ -7,8 +7,8 @@ import pytest
 
 from schnetpack_phonon.calculators.cp2k import CP2K
 from schnetpack_phonon.common.errors import ManifestError
-from schnetpack_phonon.labelling import label_job
-from schnetpack_phonon.manifest import NAME, Calculation, Manifest, read_manifest
+from schnetpack_phonon.labels.labelling import label_job
+from schnetpack_phonon.labels.manifest import NAME, Calculation, Manifest, read_manifest
 from tests.calculators.cp2k_fixtures import aluminium_phosphide
 
 CODE = {"_target_": "schnetpack_phonon.calculators.cp2k.CP2K", "version": "2023.1", "cutoff": 300}

@@ -24,10 +24,10 @@ from schnetpack_phonon.calculators.external_code import LOG, ExternalCode
 from schnetpack_phonon.common.digests import file_digest
 from schnetpack_phonon.common.errors import ManifestError, UnavailableError
 from schnetpack_phonon.common.files import locked, replacing
-from schnetpack_phonon.label_store import LabelStore, Record
-from schnetpack_phonon.labelling import Job
-from schnetpack_phonon.manifest import NAME, Calculation, Manifest, read_manifest
-from schnetpack_phonon.outcomes import Outcome, Status, Summary, read_outcomes
+from schnetpack_phonon.labels.labelling import Job
+from schnetpack_phonon.labels.manifest import NAME, Calculation, Manifest, read_manifest
+from schnetpack_phonon.labels.results import Outcome, Status, Summary, read_outcomes
+from schnetpack_phonon.labels.store import LabelStore, Record
 
 STRUCTURE = "structure.extxyz"
 
