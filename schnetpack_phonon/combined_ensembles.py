@@ -14,8 +14,8 @@ from ase.io import iread
 
 from schnetpack_phonon.common.digests import contents_digest
 from schnetpack_phonon.common.seeding import snapshot_stream
-from schnetpack_phonon.phonons import shortest_distance
-from schnetpack_phonon.snapshots import DECIMALS, Ensemble, SimpleEnsemble, Snapshot, Source
+from schnetpack_phonon.phonons.harmonic import DECIMALS, shortest_distance
+from schnetpack_phonon.snapshots import Ensemble, SimpleEnsemble, Snapshot, Source
 from schnetpack_phonon.structures.crystals import Crystal, files_of_crystals
 from schnetpack_phonon.structures.elasticity import strained, voigt_to_tensor
 

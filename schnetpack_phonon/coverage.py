@@ -12,7 +12,7 @@ from scipy.stats import spearmanr
 from schnetpack_phonon.components import stacked
 from schnetpack_phonon.distance import CUTOFF, training_set
 from schnetpack_phonon.held_out import TestSet
-from schnetpack_phonon.phonons import HarmonicModel
+from schnetpack_phonon.phonons.harmonic import HarmonicModel
 from schnetpack_phonon.runs import Run
 
 _BIN = 0.05  # Ang

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from scipy.special import ndtri
 
-from schnetpack_phonon.modes import Operator
-from schnetpack_phonon.phonons import HarmonicModel, shortest_distance, to_matrix
+from schnetpack_phonon.phonons.harmonic import HarmonicModel, shortest_distance, to_matrix
+from schnetpack_phonon.phonons.modes import Operator
 from schnetpack_phonon.sampling import NormalSampler, Sampler
 from schnetpack_phonon.snapshots import Source, check_thermal, ideal_of
 

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
 from schnetpack_phonon.common.properties import band_gap
 from schnetpack_phonon.common.style import COLORS, MARKERS, property_of
-from schnetpack_phonon.dispersion import Dispersion
 
 
 def parity(predictions: pd.DataFrame, errors: pd.DataFrame) -> Figure:
@@ -199,64 +196,4 @@ def distances(table: pd.DataFrame) -> Figure:
             axis.axvline(bonds["ideal"].iloc[0], color="0.5", linewidth=0.8, linestyle=":")
             axis.set(xlabel=f"{pair} (Å)", yticks=[], title=structure)
     axes[0, 0].legend(frameon=False, fontsize="xx-small")
-    return figure
-
-
-def bands(found: Mapping[str, Dispersion], title: str) -> Figure:
-    """Phonon bands and densities of states of several force constants of one crystal.
-
-    Args:
-        found: label in the legend -> bands.
-        title: of the figure.
-    """
-    figure = Figure(figsize=(6.6, 3.8), layout="constrained")
-    left, right = figure.subplots(1, 2, sharey=True, width_ratios=[4, 1])
-    for k, (label, one) in enumerate(found.items()):
-        color, style = COLORS[k % len(COLORS)], ("-", "--", ":")[k % 3]
-        lines = left.plot(one.distances, one.frequencies, style, color=color, lw=0.9)
-        lines[0].set_label(label)
-        right.plot(one.dos, one.dos_frequencies, style, color=color, lw=0.9)
-    first = next(iter(found.values()))
-    for _, x in first.ticks:
-        left.axvline(x, color="0.8", linewidth=0.6, zorder=0)
-    for axis in (left, right):
-        axis.axhline(0, color="0.5", linewidth=0.6, zorder=0)
-    left.set_xticks([x for _, x in first.ticks], [name for name, _ in first.ticks])
-    left.set_xlim(0, first.ticks[-1][1])
-    low = min(np.nanmin(one.frequencies) for one in found.values())
-    high = max(np.nanmax(one.frequencies) for one in found.values())
-    left.set_ylim(min(low, 0) - 0.05 * (high - low), high + 0.15 * (high - low))
-    left.set_ylabel("frequency (THz), imaginary below 0")
-    left.legend(frameon=False, fontsize="small", loc="upper right", ncols=2)
-    right.set_xlabel("states / THz")
-    right.set_xlim(left=0)
-    figure.suptitle(title, fontsize="medium")
-    return figure
-
-
-def convergence(history: pd.DataFrame, title: str) -> Figure:
-    """Steps of a renormalisation against the number of forces.
-
-    Args:
-        history: ``n_forces``, ``effective_samples``, ``deviation`` and ``lowest`` in THz,
-            ``free_energy`` in eV per atom.
-        title: of the figure.
-    """
-    figure = Figure(figsize=(7.2, 2.9), layout="constrained")
-    left, middle, right = figure.subplots(1, 3)
-    n, style = history["n_forces"], {"marker": "o", "markersize": 3, "linewidth": 1}
-    left.plot(n, history["deviation"], color=COLORS[0], label="rms deviation", **style)
-    left.plot(n, history["lowest"], color=COLORS[1], label="lowest fitted", **style)
-    left.axhline(0, color="0.5", linewidth=0.6)
-    left.set_ylabel("frequency (THz)")
-    place = {"loc": "lower left", "bbox_to_anchor": (0, 1), "borderpad": 0}
-    left.legend(frameon=False, fontsize="small", **place)  # above: steps may jump anywhere
-    middle.plot(n, 1e3 * history["free_energy"], color=COLORS[2], **style)
-    middle.set_ylabel("free energy (meV/atom)")
-    right.plot(n, history["effective_samples"], color=COLORS[3], **style)
-    right.plot([0, n.max()], [0, n.max()], color="0.5", linewidth=0.6, linestyle=":")
-    right.set_ylabel("effective number of forces")
-    for axis in (left, middle, right):
-        axis.set_xlabel("forces")
-    figure.suptitle(title, fontsize="medium")
     return figure

@@ -12,10 +12,10 @@ import pandas as pd
 from ase import Atoms
 from ase.neighborlist import neighbor_list
 
-from schnetpack_phonon.dispersion import dispersion
-from schnetpack_phonon.force_constants import Models, different_models
-from schnetpack_phonon.phonons import HarmonicModel, shortest_distance, to_matrix
-from schnetpack_phonon.plotting import convergence, displacements, distances
+from schnetpack_phonon.phonons.dispersion import convergence, dispersion
+from schnetpack_phonon.phonons.force_constants import Models, different_models
+from schnetpack_phonon.phonons.harmonic import HarmonicModel, shortest_distance, to_matrix
+from schnetpack_phonon.plotting import displacements, distances
 from schnetpack_phonon.sampling import Sampler
 from schnetpack_phonon.snapshots import Ensemble, Group, Snapshot, accepted, snapshot_groups
 from schnetpack_phonon.structures.crystals import Crystal

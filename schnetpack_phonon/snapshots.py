@@ -10,13 +10,8 @@ from typing import Any, TypeAlias
 import numpy as np
 from ase import Atoms
 
-from schnetpack_phonon.phonons import HarmonicModel
+from schnetpack_phonon.phonons.harmonic import HarmonicModel
 from schnetpack_phonon.structures.crystals import Crystal
-
-# Positions are rounded to 1e-6 Ang, so that the rounding of linear algebra, which depends on the
-# library and the number of threads, does not make another snapshot (and another label to pay).
-DECIMALS = 6
-
 
 Source: TypeAlias = Atoms | HarmonicModel
 
@@ -151,12 +146,6 @@ def _describe(source: Source) -> dict[str, str | int | float]:
 def ideal_of(source: Source) -> Atoms:
     """The undisplaced supercell."""
     return source.ideal if isinstance(source, HarmonicModel) else source
-
-
-def displaced_positions(ideal: Atoms, displacements: np.ndarray) -> np.ndarray:
-    """Positions with the geometric centre kept, rounded; shape=(n, n_atoms, 3)."""
-    centred = displacements - displacements.mean(axis=-2, keepdims=True)
-    return (ideal.positions + centred).round(DECIMALS)
 
 
 def check_thermal(temperatures: Sequence[float], statistics: str = "quantum") -> None:

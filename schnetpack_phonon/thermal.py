@@ -22,7 +22,7 @@ from schnetpack_phonon.distance import TrainingSet, far, training_set
 from schnetpack_phonon.ensembles import PhononEnsemble
 from schnetpack_phonon.fixed_ensembles import ModeEnsemble, SpecialEnsemble
 from schnetpack_phonon.held_out import read_test_set
-from schnetpack_phonon.phonons import HarmonicModel
+from schnetpack_phonon.phonons.harmonic import HarmonicModel
 from schnetpack_phonon.predict import Predictor
 from schnetpack_phonon.run_vibrations import vibrations
 from schnetpack_phonon.runs import Run

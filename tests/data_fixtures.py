@@ -14,10 +14,10 @@ from schnetpack.transform import CastTo32, MatScipyNeighborList
 from schnetpack_phonon.calculators.base import AseCalculator
 from schnetpack_phonon.datamodule import EnsembleData
 from schnetpack_phonon.ensembles import PhononEnsemble
-from schnetpack_phonon.force_constants import FiniteDisplacements
-from schnetpack_phonon.instabilities import Instabilities
 from schnetpack_phonon.labels.labelling import label_job
 from schnetpack_phonon.labels.store import Record
+from schnetpack_phonon.phonons.force_constants import FiniteDisplacements
+from schnetpack_phonon.phonons.instabilities import Instabilities
 from schnetpack_phonon.splits import ParentSplit
 from schnetpack_phonon.structures.crystals import Antiperovskites
 

@@ -7,8 +7,8 @@ import pytest
 from ase import units
 
 from schnetpack_phonon.ensembles import PhononEnsemble, RandomEnsemble
-from schnetpack_phonon.instabilities import Instabilities
-from schnetpack_phonon.phonons import HarmonicModel, harmonic_model
+from schnetpack_phonon.phonons.harmonic import HarmonicModel, harmonic_model
+from schnetpack_phonon.phonons.instabilities import Instabilities
 from schnetpack_phonon.structures.crystals import Crystal, antiperovskite, supercell_matrix
 
 ROUNDING = 0.51e-6  # positions end at 1e-6 Ang

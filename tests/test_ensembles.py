@@ -16,8 +16,8 @@ from scipy import stats
 from scipy.spatial.transform import Rotation
 
 from schnetpack_phonon.ensembles import MatchedEnsemble, PhononEnsemble, RandomEnsemble
-from schnetpack_phonon.instabilities import Instabilities
-from schnetpack_phonon.phonons import HarmonicModel, harmonic_model
+from schnetpack_phonon.phonons.harmonic import HarmonicModel, harmonic_model
+from schnetpack_phonon.phonons.instabilities import Instabilities
 from schnetpack_phonon.structures.crystals import Crystal, supercell_matrix
 from tests.ensemble_fixtures import (
     OPTIONS,

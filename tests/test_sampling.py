@@ -19,8 +19,8 @@ from scipy.stats import qmc
 
 from schnetpack_phonon.common.seeding import snapshot_stream
 from schnetpack_phonon.ensembles import MatchedEnsemble
-from schnetpack_phonon.instabilities import Instabilities
-from schnetpack_phonon.phonons import harmonic_model
+from schnetpack_phonon.phonons.harmonic import harmonic_model
+from schnetpack_phonon.phonons.instabilities import Instabilities
 from schnetpack_phonon.sampling import BATCH, DRAWS, Acceptance
 from schnetpack_phonon.structures.crystals import Crystal, supercell_matrix
 from tests.ensemble_fixtures import (

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from schnetpack_phonon.combined_ensembles import MixtureEnsemble
-from schnetpack_phonon.snapshots import accepted, displaced_positions, snapshot_groups
+from schnetpack_phonon.phonons.harmonic import displaced_positions
+from schnetpack_phonon.snapshots import accepted, snapshot_groups
 from tests.ensemble_fixtures import (
     ROUNDING,
     first,

@@ -39,8 +39,10 @@ def thermal_run(folder: Path, seed: int, heads: Sequence[nn.Module] = ()) -> Pat
                 "lattice_constants": {"Cu3PdAu": LATTICE},
             },
             "phonons": {
-                "_target_": "schnetpack_phonon.force_constants.FiniteDisplacements",
-                "instabilities": {"_target_": "schnetpack_phonon.instabilities.Instabilities"},
+                "_target_": "schnetpack_phonon.phonons.force_constants.FiniteDisplacements",
+                "instabilities": {
+                    "_target_": "schnetpack_phonon.phonons.instabilities.Instabilities"
+                },
             },
             "calculator": {
                 "_target_": "schnetpack_phonon.calculators.base.AseCalculator",

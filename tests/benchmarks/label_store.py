@@ -29,11 +29,11 @@ from ase.calculators.emt import EMT
 
 from schnetpack_phonon.calculators.base import AseCalculator, labels_from_results
 from schnetpack_phonon.ensembles import RandomEnsemble
-from schnetpack_phonon.force_constants import FiniteDisplacements
 from schnetpack_phonon.generation import Generation
-from schnetpack_phonon.instabilities import Instabilities
 from schnetpack_phonon.labels.labelling import label_job
 from schnetpack_phonon.labels.store import LabelStore, Record
+from schnetpack_phonon.phonons.force_constants import FiniteDisplacements
+from schnetpack_phonon.phonons.instabilities import Instabilities
 from schnetpack_phonon.preparation import Recipe
 from schnetpack_phonon.structures.crystals import Antiperovskites
 

@@ -22,8 +22,8 @@ from ase.neighborlist import neighbor_list
 from phonopy.phonon.random_displacements import RandomDisplacements
 
 from schnetpack_phonon.ensembles import PhononEnsemble
-from schnetpack_phonon.instabilities import Instabilities
-from schnetpack_phonon.phonons import HarmonicModel, harmonic_model
+from schnetpack_phonon.phonons.harmonic import HarmonicModel, harmonic_model
+from schnetpack_phonon.phonons.instabilities import Instabilities
 from schnetpack_phonon.sampling import BATCH
 from schnetpack_phonon.structures.crystals import Antiperovskites, Crystal
 

@@ -15,8 +15,8 @@ from ase.neighborlist import neighbor_list
 from phonopy.physical_units import get_physical_units
 from scipy import constants
 
-from schnetpack_phonon.instabilities import Instabilities
-from schnetpack_phonon.modes import Modes, Operator, WholeModes, bloch_modes, whole_modes
+from schnetpack_phonon.phonons.instabilities import Instabilities
+from schnetpack_phonon.phonons.modes import Modes, Operator, WholeModes, bloch_modes, whole_modes
 
 THZ_PER_SQRT_FC: float = get_physical_units().DefaultToTHz  # sqrt(eV/Ang^2/amu) -> THz
 
@@ -35,7 +35,7 @@ _BOLTZMANN = constants.k / (constants.atomic_mass * 1e-20) * 1e-24  # amu Ang^2 
 
 @dataclass(frozen=True)
 class Renormalization:
-    """How effective force constants were found; see :mod:`.renormalization`.
+    """How effective force constants were found; see :mod:`.phonons.renormalization`.
 
     Attributes:
         start: harmonic force constants, shape=(n_atoms, n_atoms, 3, 3), eV/Ang^2.
@@ -305,3 +305,14 @@ def shortest_distance(atoms: Atoms) -> float:
         if distances.size:
             return float(distances.min())
         cutoff *= 1.5
+
+
+# Positions are rounded to 1e-6 Ang, so that the rounding of linear algebra, which depends on the
+# library and the number of threads, does not make another snapshot (and another label to pay).
+DECIMALS = 6
+
+
+def displaced_positions(ideal: Atoms, displacements: np.ndarray) -> np.ndarray:
+    """Positions with the geometric centre kept, rounded; shape=(n, n_atoms, 3)."""
+    centred = displacements - displacements.mean(axis=-2, keepdims=True)
+    return (ideal.positions + centred).round(DECIMALS)

@@ -29,26 +29,26 @@ from ase import Atoms
 from schnetpack_phonon.common import properties
 from schnetpack_phonon.common.errors import LabellingError, MissingLabelsError
 from schnetpack_phonon.common.seeding import snapshot_stream
-from schnetpack_phonon.force_constants import (
+from schnetpack_phonon.phonons.force_constants import (
     LabelFunction,
     Models,
     PhononSource,
     mixed_force_constants,
     unmixed,
 )
-from schnetpack_phonon.force_pool import ForcePool
-from schnetpack_phonon.instabilities import Instabilities
-from schnetpack_phonon.phonons import (
+from schnetpack_phonon.phonons.force_pool import ForcePool
+from schnetpack_phonon.phonons.harmonic import (
     THZ_PER_SQRT_FC,
     HarmonicModel,
     Renormalization,
+    displaced_positions,
     free_energy,
     harmonic_model,
     normal_modes,
     to_blocks,
     to_matrix,
 )
-from schnetpack_phonon.snapshots import displaced_positions
+from schnetpack_phonon.phonons.instabilities import Instabilities
 from schnetpack_phonon.structures.crystals import Crystal
 
 log = logging.getLogger(__name__)

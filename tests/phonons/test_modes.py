@@ -7,11 +7,11 @@ import pytest
 from ase import Atoms
 from ase.build import bulk
 
-from schnetpack_phonon import modes
 from schnetpack_phonon.ensembles import PhononEnsemble
-from schnetpack_phonon.instabilities import Instabilities
-from schnetpack_phonon.modes import BlochModes, WholeModes
-from schnetpack_phonon.phonons import THZ_PER_SQRT_FC, harmonic_model
+from schnetpack_phonon.phonons import modes
+from schnetpack_phonon.phonons.harmonic import THZ_PER_SQRT_FC, harmonic_model
+from schnetpack_phonon.phonons.instabilities import Instabilities
+from schnetpack_phonon.phonons.modes import BlochModes, WholeModes
 from schnetpack_phonon.structures.crystals import (
     Crystal,
     antiperovskite,

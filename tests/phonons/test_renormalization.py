@@ -12,13 +12,13 @@ from scipy.integrate import quad
 from scipy.linalg import eigh_tridiagonal
 
 from schnetpack_phonon.common import properties
-from schnetpack_phonon.force_constants import FiniteDisplacements
-from schnetpack_phonon.force_pool import ForcePool
-from schnetpack_phonon.instabilities import Instabilities
-from schnetpack_phonon.phonons import harmonic_model, normal_modes, to_blocks
-from schnetpack_phonon.renormalization import NotConvergedError, Renormalised, _fit, _update
+from schnetpack_phonon.phonons.force_constants import FiniteDisplacements
+from schnetpack_phonon.phonons.force_pool import ForcePool
+from schnetpack_phonon.phonons.harmonic import harmonic_model, normal_modes, to_blocks
+from schnetpack_phonon.phonons.instabilities import Instabilities
+from schnetpack_phonon.phonons.renormalization import NotConvergedError, Renormalised, _fit, _update
 from schnetpack_phonon.structures.crystals import Crystal
-from tests.force_constants_fixtures import between_two
+from tests.phonons.force_constants_fixtures import between_two
 
 HBAR = units._hbar / units._e * 1e10 * (units._e / units._amu) ** 0.5  # eV sqrt(amu Ang^2 / eV)
 THZ = (units._e * 1e20 / units._amu) ** 0.5 / (2 * np.pi * 1e12)  # of sqrt(eV/Ang^2/amu)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from schnetpack_phonon.instabilities import Instabilities
+from schnetpack_phonon.phonons.instabilities import Instabilities
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,8 @@ from phonopy import Phonopy
 
 from schnetpack_phonon.common import properties
 from schnetpack_phonon.common.properties import Labels
-from schnetpack_phonon.instabilities import Instabilities
-from schnetpack_phonon.phonons import HarmonicModel, harmonic_model
+from schnetpack_phonon.phonons.harmonic import HarmonicModel, harmonic_model
+from schnetpack_phonon.phonons.instabilities import Instabilities
 from schnetpack_phonon.structures.crystals import Crystal, to_ase
 
 #: (what for, [(description, supercell), ...]) -> labels of each; None where it failed.

@@ -14,12 +14,12 @@ from phonopy.file_IO import (
 )
 from phonopy.harmonic.force_constants import full_fc_to_compact_fc
 
-from schnetpack_phonon.force_constants import save_phonopy
-from schnetpack_phonon.instabilities import Instabilities
-from schnetpack_phonon.phonons import harmonic_model, normal_modes
-from schnetpack_phonon.phonopy_files import PhonopyFiles, same_atoms
+from schnetpack_phonon.phonons.force_constants import save_phonopy
+from schnetpack_phonon.phonons.harmonic import harmonic_model, normal_modes
+from schnetpack_phonon.phonons.instabilities import Instabilities
+from schnetpack_phonon.phonons.phonopy_files import PhonopyFiles, same_atoms
 from schnetpack_phonon.structures.crystals import Antiperovskites, Crystal, supercell_matrix
-from tests.force_constants_fixtures import (
+from tests.phonons.force_constants_fixtures import (
     ALLOYS,
     FLOOR,
     SPRINGS,

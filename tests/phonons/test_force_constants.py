@@ -11,15 +11,15 @@ from ase.calculators.emt import EMT
 from phonopy import Phonopy
 
 from schnetpack_phonon.common import properties
-from schnetpack_phonon.force_constants import (
+from schnetpack_phonon.phonons.force_constants import (
     FiniteDisplacements,
     mixed_force_constants,
     save_phonopy,
     unmixed,
 )
-from schnetpack_phonon.phonons import normal_modes
+from schnetpack_phonon.phonons.harmonic import normal_modes
 from schnetpack_phonon.structures.crystals import Crystal, supercell_matrix, to_phonopy
-from tests.force_constants_fixtures import FLOOR, STABLE, Springs, read
+from tests.phonons.force_constants_fixtures import FLOOR, STABLE, Springs, read
 
 
 def emt_labels(what, jobs):

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from schnetpack_phonon.force_pool import ForcePool
-from schnetpack_phonon.phonons import harmonic_model
-from tests.force_constants_fixtures import FLOOR, between_two
+from schnetpack_phonon.phonons.force_pool import ForcePool
+from schnetpack_phonon.phonons.harmonic import harmonic_model
+from tests.phonons.force_constants_fixtures import FLOOR, between_two
 
 
 @pytest.fixture(scope="module")

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
 
+from schnetpack_phonon.common.style import COLORS
 from schnetpack_phonon.structures.crystals import Crystal
 
 _POINTS = 40  # of each segment of the path
@@ -92,3 +96,63 @@ def _ticks(labels, distances) -> tuple[tuple[str, float], ...]:
             ticks.append((start, float(along[0])))
         ticks.append((end, float(along[-1])))
     return tuple((name.replace("G", "Γ"), x) for name, x in ticks)
+
+
+def bands(found: Mapping[str, Dispersion], title: str) -> Figure:
+    """Phonon bands and densities of states of several force constants of one crystal.
+
+    Args:
+        found: label in the legend -> bands.
+        title: of the figure.
+    """
+    figure = Figure(figsize=(6.6, 3.8), layout="constrained")
+    left, right = figure.subplots(1, 2, sharey=True, width_ratios=[4, 1])
+    for k, (label, one) in enumerate(found.items()):
+        color, style = COLORS[k % len(COLORS)], ("-", "--", ":")[k % 3]
+        lines = left.plot(one.distances, one.frequencies, style, color=color, lw=0.9)
+        lines[0].set_label(label)
+        right.plot(one.dos, one.dos_frequencies, style, color=color, lw=0.9)
+    first = next(iter(found.values()))
+    for _, x in first.ticks:
+        left.axvline(x, color="0.8", linewidth=0.6, zorder=0)
+    for axis in (left, right):
+        axis.axhline(0, color="0.5", linewidth=0.6, zorder=0)
+    left.set_xticks([x for _, x in first.ticks], [name for name, _ in first.ticks])
+    left.set_xlim(0, first.ticks[-1][1])
+    low = min(np.nanmin(one.frequencies) for one in found.values())
+    high = max(np.nanmax(one.frequencies) for one in found.values())
+    left.set_ylim(min(low, 0) - 0.05 * (high - low), high + 0.15 * (high - low))
+    left.set_ylabel("frequency (THz), imaginary below 0")
+    left.legend(frameon=False, fontsize="small", loc="upper right", ncols=2)
+    right.set_xlabel("states / THz")
+    right.set_xlim(left=0)
+    figure.suptitle(title, fontsize="medium")
+    return figure
+
+
+def convergence(history: pd.DataFrame, title: str) -> Figure:
+    """Steps of a renormalisation against the number of forces.
+
+    Args:
+        history: ``n_forces``, ``effective_samples``, ``deviation`` and ``lowest`` in THz,
+            ``free_energy`` in eV per atom.
+        title: of the figure.
+    """
+    figure = Figure(figsize=(7.2, 2.9), layout="constrained")
+    left, middle, right = figure.subplots(1, 3)
+    n, style = history["n_forces"], {"marker": "o", "markersize": 3, "linewidth": 1}
+    left.plot(n, history["deviation"], color=COLORS[0], label="rms deviation", **style)
+    left.plot(n, history["lowest"], color=COLORS[1], label="lowest fitted", **style)
+    left.axhline(0, color="0.5", linewidth=0.6)
+    left.set_ylabel("frequency (THz)")
+    place = {"loc": "lower left", "bbox_to_anchor": (0, 1), "borderpad": 0}
+    left.legend(frameon=False, fontsize="small", **place)  # above: steps may jump anywhere
+    middle.plot(n, 1e3 * history["free_energy"], color=COLORS[2], **style)
+    middle.set_ylabel("free energy (meV/atom)")
+    right.plot(n, history["effective_samples"], color=COLORS[3], **style)
+    right.plot([0, n.max()], [0, n.max()], color="0.5", linewidth=0.6, linestyle=":")
+    right.set_ylabel("effective number of forces")
+    for axis in (left, middle, right):
+        axis.set_xlabel("forces")
+    figure.suptitle(title, fontsize="medium")
+    return figure

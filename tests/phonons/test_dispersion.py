@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from ase import Atoms
 
-from schnetpack_phonon.dispersion import dispersion
-from schnetpack_phonon.phonons import THZ_PER_SQRT_FC, to_blocks
+from schnetpack_phonon.phonons.dispersion import dispersion
+from schnetpack_phonon.phonons.harmonic import THZ_PER_SQRT_FC, to_blocks
 from schnetpack_phonon.structures.crystals import Crystal, antiperovskite, supercell_matrix
 
 SPRING, MASS, A = 2.0, 40.0, 3.0

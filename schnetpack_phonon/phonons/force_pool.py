@@ -12,7 +12,7 @@ import numpy as np
 from ase import Atoms
 from scipy.special import logsumexp
 
-from schnetpack_phonon.phonons import HarmonicModel
+from schnetpack_phonon.phonons.harmonic import HarmonicModel
 
 
 class ForcePool:

@@ -10,9 +10,7 @@ from ase.build import make_supercell
 from phonopy.phonon.random_displacements import RandomDisplacements
 from scipy.spatial.transform import Rotation
 
-from schnetpack_phonon.instabilities import Instabilities
-from schnetpack_phonon.modes import WholeModes
-from schnetpack_phonon.phonons import (
+from schnetpack_phonon.phonons.harmonic import (
     free_energy,
     harmonic_model,
     normal_modes,
@@ -20,6 +18,8 @@ from schnetpack_phonon.phonons import (
     to_blocks,
     to_matrix,
 )
+from schnetpack_phonon.phonons.instabilities import Instabilities
+from schnetpack_phonon.phonons.modes import WholeModes
 from schnetpack_phonon.structures.crystals import Crystal
 
 FREEZE = Instabilities("freeze", floor=0.1)

@@ -20,9 +20,14 @@ from phonopy.structure.dataset import forces_in_dataset
 from yaml import YAMLError
 
 from schnetpack_phonon.common.digests import contents_digest
-from schnetpack_phonon.force_constants import LabelFunction, Models, harmonic_models, unmixed
-from schnetpack_phonon.instabilities import Instabilities
-from schnetpack_phonon.phonons import check_force_constants
+from schnetpack_phonon.phonons.force_constants import (
+    LabelFunction,
+    Models,
+    harmonic_models,
+    unmixed,
+)
+from schnetpack_phonon.phonons.harmonic import check_force_constants
+from schnetpack_phonon.phonons.instabilities import Instabilities
 from schnetpack_phonon.structures.crystals import Crystal, files_of_crystals, to_ase
 
 _FORCE_FILES = ("FORCE_SETS", "FORCE_CONSTANTS", "force_constants.hdf5")

@@ -8,8 +8,8 @@ from ase.build import bulk
 from phonopy import Phonopy
 
 from schnetpack_phonon.common import properties
-from schnetpack_phonon.instabilities import Instabilities
-from schnetpack_phonon.phonopy_files import PhonopyFiles
+from schnetpack_phonon.phonons.instabilities import Instabilities
+from schnetpack_phonon.phonons.phonopy_files import PhonopyFiles
 from schnetpack_phonon.structures.alloys import MixedAntiperovskites
 from schnetpack_phonon.structures.crystals import Crystal, supercell_matrix, to_phonopy
 

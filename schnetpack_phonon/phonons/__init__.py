@@ -1,0 +1,19 @@
+"""Force constants and the harmonic model of a crystal."""
+
+from schnetpack_phonon._moved import names_of
+
+__getattr__, __dir__, __all__ = names_of(
+    __name__,
+    """
+    dispersion: Dispersion bands convergence
+    force_constants: FiniteDisplacements PhononSource different_models harmonic_models
+        mixed_force_constants save_phonopy sources unmixed
+    force_pool: ForcePool
+    harmonic: HarmonicModel Renormalization check_force_constants displaced_positions
+        free_energy harmonic_model normal_modes shortest_distance to_blocks to_matrix
+    instabilities: Instabilities
+    modes: BlochModes Modes WholeModes bloch_modes whole_modes
+    phonopy_files: PhonopyFiles same_atoms
+    renormalization: NotConvergedError Renormalised Step
+    """,
+)
