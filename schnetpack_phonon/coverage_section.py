@@ -17,7 +17,7 @@ from schnetpack_phonon.coverage import (
 from schnetpack_phonon.coverage_figure import coverage
 from schnetpack_phonon.cross_tests import CrossTests
 from schnetpack_phonon.distance import far
-from schnetpack_phonon.ensembles import PhononEnsemble
+from schnetpack_phonon.ensembles.thermal import PhononEnsemble
 from schnetpack_phonon.evaluation import in_report_units
 from schnetpack_phonon.phonons.harmonic import HarmonicModel
 from schnetpack_phonon.run_vibrations import vibrations

@@ -19,8 +19,8 @@ from ase import Atoms
 
 from schnetpack_phonon.common.errors import DatabaseError
 from schnetpack_phonon.common.properties import Labels, array_shape, ideal_cell, ideal_positions
+from schnetpack_phonon.ensembles.base import Snapshot
 from schnetpack_phonon.rows import Row, write_db, write_xyz
-from schnetpack_phonon.snapshots import Snapshot
 
 METADATA_KEY = "schnetpack_phonon"
 

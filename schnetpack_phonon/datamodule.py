@@ -14,12 +14,12 @@ from schnetpack import properties as structure_keys
 from schnetpack.data import ASEAtomsData, AtomsDataModule, AtomsLoader
 
 from schnetpack_phonon.calculators.base import LabellingCalculator
+from schnetpack_phonon.ensembles.base import Ensemble
 from schnetpack_phonon.generation import Generation
 from schnetpack_phonon.labels.finite_strain import FiniteStrain
 from schnetpack_phonon.loading import GraphDataset, GraphLoading
 from schnetpack_phonon.phonons.force_constants import PhononSource
 from schnetpack_phonon.preparation import Recipe
-from schnetpack_phonon.snapshots import Ensemble
 from schnetpack_phonon.structures.crystals import StructureSource
 
 _DATASETS = Path(__file__).parent / "datasets"

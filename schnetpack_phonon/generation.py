@@ -18,14 +18,14 @@ from schnetpack_phonon.common.errors import LabellingError, MissingLabelsError
 from schnetpack_phonon.common.files import advice, locked
 from schnetpack_phonon.common.properties import Labels, ideal_cell, ideal_positions
 from schnetpack_phonon.database import DatabaseError, check_settings, write_database
+from schnetpack_phonon.ensembles.base import Snapshot, snapshot_groups, until_accepted
+from schnetpack_phonon.ensembles.preview import write_preview
 from schnetpack_phonon.labels.finite_strain import N_STRAINS
 from schnetpack_phonon.labels.labelling import Job, Labeller, Planner, Repeated, label_job
 from schnetpack_phonon.labels.store import LabelStore
 from schnetpack_phonon.phonons.force_constants import Models
 from schnetpack_phonon.phonons.harmonic import HarmonicModel
 from schnetpack_phonon.preparation import Recipe, prepare
-from schnetpack_phonon.preview import write_preview
-from schnetpack_phonon.snapshots import Snapshot, snapshot_groups, until_accepted
 from schnetpack_phonon.structures.crystals import Crystal
 
 log = logging.getLogger(__name__)

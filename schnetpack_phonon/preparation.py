@@ -14,6 +14,7 @@ from schnetpack_phonon.calculators.base import LabellingCalculator
 from schnetpack_phonon.common.digests import settings_hash
 from schnetpack_phonon.common.errors import LabellingError
 from schnetpack_phonon.common.properties import Labels
+from schnetpack_phonon.ensembles.base import Ensemble
 from schnetpack_phonon.labels.finite_strain import FiniteStrain
 from schnetpack_phonon.labels.labelling import Labeller, label_job, relax_job
 from schnetpack_phonon.labels.relaxation import unrelaxed
@@ -23,7 +24,6 @@ from schnetpack_phonon.phonons.force_constants import (
     different_models,
     save_phonopy,
 )
-from schnetpack_phonon.snapshots import Ensemble
 from schnetpack_phonon.structures.alloys import vegard
 from schnetpack_phonon.structures.crystals import Crystal, StructureSource
 

@@ -19,8 +19,8 @@ from schnetpack_phonon.common.errors import RunError
 from schnetpack_phonon.common.progress import Progress
 from schnetpack_phonon.common.properties import PROPERTIES, band_gap, elastic_tensor
 from schnetpack_phonon.distance import TrainingSet, far, training_set
-from schnetpack_phonon.ensembles import PhononEnsemble
-from schnetpack_phonon.fixed_ensembles import ModeEnsemble, SpecialEnsemble
+from schnetpack_phonon.ensembles.fixed import ModeEnsemble, SpecialEnsemble
+from schnetpack_phonon.ensembles.thermal import PhononEnsemble
 from schnetpack_phonon.held_out import read_test_set
 from schnetpack_phonon.phonons.harmonic import HarmonicModel
 from schnetpack_phonon.predict import Predictor

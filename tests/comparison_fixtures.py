@@ -12,7 +12,8 @@ import torch
 import yaml
 from torch import nn
 
-from schnetpack_phonon.ensembles import PhononEnsemble, RandomEnsemble
+from schnetpack_phonon.ensembles.independent import RandomEnsemble
+from schnetpack_phonon.ensembles.thermal import PhononEnsemble
 from schnetpack_phonon.heads import Intensive
 from tests.data_fixtures import ensemble_data
 from tests.model_fixtures import potential

@@ -22,13 +22,13 @@ from omegaconf import DictConfig
 
 from schnetpack_phonon.calculators.base import AseCalculator
 from schnetpack_phonon.common.executors import process_pool
+from schnetpack_phonon.ensembles.base import Snapshot
 from schnetpack_phonon.labels.store import LabelStore
 from schnetpack_phonon.phonons.harmonic import harmonic_model
 from schnetpack_phonon.phonons.instabilities import Instabilities
-from schnetpack_phonon.snapshots import Snapshot
 from schnetpack_phonon.structures.crystals import Crystal, supercell_matrix
 from tests.calculators.code_fixtures import code, fake, output  # noqa: F401
-from tests.ensemble_fixtures import ag3sbr, nacl  # noqa: F401
+from tests.ensembles.ensemble_fixtures import ag3sbr, nacl  # noqa: F401
 from tests.phonons.force_constants_fixtures import alloy, cubic, cubic_springs, pair  # noqa: F401
 
 

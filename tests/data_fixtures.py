@@ -13,7 +13,7 @@ from schnetpack.transform import CastTo32, MatScipyNeighborList
 
 from schnetpack_phonon.calculators.base import AseCalculator
 from schnetpack_phonon.datamodule import EnsembleData
-from schnetpack_phonon.ensembles import PhononEnsemble
+from schnetpack_phonon.ensembles.thermal import PhononEnsemble
 from schnetpack_phonon.labels.labelling import label_job
 from schnetpack_phonon.labels.store import Record
 from schnetpack_phonon.phonons.force_constants import FiniteDisplacements

@@ -14,7 +14,7 @@ import time
 import traceback
 from pathlib import Path
 
-from schnetpack_phonon.ensembles import PhononEnsemble
+from schnetpack_phonon.ensembles.thermal import PhononEnsemble
 from tests.data_fixtures import ensemble_data
 
 

@@ -15,7 +15,7 @@ from torch import nn
 from torchmetrics.regression import MeanAbsoluteError
 
 from schnetpack_phonon.callbacks import BondAttributionCallback, CPUThreads, ReportCallback
-from schnetpack_phonon.ensembles import PhononEnsemble
+from schnetpack_phonon.ensembles.thermal import PhononEnsemble
 from schnetpack_phonon.heads import Intensive
 from schnetpack_phonon.report import read_report
 from schnetpack_phonon.task import ScaledOutput, ScaledTask

@@ -14,7 +14,7 @@ from schnetpack_phonon.coverage import (
     pair_densities,
     rank_correlations,
 )
-from schnetpack_phonon.ensembles import PhononEnsemble
+from schnetpack_phonon.ensembles.thermal import PhononEnsemble
 from schnetpack_phonon.held_out import TestSet
 from schnetpack_phonon.runs import Run
 

@@ -11,7 +11,7 @@ from pytorch_lightning import Trainer
 
 from schnetpack_phonon._hydra import config_folder
 from schnetpack_phonon.common import properties
-from schnetpack_phonon.ensembles import RandomEnsemble
+from schnetpack_phonon.ensembles.independent import RandomEnsemble
 from schnetpack_phonon.labels.finite_strain import FiniteStrain
 from tests.data_fixtures import ensemble_data
 

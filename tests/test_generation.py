@@ -21,14 +21,15 @@ from schnetpack_phonon.card import write_card
 from schnetpack_phonon.common import properties
 from schnetpack_phonon.common.errors import LabellingError
 from schnetpack_phonon.database import DatabaseError, read_metadata, read_provenance
-from schnetpack_phonon.ensembles import PhononEnsemble, RandomEnsemble
+from schnetpack_phonon.ensembles.base import Snapshot
+from schnetpack_phonon.ensembles.independent import RandomEnsemble
+from schnetpack_phonon.ensembles.thermal import PhononEnsemble
 from schnetpack_phonon.labels.finite_strain import FiniteStrain
 from schnetpack_phonon.labels.labelling import Job, Labeller
 from schnetpack_phonon.labels.store import LabelStore, Record
 from schnetpack_phonon.phonons.force_constants import FiniteDisplacements
 from schnetpack_phonon.phonons.instabilities import Instabilities
 from schnetpack_phonon.phonons.renormalization import Renormalised
-from schnetpack_phonon.snapshots import Snapshot
 from schnetpack_phonon.structures.crystals import Antiperovskites, antiperovskite
 from schnetpack_phonon.structures.elasticity import point_group, symmetrized
 from tests.data_fixtures import ALLOYS, ensemble_data, rows, same

@@ -13,7 +13,7 @@ from ase.calculators.emt import EMT
 from schnetpack_phonon.calculators.base import AseCalculator
 from schnetpack_phonon.common import properties
 from schnetpack_phonon.common.errors import LabellingError
-from schnetpack_phonon.ensembles import RandomEnsemble
+from schnetpack_phonon.ensembles.independent import RandomEnsemble
 from schnetpack_phonon.structures.crystals import Antiperovskites
 from tests.data_fixtures import ALLOYS, ensemble_data
 

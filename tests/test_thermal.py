@@ -10,8 +10,8 @@ from torch import nn
 from schnetpack_phonon.common.errors import RunError
 from schnetpack_phonon.database import read_labels, read_provenance
 from schnetpack_phonon.energy import Energy
-from schnetpack_phonon.ensembles import PhononEnsemble
-from schnetpack_phonon.fixed_ensembles import ModeEnsemble, SpecialEnsemble
+from schnetpack_phonon.ensembles.fixed import ModeEnsemble, SpecialEnsemble
+from schnetpack_phonon.ensembles.thermal import PhononEnsemble
 from schnetpack_phonon.heads import BandGap, Intensive
 from schnetpack_phonon.predict import Predictor
 from schnetpack_phonon.run_vibrations import vibrations

@@ -9,7 +9,7 @@ from pathlib import Path
 from torch import nn
 
 from schnetpack_phonon.common.executors import process_pool
-from schnetpack_phonon.ensembles import PhononEnsemble
+from schnetpack_phonon.ensembles.thermal import PhononEnsemble
 from schnetpack_phonon.structures.crystals import Antiperovskites
 from tests.comparison_fixtures import write_run
 from tests.data_fixtures import ensemble_data

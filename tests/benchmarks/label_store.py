@@ -28,7 +28,7 @@ import numpy as np
 from ase.calculators.emt import EMT
 
 from schnetpack_phonon.calculators.base import AseCalculator, labels_from_results
-from schnetpack_phonon.ensembles import RandomEnsemble
+from schnetpack_phonon.ensembles.independent import RandomEnsemble
 from schnetpack_phonon.generation import Generation
 from schnetpack_phonon.labels.labelling import label_job
 from schnetpack_phonon.labels.store import LabelStore, Record

@@ -26,7 +26,7 @@ import numpy as np
 
 from schnetpack_phonon.calculators.tight_binding import TightBinding
 from schnetpack_phonon.common.executors import process_pool
-from schnetpack_phonon.ensembles import RandomEnsemble
+from schnetpack_phonon.ensembles.independent import RandomEnsemble
 from schnetpack_phonon.labels.labelling import Labeller, label_job
 from schnetpack_phonon.labels.store import LabelStore
 from schnetpack_phonon.structures.crystals import Antiperovskites

@@ -21,10 +21,10 @@ from ase import Atoms
 from ase.neighborlist import neighbor_list
 from phonopy.phonon.random_displacements import RandomDisplacements
 
-from schnetpack_phonon.ensembles import PhononEnsemble
+from schnetpack_phonon.ensembles.sampler import BATCH
+from schnetpack_phonon.ensembles.thermal import PhononEnsemble
 from schnetpack_phonon.phonons.harmonic import HarmonicModel, harmonic_model
 from schnetpack_phonon.phonons.instabilities import Instabilities
-from schnetpack_phonon.sampling import BATCH
 from schnetpack_phonon.structures.crystals import Antiperovskites, Crystal
 
 TEMPERATURE = 300.0

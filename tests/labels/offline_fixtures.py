@@ -12,7 +12,7 @@ from ase.build import bulk
 from ase.units import Bohr, Hartree
 
 from schnetpack_phonon.calculators.cp2k import CP2K
-from schnetpack_phonon.ensembles import RandomEnsemble
+from schnetpack_phonon.ensembles.independent import RandomEnsemble
 from schnetpack_phonon.generation import Generation
 from schnetpack_phonon.labels.manifest import Calculation, read_manifest
 from schnetpack_phonon.labels.offline import STRUCTURE, export

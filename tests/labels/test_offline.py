@@ -12,7 +12,8 @@ from ase.io import read, write
 from schnetpack_phonon.calculators.base import AseCalculator
 from schnetpack_phonon.calculators.cp2k import CP2K
 from schnetpack_phonon.common.errors import ManifestError, UnavailableError
-from schnetpack_phonon.ensembles import PhononEnsemble, RandomEnsemble
+from schnetpack_phonon.ensembles.independent import RandomEnsemble
+from schnetpack_phonon.ensembles.thermal import PhononEnsemble
 from schnetpack_phonon.labels.finite_strain import FiniteStrain
 from schnetpack_phonon.labels.offline import collect
 from schnetpack_phonon.labels.results import Status

@@ -7,7 +7,7 @@ import pytest
 from ase import Atoms
 from ase.build import bulk
 
-from schnetpack_phonon.ensembles import PhononEnsemble
+from schnetpack_phonon.ensembles.thermal import PhononEnsemble
 from schnetpack_phonon.phonons import modes
 from schnetpack_phonon.phonons.harmonic import THZ_PER_SQRT_FC, harmonic_model
 from schnetpack_phonon.phonons.instabilities import Instabilities

@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 from ase import Atoms, units
 
-from schnetpack_phonon.ensembles import MatchedEnsemble, PhononEnsemble
-from schnetpack_phonon.fixed_ensembles import ModeEnsemble, SpecialEnsemble
+from schnetpack_phonon.ensembles.fixed import ModeEnsemble, SpecialEnsemble
+from schnetpack_phonon.ensembles.thermal import MatchedEnsemble, PhononEnsemble
 from schnetpack_phonon.phonons.harmonic import HarmonicModel, harmonic_model
 from schnetpack_phonon.phonons.instabilities import Instabilities
 from schnetpack_phonon.phonons.modes import WholeModes
 from schnetpack_phonon.structures.crystals import Crystal, supercell_matrix
-from tests.ensemble_fixtures import (
+from tests.ensembles.ensemble_fixtures import (
     OPTIONS,
     ROUNDING,
     STABLE,

@@ -6,6 +6,7 @@ import sys
 import zlib
 from dataclasses import replace
 from itertools import islice
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,12 +19,12 @@ from hypothesis import strategies as st
 from scipy.stats import qmc
 
 from schnetpack_phonon.common.seeding import snapshot_stream
-from schnetpack_phonon.ensembles import MatchedEnsemble
+from schnetpack_phonon.ensembles.sampler import BATCH, DRAWS, Acceptance
+from schnetpack_phonon.ensembles.thermal import MatchedEnsemble
 from schnetpack_phonon.phonons.harmonic import harmonic_model
 from schnetpack_phonon.phonons.instabilities import Instabilities
-from schnetpack_phonon.sampling import BATCH, DRAWS, Acceptance
 from schnetpack_phonon.structures.crystals import Crystal, supercell_matrix
-from tests.ensemble_fixtures import (
+from tests.ensembles.ensemble_fixtures import (
     ROUNDING,
     first,
     phonon,
@@ -94,8 +95,8 @@ def test_snapshot_is_the_same_in_another_process(sampler, rock_salt, pool):
 THREADS_SCRIPT = """
 import hashlib, sys
 import numpy as np
-from tests.ensemble_fixtures import phonon, positions, random
-from tests.test_sampling import springs_in_a_large_cell
+from tests.ensembles.ensemble_fixtures import phonon, positions, random
+from tests.ensembles.test_sampler import springs_in_a_large_cell
 crystal, model = springs_in_a_large_cell()
 ensembles = [(phonon(draws=d), model) for d in ("independent", "sobol", "antithetic")]
 for ensemble, source in [*ensembles, (random(), model.ideal)]:
@@ -122,7 +123,7 @@ def springs_in_a_large_cell():
 
 def test_threads_change_no_bit():
     """Two processes, linear algebra with one thread and with eight."""
-    root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    root = str(Path(__file__).parents[2])
     prints = []
     for threads in ("1", "8"):
         variables = dict.fromkeys(

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,136 +12,9 @@ from ase.geometry import find_mic
 from ase.io import iread
 
 from schnetpack_phonon.common.digests import contents_digest
-from schnetpack_phonon.common.seeding import snapshot_stream
-from schnetpack_phonon.phonons.harmonic import DECIMALS, shortest_distance
-from schnetpack_phonon.snapshots import Ensemble, SimpleEnsemble, Snapshot, Source
+from schnetpack_phonon.ensembles.base import SimpleEnsemble, Snapshot
+from schnetpack_phonon.phonons.harmonic import DECIMALS
 from schnetpack_phonon.structures.crystals import Crystal, files_of_crystals
-from schnetpack_phonon.structures.elasticity import strained, voigt_to_tensor
-
-
-class StrainedEnsemble(SimpleEnsemble):
-    """Another ensemble under random homogeneous strain, for stress and elastic labels.
-
-    The symmetric strain eps has six independent components, uniform on [-strain, strain]; cell and
-    atoms are mapped by 1 + eps, and so is the ideal crystal that the snapshot refers to.
-
-    Args:
-        base: the ensemble that displaces the atoms.
-        strain: largest component, without unit.
-        seed: of the strains.
-        n_snapshots: for each crystal and parameter, in place of the base's own number.
-    """
-
-    kind = "strained"
-
-    def __init__(
-        self, base: SimpleEnsemble, strain: float, seed: int, n_snapshots: int | None = None
-    ):
-        if not isinstance(base, SimpleEnsemble):
-            raise ValueError("data.ensemble.base is a mixture; strain its members one by one")
-        if not 0 < strain < 0.2:
-            raise ValueError(f"data.ensemble.strain is {strain}; expected 0 < strain < 0.2")
-        self.base = base
-        if n_snapshots is not None:
-            self.base.n_snapshots = n_snapshots
-        self.strain = float(strain)
-        self.seed = seed
-        self.parameter_name = base.parameter_name
-        self.parameter_unit = base.parameter_unit
-        self.parameters = base.parameters
-        self.min_distance = base.min_distance
-
-    @property
-    def n_snapshots(self) -> int:
-        return self.base.n_snapshots
-
-    @n_snapshots.setter
-    def n_snapshots(self, value: int) -> None:  # by a mixture; it belongs to the base's settings
-        self.base.n_snapshots = value
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        return {
-            "kind": self.kind,
-            "base": self.base.settings,
-            "strain": self.strain,
-            "seed": self.seed,
-        }
-
-    def temperature(self, parameter: float) -> float | None:
-        return self.base.temperature(parameter)
-
-    def snapshots(
-        self, crystal: Crystal, source: Source, parameter: float
-    ) -> Iterator[Snapshot | None]:
-        group = f"{crystal.name}/strained {self.base.kind}/{float(parameter)!r}"
-        limit = self.min_distance * shortest_distance(crystal.supercell)
-        for snapshot in self.base.snapshots(crystal, source, parameter):
-            if snapshot is None:
-                yield None
-                continue
-            stream = snapshot_stream(self.seed, group, snapshot.index)
-            components = stream.uniform(-self.strain, self.strain, 6).round(DECIMALS)
-            strain = voigt_to_tensor(components)
-            atoms = _strained(snapshot.atoms, strain)
-            if limit and shortest_distance(atoms) < limit:
-                yield None
-                continue
-            ideal = _strained(snapshot.ideal, strain)
-            yield replace(snapshot, kind=self.kind, atoms=atoms, ideal=ideal)
-
-
-def _strained(atoms: Atoms, strain: np.ndarray) -> Atoms:
-    atoms = strained(atoms, strain)
-    atoms.set_cell(atoms.cell.array.round(DECIMALS))
-    atoms.positions = atoms.positions.round(DECIMALS)
-    return atoms
-
-
-class MixtureEnsemble(Ensemble):
-    """Several ensembles side by side in one database.
-
-    Args:
-        ensembles: by any name.
-        fractions: of the snapshots of a crystal, by the same names; they sum to one.
-        n_snapshots: per crystal, over all ensembles and parameters. Each ensemble gets at least
-            one per parameter.
-    """
-
-    def __init__(
-        self,
-        ensembles: Mapping[str, SimpleEnsemble],
-        fractions: Mapping[str, float],
-        n_snapshots: int,
-    ):
-        if set(ensembles) != set(fractions):
-            raise ValueError(
-                f"data.ensemble.fractions names {sorted(fractions)}; "
-                f"data.ensemble.ensembles {sorted(ensembles)}: expected the same"
-            )
-        if min(fractions.values(), default=0) <= 0 or abs(sum(fractions.values()) - 1) > 1e-6:
-            raise ValueError(
-                f"data.ensemble.fractions are {dict(fractions)}; expected positive ones of sum 1"
-            )
-        if not all(isinstance(ensemble, SimpleEnsemble) for ensemble in ensembles.values()):
-            raise ValueError("data.ensemble.ensembles has a mixture in a mixture; name its members")
-        self.fractions = {name: float(f) for name, f in fractions.items()}
-        self.n_snapshots = n_snapshots
-        for name, ensemble in ensembles.items():
-            share = n_snapshots * self.fractions[name] / len(ensemble.parameters)
-            ensemble.n_snapshots = max(round(share), 1)
-        self.ensembles = dict(ensembles)
-
-    @property
-    def members(self) -> list[SimpleEnsemble]:
-        return list(self.ensembles.values())
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        return {
-            "kind": "mixture",
-            "ensembles": {name: e.settings for name, e in self.ensembles.items()},
-        }
 
 
 class FileEnsemble(SimpleEnsemble):

@@ -11,13 +11,14 @@ import numpy as np
 import pandas as pd
 from ase import Atoms
 from ase.neighborlist import neighbor_list
+from matplotlib.figure import Figure
 
+from schnetpack_phonon.common.style import COLORS, MARKERS
+from schnetpack_phonon.ensembles.base import Ensemble, Group, Snapshot, accepted, snapshot_groups
+from schnetpack_phonon.ensembles.sampler import Sampler
 from schnetpack_phonon.phonons.dispersion import convergence, dispersion
 from schnetpack_phonon.phonons.force_constants import Models, different_models
 from schnetpack_phonon.phonons.harmonic import HarmonicModel, shortest_distance, to_matrix
-from schnetpack_phonon.plotting import displacements, distances
-from schnetpack_phonon.sampling import Sampler
-from schnetpack_phonon.snapshots import Ensemble, Group, Snapshot, accepted, snapshot_groups
 from schnetpack_phonon.structures.crystals import Crystal
 
 _REACH = 1.8  # bonds are looked for up to this times the shortest distance
@@ -188,3 +189,61 @@ def _page(found: Preview, pictures: Sequence[str], cost: str) -> str:
         )
     lines += ["", f"Labels: {cost}.", "", *(f"![{name}]({name})" for name in pictures), ""]
     return "\n".join(lines)
+
+
+def displacements(table: pd.DataFrame) -> Figure:
+    """Rms displacement of each species against the ensemble's parameter, a row a kind.
+
+    Args:
+        table: ``structure``, ``kind``, ``parameter_name``, ``parameter``, ``unit``,
+            ``species``, ``rms`` and ``theory`` in Å.
+    """
+    kinds, structures = list(table["kind"].unique()), list(table["structure"].unique())
+    shape = len(kinds), len(structures)
+    figure = Figure(figsize=(1 + 2.6 * shape[1], 0.5 + 2.4 * shape[0]), layout="constrained")
+    axes = figure.subplots(*shape, squeeze=False, sharey=True)
+    for (kind, structure), own in table.groupby(["kind", "structure"]):
+        axis = axes[kinds.index(kind), structures.index(structure)]
+        for k, (species, rows) in enumerate(own.groupby("species")):
+            rows, color = rows.sort_values("parameter"), COLORS[k % len(COLORS)]
+            marker = MARKERS[k % len(MARKERS)]
+            axis.plot(rows["parameter"], rows["rms"], marker, color=color, ms=5, label=species)
+            axis.plot(rows["parameter"], rows["theory"], "-", color=color, lw=1)
+        first = own.iloc[0]
+        axis.set_xlabel(f"{first['parameter_name']} ({first['unit']})")
+        axis.set_title(f"{structure}, {kind}", fontsize="medium")
+        axis.set_ylim(bottom=0)
+        axis.legend(frameon=False, fontsize="small")
+    for row in axes:
+        row[0].set_ylabel("rms displacement\nper component (Å)")
+    figure.suptitle("points: sampled, lines: expected", fontsize="small")
+    return figure
+
+
+def distances(table: pd.DataFrame) -> Figure:
+    """Distributions of bond lengths, a row a crystal, a column a pair of species.
+
+    Args:
+        table: ``structure``, ``kind``, ``parameter``, ``unit``, ``pair``, ``distance`` and
+            ``ideal`` in Å.
+    """
+    structures = list(table["structure"].unique())
+    n_columns = max(own["pair"].nunique() for _, own in table.groupby("structure"))
+    size = (0.5 + 2.6 * n_columns, 0.4 + 2.1 * len(structures))
+    figure = Figure(figsize=size, layout="constrained")
+    axes = figure.subplots(len(structures), n_columns, squeeze=False)
+    for row, structure in zip(axes, structures, strict=True):
+        own = table[table["structure"] == structure]
+        for axis in row[own["pair"].nunique() :]:
+            axis.set_axis_off()
+        for axis, (pair, bonds) in zip(row, own.groupby("pair"), strict=False):
+            edges = np.linspace(bonds["distance"].min(), bonds["distance"].max(), 60)
+            for k, ((kind, parameter), group) in enumerate(bonds.groupby(["kind", "parameter"])):
+                density, _ = np.histogram(group["distance"], edges, density=True)
+                label = f"{kind} {parameter:g} {group['unit'].iloc[0]}"
+                color = COLORS[k % len(COLORS)]
+                axis.stairs(density, edges, color=color, label=label, linewidth=1.2)
+            axis.axvline(bonds["ideal"].iloc[0], color="0.5", linewidth=0.8, linestyle=":")
+            axis.set(xlabel=f"{pair} (Å)", yticks=[], title=structure)
+    axes[0, 0].legend(frameon=False, fontsize="xx-small")
+    return figure

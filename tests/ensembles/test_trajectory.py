@@ -9,11 +9,14 @@ import pytest
 from ase import Atoms
 from ase.build import bulk
 
-from schnetpack_phonon.combined_ensembles import FileEnsemble, MixtureEnsemble, StrainedEnsemble
-from schnetpack_phonon.ensembles import PhononEnsemble, RandomEnsemble
-from schnetpack_phonon.fixed_ensembles import ModeEnsemble
+from schnetpack_phonon.ensembles.base import accepted, snapshot_groups
+from schnetpack_phonon.ensembles.fixed import ModeEnsemble
+from schnetpack_phonon.ensembles.independent import RandomEnsemble
+from schnetpack_phonon.ensembles.mixture import MixtureEnsemble
+from schnetpack_phonon.ensembles.strained import StrainedEnsemble
+from schnetpack_phonon.ensembles.thermal import PhononEnsemble
+from schnetpack_phonon.ensembles.trajectory import FileEnsemble
 from schnetpack_phonon.phonons.harmonic import shortest_distance
-from schnetpack_phonon.snapshots import accepted, snapshot_groups
 from schnetpack_phonon.structures.crystals import Crystal, supercell_matrix
 from schnetpack_phonon.structures.elasticity import strained, voigt_to_tensor
 

@@ -15,11 +15,12 @@ from phonopy.phonon.random_displacements import RandomDisplacements
 from scipy import stats
 from scipy.spatial.transform import Rotation
 
-from schnetpack_phonon.ensembles import MatchedEnsemble, PhononEnsemble, RandomEnsemble
+from schnetpack_phonon.ensembles.independent import RandomEnsemble
+from schnetpack_phonon.ensembles.thermal import MatchedEnsemble, PhononEnsemble
 from schnetpack_phonon.phonons.harmonic import HarmonicModel, harmonic_model
 from schnetpack_phonon.phonons.instabilities import Instabilities
 from schnetpack_phonon.structures.crystals import Crystal, supercell_matrix
-from tests.ensemble_fixtures import (
+from tests.ensembles.ensemble_fixtures import (
     OPTIONS,
     ROUNDING,
     STABLE,

@@ -5,10 +5,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from schnetpack_phonon.combined_ensembles import MixtureEnsemble
+from schnetpack_phonon.ensembles.base import accepted, snapshot_groups
+from schnetpack_phonon.ensembles.mixture import MixtureEnsemble
 from schnetpack_phonon.phonons.harmonic import displaced_positions
-from schnetpack_phonon.snapshots import accepted, snapshot_groups
-from tests.ensemble_fixtures import (
+from tests.ensembles.ensemble_fixtures import (
     ROUNDING,
     first,
     phonon,

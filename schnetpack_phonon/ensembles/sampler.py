@@ -20,9 +20,9 @@ from scipy.special import ndtri
 from scipy.stats import qmc
 
 from schnetpack_phonon.common.seeding import snapshot_streams
+from schnetpack_phonon.ensembles.base import SimpleEnsemble, Snapshot, Source, ideal_of
 from schnetpack_phonon.phonons.harmonic import HarmonicModel, displaced_positions, shortest_distance
 from schnetpack_phonon.phonons.modes import Operator
-from schnetpack_phonon.snapshots import SimpleEnsemble, Snapshot, Source, ideal_of
 from schnetpack_phonon.structures.crystals import Crystal
 
 # Snapshots are drawn in whole batches that start at multiples of this, so that the same products of

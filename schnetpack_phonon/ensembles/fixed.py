@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from schnetpack_phonon.ensembles.base import SimpleEnsemble, Snapshot, check_thermal
 from schnetpack_phonon.phonons.harmonic import HarmonicModel, displaced_positions, shortest_distance
-from schnetpack_phonon.snapshots import SimpleEnsemble, Snapshot, check_thermal
 from schnetpack_phonon.structures.crystals import Crystal
 
 

@@ -9,12 +9,13 @@ from ase.build import bulk
 from ase.calculators.emt import EMT
 
 from schnetpack_phonon.common import properties
-from schnetpack_phonon.ensembles import MatchedEnsemble, PhononEnsemble, RandomEnsemble
+from schnetpack_phonon.ensembles.independent import RandomEnsemble
+from schnetpack_phonon.ensembles.preview import preview, write_preview
+from schnetpack_phonon.ensembles.thermal import MatchedEnsemble, PhononEnsemble
 from schnetpack_phonon.labels.finite_strain import FiniteStrain
 from schnetpack_phonon.labels.store import LabelStore
 from schnetpack_phonon.phonons.force_constants import FiniteDisplacements
 from schnetpack_phonon.phonons.instabilities import Instabilities
-from schnetpack_phonon.preview import preview, write_preview
 from schnetpack_phonon.structures.crystals import Crystal, supercell_matrix
 from tests.data_fixtures import ALLOYS, ensemble_data
 

@@ -1,0 +1,19 @@
+"""Displaced structures: one file a kind of ensemble."""
+
+from schnetpack_phonon._moved import names_of
+
+__getattr__, __dir__, __all__ = names_of(
+    __name__,
+    """
+    base: Ensemble Group SimpleEnsemble Snapshot accepted check_thermal ideal_of snapshot_groups
+        until_accepted
+    fixed: ModeEnsemble RenormalisationEnsemble SpecialEnsemble
+    independent: RandomEnsemble
+    mixture: MixtureEnsemble
+    preview: Preview displacements distances write_preview
+    sampler: Acceptance Batch NormalSampler Sampler
+    strained: StrainedEnsemble
+    thermal: MatchedEnsemble PhononEnsemble
+    trajectory: FileEnsemble
+    """,
+)
