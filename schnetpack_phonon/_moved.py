@@ -17,25 +17,32 @@ from typing import Any
 # Module of version 0.1, and where its names are now.
 _MOVED = """\
 _gpaw_script: calculators._gpaw_script  alloys: structures.alloys  attributable: common.errors
-cluster: labels.cluster
+card: data.card  cluster: labels.cluster
 combined_ensembles: ensembles.trajectory ensembles.strained ensembles.mixture
 comparison_figures: common.properties  cp2k: calculators.cp2k  cp2k_output: calculators.cp2k
-dispersion: phonons.dispersion  elasticity: structures.elasticity  espresso: calculators.espresso
+database: data.database data.export data.reading  datamodule: data.datamodule data.statistics
+determinism: data.loading.determinism  dispersion: phonons.dispersion
+elasticity: structures.elasticity  epochs: data.splits  espresso: calculators.espresso
 espresso_output: calculators.espresso  exchange: labels.offline
 executors: common.executors common.errors  external_code: calculators.external_code
 files: common.files  finite_strain: labels.finite_strain  fixed_ensembles: ensembles.fixed
-force_constants: phonons.force_constants  force_pool: phonons.force_pool  gpaw: calculators.gpaw
-gpaw_output: calculators.gpaw  held_out: common.errors common.digests
-instabilities: phonons.instabilities  label_maintenance: labels.maintenance
+force_constants: phonons.force_constants  force_pool: phonons.force_pool
+generation: data.generation  gpaw: calculators.gpaw  gpaw_output: calculators.gpaw
+graph_cache: data.loading.graph_cache  graphs: data.loading.graphs
+held_out: common.errors common.digests  instabilities: phonons.instabilities
+label_export: data.export  label_maintenance: labels.maintenance
 label_store: labels.store common.errors  labelling: labels.labelling common.errors common.digests
-manifest: labels.manifest common.errors common.digests  modes: phonons.modes structures.crystals
-outcomes: labels.results  page: common.page  phonopy_files: phonons.phonopy_files
-plotting: common.style ensembles.preview phonons.dispersion  preview: ensembles.preview
+loading: data.loading.loaders  manifest: labels.manifest common.errors common.digests
+modes: phonons.modes structures.crystals  outcomes: labels.results  page: common.page
+phonopy_files: phonons.phonopy_files
+plotting: common.style ensembles.preview phonons.dispersion data.card
+preparation: data.preparation  preview: ensembles.preview
 progress: common.progress labels.labelling  properties: common.properties
 relaxation: labels.relaxation  renormalization: phonons.renormalization
-report: common.errors common.page  rows: common.errors  run_groups: common.errors
-runs: common.errors  sampling: ensembles.sampler  snapshots: ensembles.base phonons.harmonic
-streams: common.seeding  tight_binding: calculators.tight_binding  vasp: calculators.vasp
+report: common.errors common.page  rows: data.database common.errors data.export
+run_groups: common.errors  runs: common.errors  sampling: ensembles.sampler
+snapshots: ensembles.base phonons.harmonic  splits: data.splits  streams: common.seeding
+structure_pairs: data.reading  tight_binding: calculators.tight_binding  vasp: calculators.vasp
 vasp_output: calculators.vasp
 """
 

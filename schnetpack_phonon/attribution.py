@@ -21,9 +21,9 @@ from schnetpack_phonon.bond_attribution import BondAttribution
 from schnetpack_phonon.bond_methods import check_method, integrate_in_parts, split_over_bonds
 from schnetpack_phonon.common.errors import AttributionError
 from schnetpack_phonon.cutoffs import cutoff_of
+from schnetpack_phonon.data.reading import Structure
 from schnetpack_phonon.edges import Edges, default_edges_per_pass
 from schnetpack_phonon.paths import StraightPath, straight_path
-from schnetpack_phonon.structure_pairs import Structure
 
 #: Methods that sum over points of a path.
 _WITH_NODES = ("IntegratedGradients", "GradientShap")

@@ -16,7 +16,7 @@ from schnetpack.transform import Transform
 from torch import nn
 
 from schnetpack_phonon.common import properties
-from schnetpack_phonon.datamodule import training_labels
+from schnetpack_phonon.data.statistics import training_labels
 from schnetpack_phonon.heads import check_features, check_gap, check_unit, opened, scalar_features
 
 

@@ -21,6 +21,7 @@ from schnetpack_phonon.bond_export import write_bond_extxyz, write_dump_local, w
 from schnetpack_phonon.bond_methods import check_method
 from schnetpack_phonon.common.progress import Progress
 from schnetpack_phonon.common.properties import PROPERTIES
+from schnetpack_phonon.data.reading import Structure
 from schnetpack_phonon.freezing import freezing
 from schnetpack_phonon.plotting import bond_shares
 from schnetpack_phonon.report import (
@@ -33,7 +34,6 @@ from schnetpack_phonon.report import (
     SHELLS,
     VERDICT,
 )
-from schnetpack_phonon.structure_pairs import Structure
 from schnetpack_phonon.untrained import untrained
 
 #: Structures at once: bounds the memory of what is not yet in tables.

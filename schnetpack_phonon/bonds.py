@@ -11,7 +11,7 @@ from schnetpack.model import NeuralNetworkPotential
 from torch import nn
 
 from schnetpack_phonon.cutoffs import PolynomialCutoff, cutoff_of
-from schnetpack_phonon.datamodule import training_labels
+from schnetpack_phonon.data.statistics import training_labels
 from schnetpack_phonon.heads import check_features, check_unit, scalar_features
 
 #: By what heads that sum scalars over the tens of bonds of an atom divide their scale. A fresh head

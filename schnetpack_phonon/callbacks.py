@@ -27,16 +27,16 @@ from schnetpack_phonon.bond_report import (
     write,
     write_part,
 )
-from schnetpack_phonon.card import content_digest
 from schnetpack_phonon.common.properties import PROPERTIES, band_gap
-from schnetpack_phonon.database import read_labels, read_metadata, read_provenance
-from schnetpack_phonon.datamodule import EnsembleData
+from schnetpack_phonon.data.card import content_digest, distribution
+from schnetpack_phonon.data.database import read_metadata
+from schnetpack_phonon.data.datamodule import EnsembleData
+from schnetpack_phonon.data.reading import Structure, read_labels, read_provenance, read_structures
 from schnetpack_phonon.evaluation import errors, in_report_units
-from schnetpack_phonon.plotting import distribution, parity
+from schnetpack_phonon.plotting import parity
 from schnetpack_phonon.predictions import predict
 from schnetpack_phonon.report import FIGURES, METRICS, PREDICTIONS, write_report
 from schnetpack_phonon.runs import write_record
-from schnetpack_phonon.structure_pairs import Structure, read_structures
 
 log = logging.getLogger(__name__)
 

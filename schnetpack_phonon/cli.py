@@ -104,7 +104,7 @@ def _with_data(command: str, overrides: list[str], act: Callable[[Any, Any], Non
     from schnetpack import cli as _  # noqa: F401  registers the resolvers that its configs use
 
     from schnetpack_phonon.common.errors import LabellingError, ManifestError, UnavailableError
-    from schnetpack_phonon.database import DatabaseError
+    from schnetpack_phonon.data.database import DatabaseError
 
     errors = (
         DatabaseError,
@@ -153,8 +153,8 @@ def _collect(arguments: list[str]) -> None:
 
 
 def _card(paths: list[str]) -> None:
-    from schnetpack_phonon.card import write_card
-    from schnetpack_phonon.database import DatabaseError
+    from schnetpack_phonon.data.card import write_card
+    from schnetpack_phonon.data.database import DatabaseError
 
     try:
         for path in paths:
@@ -164,7 +164,8 @@ def _card(paths: list[str]) -> None:
 
 
 def _extxyz(path: str, target: str) -> None:
-    from schnetpack_phonon.database import DatabaseError, write_extxyz
+    from schnetpack_phonon.data.database import DatabaseError
+    from schnetpack_phonon.data.export import write_extxyz
 
     try:
         write_extxyz(path, target)
@@ -240,8 +241,8 @@ def _thermal(arguments: list[str]) -> None:
 
 def _labels(arguments: list[str]) -> None:
     from schnetpack_phonon.common.errors import LabellingError
-    from schnetpack_phonon.database import DatabaseError
-    from schnetpack_phonon.label_export import export
+    from schnetpack_phonon.data.database import DatabaseError
+    from schnetpack_phonon.data.export import export
     from schnetpack_phonon.labels.maintenance import merge, prune, summary
 
     parser = argparse.ArgumentParser("spkphonon labels", description="Looks after label stores.")

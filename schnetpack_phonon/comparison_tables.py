@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 
 from schnetpack_phonon.common.errors import DatabaseError
 from schnetpack_phonon.common.properties import label
-from schnetpack_phonon.database import METADATA_KEY, read_metadata
+from schnetpack_phonon.data.database import METADATA_KEY, read_metadata
 from schnetpack_phonon.report import SHARES
 from schnetpack_phonon.runs import Run
 

@@ -14,7 +14,7 @@ from schnetpack.transform import Transform
 from schnetpack_phonon import voigt
 from schnetpack_phonon.bonds import N_SUMMED, BondScalars, crystal_labels, directions, volumes
 from schnetpack_phonon.common import properties
-from schnetpack_phonon.datamodule import fit_to_shares
+from schnetpack_phonon.data.statistics import fit_to_shares
 
 
 class ElasticTensor(Transform):

@@ -7,7 +7,7 @@ from schnetpack import properties as structure_keys
 from schnetpack.data import AtomsDataModule
 
 from schnetpack_phonon.common import properties
-from schnetpack_phonon.datamodule import label_spread
+from schnetpack_phonon.data.statistics import label_spread
 from schnetpack_phonon.heads import Intensive, check_unit
 
 

@@ -24,7 +24,7 @@ from schnetpack.units import convert_units
 
 from schnetpack_phonon.common.properties import PROPERTIES
 from schnetpack_phonon.cutoffs import cutoff_of
-from schnetpack_phonon.datamodule import composition_fit, training_labels
+from schnetpack_phonon.data.statistics import composition_fit, training_labels
 
 
 class Intensive(Transform):

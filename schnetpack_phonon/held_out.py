@@ -26,7 +26,7 @@ from schnetpack_phonon.common.properties import (
     stress,
 )
 from schnetpack_phonon.components import cell
-from schnetpack_phonon.database import METADATA_KEY, read_metadata
+from schnetpack_phonon.data.database import METADATA_KEY, read_metadata
 
 _PARAMETERS = ("temperature", "amplitude")
 

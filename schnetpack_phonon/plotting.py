@@ -6,7 +6,6 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from schnetpack_phonon.common.properties import band_gap
 from schnetpack_phonon.common.style import COLORS, MARKERS, property_of
 
 
@@ -62,38 +61,6 @@ def parity(predictions: pd.DataFrame, errors: pd.DataFrame) -> Figure:
     for axis in axes[len(keys) :]:
         axis.set_axis_off()
     axes[0].legend(frameon=False, fontsize="small")
-    return figure
-
-
-def distribution(labels: pd.DataFrame, parameter: str, unit: str, key: str = band_gap) -> Figure:
-    """A label's distribution at each temperature or amplitude, one panel a crystal.
-
-    Args:
-        labels: ``structure``, the column ``parameter``, and ``label`` in report units.
-        parameter: name of the ensemble's parameter.
-        unit: of the parameter.
-        key: property of the labels.
-    """
-    structures = sorted(labels["structure"].unique())
-    values = sorted(labels[parameter].unique())
-    figure = Figure(figsize=(1.4 + 2.2 * len(structures), 3.8), layout="constrained")
-    axes = figure.subplots(1, len(structures), sharey=True, squeeze=False).ravel()
-    jitter = np.random.default_rng(0)
-    for k, (axis, structure) in enumerate(zip(axes, structures, strict=True)):
-        own = labels[labels["structure"] == structure]
-        for position, value in enumerate(values):
-            data = own.loc[own[parameter] == value, "label"].to_numpy()
-            shift = jitter.uniform(-0.22, 0.22, len(data))
-            color = COLORS[k % len(COLORS)]
-            axis.plot(position + shift, data, ".", color=color, alpha=0.45, markeredgewidth=0)
-            axis.plot(position, data.mean(), "_", color="black", markersize=16, markeredgewidth=2)
-        axis.set_xticks(range(len(values)), [f"{value:g}" for value in values])
-        axis.set_xlim(-0.6, len(values) - 0.4)
-        axis.set_xlabel(f"{parameter} ({unit})")
-        axis.set_title(structure, fontsize="medium")
-        axis.spines[["top", "right"]].set_visible(False)
-    axes[0].set_ylabel(f"calculated {property_of(key).label} ({property_of(key).report_unit})")
-    figure.suptitle("each dot a snapshot, bars the mean", fontsize="small", color="0.3")
     return figure
 
 

@@ -102,7 +102,7 @@ def group_runs(runs: Sequence[Run], sets: Mapping[Path, TestSet]) -> tuple[pd.Da
     notes += [
         f"{model}: each seed has a test set of its own and is tested on what itself has not seen, "
         "so the spread over seeds is that of test sets, too. For one test set train with "
-        "data.splitting._target_=schnetpack_phonon.splits.NestedSplit, as phonon_study does"
+        "data.splitting._target_=schnetpack_phonon.data.splits.NestedSplit, as phonon_study does"
         for model in table.loc[table["own_splits"], "model"].unique()
     ]
     single = table["model"].value_counts()

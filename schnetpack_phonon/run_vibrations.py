@@ -9,11 +9,11 @@ import hydra
 from hydra.errors import InstantiationException
 
 from schnetpack_phonon.common.errors import LabellingError, MissingLabelsError, RunError
+from schnetpack_phonon.data.preparation import Recipe, prepare
 from schnetpack_phonon.ensembles.base import Ensemble
 from schnetpack_phonon.labels.labelling import Planner
 from schnetpack_phonon.labels.store import LabelStore
 from schnetpack_phonon.phonons.force_constants import Models
-from schnetpack_phonon.preparation import Recipe, prepare
 from schnetpack_phonon.runs import Run
 from schnetpack_phonon.structures.crystals import Crystal
 

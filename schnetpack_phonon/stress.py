@@ -11,7 +11,7 @@ from torch import nn
 
 from schnetpack_phonon.bonds import N_SUMMED, BondScalars, crystal_labels, directions, volumes
 from schnetpack_phonon.common import properties
-from schnetpack_phonon.datamodule import fit_to_shares
+from schnetpack_phonon.data.statistics import fit_to_shares
 from schnetpack_phonon.heads import Intensive, check_unit
 
 

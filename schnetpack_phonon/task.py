@@ -9,7 +9,7 @@ from schnetpack.data import AtomsDataModule
 from schnetpack.model import AtomisticModel
 from schnetpack.task import AtomisticTask, ModelOutput
 
-from schnetpack_phonon.datamodule import label_spread, training_elements
+from schnetpack_phonon.data.statistics import label_spread, training_elements
 
 
 class ScaledOutput(ModelOutput):

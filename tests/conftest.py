@@ -176,7 +176,7 @@ def store(tmp_path) -> LabelStore:
 @pytest.fixture(scope="session")
 def built(tmp_path_factory):
     """EnsembleData with its database made; not to be changed."""
-    from tests.data_fixtures import ensemble_data  # loads torch, which most tests do without
+    from tests.data.data_fixtures import ensemble_data  # loads torch, which most tests do without
 
     data = ensemble_data(tmp_path_factory.mktemp("built"))
     data.prepare_data()

@@ -18,9 +18,9 @@ from torch import nn
 from schnetpack_phonon.attribution import attribute
 from schnetpack_phonon.bond_attribution import BondAttribution, shares
 from schnetpack_phonon.common.errors import AttributionError
+from schnetpack_phonon.data.reading import Structure
 from schnetpack_phonon.heads import BandGap, Intensive
 from schnetpack_phonon.paths import opposite
-from schnetpack_phonon.structure_pairs import Structure
 from schnetpack_phonon.structures.crystals import antiperovskite
 from tests.model_fixtures import (
     CUTOFF,

@@ -12,9 +12,9 @@ from torch import nn
 from schnetpack_phonon.attribution import attribute
 from schnetpack_phonon.bond_methods import METHODS, REFUSED
 from schnetpack_phonon.common.errors import AttributionError
+from schnetpack_phonon.data.reading import Structure
 from schnetpack_phonon.edges import Edges
 from schnetpack_phonon.heads import Intensive
-from schnetpack_phonon.structure_pairs import Structure
 from tests.model_fixtures import PairTerms, Total, assemble, potential, thermal
 
 AG, S, BR = 47, 16, 35

@@ -18,8 +18,8 @@ from schnetpack_phonon.bond_report import (
     write_part,
 )
 from schnetpack_phonon.common.errors import AttributionError
+from schnetpack_phonon.data.reading import Structure
 from schnetpack_phonon.heads import Intensive
-from schnetpack_phonon.structure_pairs import Structure
 from tests.model_fixtures import potential, thermal
 
 STRUCTURES = [Structure(*thermal(seed), seed, "Ag3SBr") for seed in range(5)]

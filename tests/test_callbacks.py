@@ -19,7 +19,7 @@ from schnetpack_phonon.ensembles.thermal import PhononEnsemble
 from schnetpack_phonon.heads import Intensive
 from schnetpack_phonon.report import read_report
 from schnetpack_phonon.task import ScaledOutput, ScaledTask
-from tests.data_fixtures import ensemble_data
+from tests.data.data_fixtures import ensemble_data
 
 ENERGY, STRESS = "energy_per_atom", "hydrostatic_stress"
 

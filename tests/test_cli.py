@@ -10,11 +10,11 @@ import pytest
 import torch
 
 from schnetpack_phonon.cli import main
-from schnetpack_phonon.database import read_provenance
+from schnetpack_phonon.data.reading import read_provenance
 from schnetpack_phonon.heads import Intensive
 from schnetpack_phonon.labels.store import LabelStore
 from tests.comparison_fixtures import databases, write_run
-from tests.data_fixtures import labelled_copper
+from tests.data.data_fixtures import labelled_copper
 from tests.labels.offline_fixtures import CODE, IDEAL, run
 from tests.model_fixtures import potential, thermal
 

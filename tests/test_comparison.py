@@ -7,7 +7,7 @@ import pytest
 
 from schnetpack_phonon.common.errors import RunError
 from schnetpack_phonon.comparison import compare
-from schnetpack_phonon.database import write_extxyz
+from schnetpack_phonon.data.export import write_extxyz
 from tests.comparison_fixtures import databases, write_run
 
 

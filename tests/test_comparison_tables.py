@@ -18,7 +18,7 @@ from schnetpack_phonon.comparison_tables import (
     share_table,
 )
 from schnetpack_phonon.cross_errors import error_matrix, ratios
-from schnetpack_phonon.database import read_metadata
+from schnetpack_phonon.data.database import read_metadata
 from schnetpack_phonon.evaluation import in_report_units
 from schnetpack_phonon.held_out import read_test_set
 from schnetpack_phonon.run_groups import group_runs

@@ -15,7 +15,7 @@ import pandas as pd
 import pytest
 from ase.db import connect
 
-from schnetpack_phonon.card import content_digest
+from schnetpack_phonon.data.card import content_digest
 from schnetpack_phonon.labels.store import LabelStore
 from schnetpack_phonon.predict import Predictor
 from schnetpack_phonon.runs import read_run

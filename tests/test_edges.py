@@ -9,10 +9,10 @@ from schnetpack.nn import scatter_add
 
 from schnetpack_phonon.attribution import attribute
 from schnetpack_phonon.common.errors import AttributionError
+from schnetpack_phonon.data.reading import Structure
 from schnetpack_phonon.edges import Edges
 from schnetpack_phonon.heads import Intensive
 from schnetpack_phonon.paths import StraightPath, straight_path
-from schnetpack_phonon.structure_pairs import Structure
 from tests.model_fixtures import CUTOFF, REPRESENTATIONS, assemble, batch, potential, thermal
 
 

@@ -7,8 +7,8 @@ import pytest
 from torch import nn
 
 from schnetpack_phonon.attribution import attribute
+from schnetpack_phonon.data.reading import Structure
 from schnetpack_phonon.freezing import freezing, random_subsets
-from schnetpack_phonon.structure_pairs import Structure
 from schnetpack_phonon.trust import correlation
 from tests.model_fixtures import PairTerms, Total, assemble, thermal
 

@@ -9,7 +9,7 @@ from ase import Atoms
 from ase.units import Hartree
 from torch import nn
 
-from schnetpack_phonon.datamodule import composition_fit, label_spread
+from schnetpack_phonon.data.statistics import composition_fit, label_spread
 from schnetpack_phonon.heads import BandGap, Intensive, opened
 from tests.model_fixtures import batch, data_module, potential, thermal
 

@@ -18,7 +18,7 @@ from torch import nn
 
 from schnetpack_phonon.band_edges import BandEdges
 from schnetpack_phonon.common.properties import PROPERTIES
-from schnetpack_phonon.datamodule import composition_fit
+from schnetpack_phonon.data.statistics import composition_fit
 from schnetpack_phonon.elastic_tensor import ElasticTensor
 from schnetpack_phonon.heads import BandGap, Intensive
 from schnetpack_phonon.stress import HydrostaticStress, StressTensor

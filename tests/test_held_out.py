@@ -11,13 +11,13 @@ from ase.io import read, write
 from schnetpack_phonon.common.digests import structure_digest
 from schnetpack_phonon.common.errors import HeldOutError
 from schnetpack_phonon.components import stacked
-from schnetpack_phonon.database import write_extxyz
+from schnetpack_phonon.data.export import write_extxyz
 from schnetpack_phonon.ensembles.independent import RandomEnsemble
 from schnetpack_phonon.ensembles.strained import StrainedEnsemble
 from schnetpack_phonon.ensembles.thermal import MatchedEnsemble, PhononEnsemble
 from schnetpack_phonon.held_out import ensemble_name, read_test_set, seen
 from tests.comparison_fixtures import databases
-from tests.data_fixtures import ensemble_data
+from tests.data.data_fixtures import ensemble_data
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,8 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
-from schnetpack_phonon.plotting import bond_shares, distribution, parity
+from schnetpack_phonon.data.card import distribution
+from schnetpack_phonon.plotting import bond_shares, parity
 
 CRYSTALS = ("Ag3SBr", "Ag3SI", "Ag3SeBr", "Ag3SeI")
 N_CRYSTALS = pytest.mark.parametrize("crystals", [CRYSTALS[:1], CRYSTALS], ids=["one", "four"])

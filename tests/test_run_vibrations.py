@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from schnetpack_phonon.common.errors import RunError
-from schnetpack_phonon.database import read_metadata
+from schnetpack_phonon.data.database import read_metadata
 from schnetpack_phonon.ensembles.thermal import PhononEnsemble
 from schnetpack_phonon.run_vibrations import vibrations
 from schnetpack_phonon.runs import read_run

@@ -8,7 +8,7 @@ from schnetpack.atomistic import Forces
 from torch import nn
 
 from schnetpack_phonon.common.errors import RunError
-from schnetpack_phonon.database import read_labels, read_provenance
+from schnetpack_phonon.data.reading import read_labels, read_provenance
 from schnetpack_phonon.energy import Energy
 from schnetpack_phonon.ensembles.fixed import ModeEnsemble, SpecialEnsemble
 from schnetpack_phonon.ensembles.thermal import PhononEnsemble

@@ -12,7 +12,7 @@ from schnetpack_phonon.common.executors import process_pool
 from schnetpack_phonon.ensembles.thermal import PhononEnsemble
 from schnetpack_phonon.structures.crystals import Antiperovskites
 from tests.comparison_fixtures import write_run
-from tests.data_fixtures import ensemble_data
+from tests.data.data_fixtures import ensemble_data
 
 LATTICE = 4.35
 

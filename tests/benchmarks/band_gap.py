@@ -48,7 +48,7 @@ from torch import nn
 from torchmetrics.regression import MeanAbsoluteError
 
 from schnetpack_phonon.band_edges import BandEdges
-from schnetpack_phonon.datamodule import training_labels
+from schnetpack_phonon.data.statistics import training_labels
 from schnetpack_phonon.heads import BandGap, Intensive
 from schnetpack_phonon.task import ScaledOutput
 from tests.benchmarks import quadratic_response

@@ -28,13 +28,13 @@ import numpy as np
 from ase.calculators.emt import EMT
 
 from schnetpack_phonon.calculators.base import AseCalculator, labels_from_results
+from schnetpack_phonon.data.generation import Generation
+from schnetpack_phonon.data.preparation import Recipe
 from schnetpack_phonon.ensembles.independent import RandomEnsemble
-from schnetpack_phonon.generation import Generation
 from schnetpack_phonon.labels.labelling import label_job
 from schnetpack_phonon.labels.store import LabelStore, Record
 from schnetpack_phonon.phonons.force_constants import FiniteDisplacements
 from schnetpack_phonon.phonons.instabilities import Instabilities
-from schnetpack_phonon.preparation import Recipe
 from schnetpack_phonon.structures.crystals import Antiperovskites
 
 SIZES = (1_000, 10_000, 100_000)

@@ -31,10 +31,10 @@ from schnetpack.data import AtomsDataModule
 from schnetpack.model import NeuralNetworkPotential
 from schnetpack.transform import CastTo32, MatScipyNeighborList
 
-from schnetpack_phonon.loading import GraphLoading
+from schnetpack_phonon.data.loading.loaders import GraphLoading
 from tests.benchmarks.label_store import in_own_process
-from tests.data_fixtures import ensemble_data
-from tests.loading_fixtures import displaced, energy_task, fake_database
+from tests.data.data_fixtures import ensemble_data
+from tests.data.loading.loading_fixtures import displaced, energy_task, fake_database
 
 SIZES = ("500x40", "5000x40", "50000x40", "500x320")
 SUPERCELLS = {40: (2, 2, 2), 320: (4, 4, 4)}

@@ -23,7 +23,7 @@ from tests.common.worker_fixtures import (
     late,
     process,
 )
-from tests.data_fixtures import copper
+from tests.data.data_fixtures import copper
 
 
 def test_pool_limits_processes_and_threads():

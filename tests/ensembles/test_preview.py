@@ -17,7 +17,7 @@ from schnetpack_phonon.labels.store import LabelStore
 from schnetpack_phonon.phonons.force_constants import FiniteDisplacements
 from schnetpack_phonon.phonons.instabilities import Instabilities
 from schnetpack_phonon.structures.crystals import Crystal, supercell_matrix
-from tests.data_fixtures import ALLOYS, ensemble_data
+from tests.data.data_fixtures import ALLOYS, ensemble_data
 
 
 @pytest.fixture(scope="module")

@@ -12,13 +12,13 @@ from ase.build import bulk
 from ase.units import Bohr, Hartree
 
 from schnetpack_phonon.calculators.cp2k import CP2K
+from schnetpack_phonon.data.generation import Generation
+from schnetpack_phonon.data.preparation import Recipe
 from schnetpack_phonon.ensembles.independent import RandomEnsemble
-from schnetpack_phonon.generation import Generation
 from schnetpack_phonon.labels.manifest import Calculation, read_manifest
 from schnetpack_phonon.labels.offline import STRUCTURE, export
 from schnetpack_phonon.phonons.force_constants import FiniteDisplacements
 from schnetpack_phonon.phonons.instabilities import Instabilities
-from schnetpack_phonon.preparation import Recipe
 from schnetpack_phonon.structures.crystals import Crystal, supercell_matrix
 from tests.calculators.cp2k_fixtures import STORED
 

@@ -14,7 +14,7 @@ from schnetpack_phonon.common.errors import DeadWorkerError, LabellingError, Una
 from schnetpack_phonon.labels import cluster
 from schnetpack_phonon.labels.labelling import Job, Labeller, label_job
 from tests.common.worker_fixtures import die, ended, environment, process, slow_label
-from tests.data_fixtures import copper, ensemble_data, rows
+from tests.data.data_fixtures import copper, ensemble_data, rows
 from tests.labels import fake_slurm
 
 # Parsl leaves sockets to the garbage collector when it looks for addresses of the machine.

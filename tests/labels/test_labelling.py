@@ -32,7 +32,7 @@ from schnetpack_phonon.labels.labelling import (
 )
 from schnetpack_phonon.labels.store import LabelStore
 from schnetpack_phonon.structures.crystals import Crystal, supercell_matrix
-from tests.data_fixtures import copper, record, same
+from tests.data.data_fixtures import copper, record, same
 
 
 def count(folder: Path, number: int) -> dict[str, np.ndarray]:

@@ -9,7 +9,7 @@ import pytest
 from schnetpack_phonon.common.errors import LabellingError
 from schnetpack_phonon.labels.maintenance import merge, prune, summary
 from schnetpack_phonon.labels.store import LabelStore
-from tests.data_fixtures import failure, labelled_copper, record, same
+from tests.data.data_fixtures import failure, labelled_copper, record, same
 
 REASON = "CalculationFailed: not converged"
 

@@ -19,7 +19,7 @@ from schnetpack_phonon.labels.offline import collect
 from schnetpack_phonon.labels.results import Status
 from schnetpack_phonon.labels.store import LabelStore
 from tests.calculators.cp2k_fixtures import needs_cp2k
-from tests.data_fixtures import rows
+from tests.data.data_fixtures import rows
 from tests.labels.offline_fixtures import (
     CODE,
     Here,

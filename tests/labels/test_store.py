@@ -10,7 +10,7 @@ from ase import Atoms
 import schnetpack_phonon
 from schnetpack_phonon.common.errors import LabellingError
 from schnetpack_phonon.labels.store import Input, LabelStore, Record
-from tests.data_fixtures import failure, record, same
+from tests.data.data_fixtures import failure, record, same
 
 SHIPPED = Path(schnetpack_phonon.__file__).parent / "datasets" / "antiperovskite_pbesol.jsonl"
 

@@ -1,0 +1,191 @@
+"""What a database holds and how it was made, on one page that can go with it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import ase.db
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from schnetpack_phonon.common.properties import PROPERTIES, band_gap, cbm, partial_occupation, vbm
+from schnetpack_phonon.common.style import COLORS, property_of
+from schnetpack_phonon.data.database import read_metadata
+from schnetpack_phonon.data.reading import read_labels, read_provenance
+
+_FLAG = 0.01  # electrons: above it an orbital is partly filled
+
+
+def write_card(path: str | Path) -> str:
+    """Writes ``NAME_card.md`` and, where there are gaps, figures beside a database.
+
+    Returns:
+        The page.
+
+    Raises:
+        DatabaseError: for a file that is damaged or not ours.
+    """
+    path = Path(path)
+    metadata = read_metadata(path)
+    settings = metadata["settings"]
+    provenance, labels = read_provenance(path), read_labels(path)
+    rows = pd.concat([provenance, labels], axis=1)
+    lines = [
+        f"# {path.name}",
+        "",
+        f"{len(rows)} structures, {_listed(rows['structure'].unique())}; "
+        f"{metadata['n_failed']} calculations failed and {metadata['n_rejected']} snapshots were "
+        "rejected for short distances; others stand in for them.",
+        f"Labels: {', '.join(_labels(labels))}, and forces and stress of each structure.",
+        f"Content (SHA-256 of positions and labels, rounded to 1e-6): `{content_digest(path)}`",
+        "",
+        "## Made with",
+        "",
+        *_settings({**metadata["versions"], **settings["calculator"], **_elastic(settings)}),
+        "",
+        *_phonons(metadata),
+        "## Labels",
+        "",
+        *_groups(rows, metadata["parameters"]),
+        "",
+    ]
+    if band_gap in labels:
+        for kind, own in rows.groupby("kind"):
+            parameter, unit = metadata["parameters"][kind]
+            figure = distribution(own.assign(label=own[band_gap]), parameter, unit)
+            name = f"{path.stem}_{kind}_band_gap.png"
+            figure.savefig(path.with_name(name), dpi=150)
+            lines.append(f"![band gaps of the {kind} ensemble]({name})")
+    text = "\n".join(lines) + "\n"
+    path.with_name(f"{path.stem}_card.md").write_text(text)
+    return text
+
+
+def content_digest(path: str | Path) -> str:
+    """Hash of species, positions, cells and labels of all rows in their order.
+
+    Numbers are rounded to 1e-6: a database made again from the same labels has the same digest on
+    any machine, whatever its file's own bytes are.
+    """
+    digest = hashlib.sha256()
+    with ase.db.connect(str(path), use_lock_file=False) as db:
+        for row in db.select():
+            digest.update(row.numbers.astype(np.int64).tobytes())
+            arrays = {"positions": row.positions, "cell": row.cell, **row.data}
+            for name in sorted(arrays):
+                values = np.asarray(arrays[name], dtype=float)
+                digest.update(name.encode() + (values.round(6) + 0.0).tobytes())
+    return digest.hexdigest()
+
+
+def _labels(labels: pd.DataFrame) -> Iterator[str]:
+    for key in map(str, labels):
+        unit = PROPERTIES[key].unit
+        yield f"`{key}` ({unit})" if unit else f"`{key}`"
+
+
+def _listed(names: Any) -> str:
+    names = sorted(names)
+    return ", ".join(names) if len(names) < 9 else f"{len(names)} compositions"
+
+
+def _elastic(settings: dict[str, Any]) -> dict[str, Any]:
+    return {f"elastic tensors: {key}": value for key, value in settings.get("elastic", {}).items()}
+
+
+def _settings(settings: dict[str, Any]) -> Iterator[str]:
+    yield "| | |"
+    yield "|---|---|"
+    for key, value in settings.items():
+        yield f"| {key.replace('_', ' ')} | {value} |"
+
+
+def _phonons(metadata: dict[str, Any]) -> Iterator[str]:
+    if not metadata["phonons"]:
+        return
+    yield "## Phonons"
+    yield ""
+    yield "| crystal | cell lengths (Å) | imaginary modes | lowest (THz) | policy |"
+    yield "|---|---|---|---|---|"
+    seen = set()
+    for model in metadata["phonons"]:
+        lengths = np.linalg.norm(metadata["crystals"][model["structure"]]["cell"], axis=1)
+        line = (
+            f"| {model['structure']} | {', '.join(f'{x:.3f}' for x in lengths)} | "
+            f"{model['n_imaginary']} | {model['lowest_frequency']:.2f} | {model['policy']} |"
+        )
+        if line not in seen:  # one model may serve all temperatures
+            seen.add(line)
+            yield line
+    yield ""
+
+
+def _groups(rows: pd.DataFrame, parameters: dict[str, list[str]]) -> Iterator[str]:
+    """A line a crystal, kind and parameter; edges as spread, since their zero is arbitrary."""
+    gaps = band_gap in rows
+    yield (
+        "| crystal | ensemble | structures | "
+        + ("gap, mean ± sd (eV) | smallest | metallic | partly filled | " if gaps else "")
+        + ("sd of VBM, CBM (eV) | " if gaps else "")
+        + "sd of energy (meV/atom) | hydrostatic stress (GPa) |"
+    )
+    yield "|---" * (10 if gaps else 5) + "|"
+    for (structure, kind), own_kind in rows.groupby(["structure", "kind"]):
+        name, unit = parameters[str(kind)]
+        for parameter, own in own_kind.groupby(name):
+            cells = [structure, f"{kind}, {parameter:g} {unit}", len(own)]
+            if gaps:
+                filled = own[partial_occupation] > _FLAG if partial_occupation in own else None
+                cells += [
+                    f"{own[band_gap].mean():.3f} ± {_sd(own[band_gap]):.3f}",
+                    f"{own[band_gap].min():.3f}",
+                    (own[band_gap] == 0).sum(),
+                    "" if filled is None else filled.sum(),
+                    f"{_sd(own[vbm]):.3f}, {_sd(own[cbm]):.3f}",
+                ]
+            stress = PROPERTIES["hydrostatic_stress"].report_factor * own["hydrostatic_stress"]
+            cells += [
+                f"{1e3 * _sd(own['energy_per_atom']):.1f}",
+                f"{stress.mean():.2f} ± {_sd(stress):.2f}",
+            ]
+            yield "| " + " | ".join(map(str, cells)) + " |"
+
+
+def _sd(values: pd.Series) -> float:
+    return float(values.std(ddof=0))
+
+
+def distribution(labels: pd.DataFrame, parameter: str, unit: str, key: str = band_gap) -> Figure:
+    """A label's distribution at each temperature or amplitude, one panel a crystal.
+
+    Args:
+        labels: ``structure``, the column ``parameter``, and ``label`` in report units.
+        parameter: name of the ensemble's parameter.
+        unit: of the parameter.
+        key: property of the labels.
+    """
+    structures = sorted(labels["structure"].unique())
+    values = sorted(labels[parameter].unique())
+    figure = Figure(figsize=(1.4 + 2.2 * len(structures), 3.8), layout="constrained")
+    axes = figure.subplots(1, len(structures), sharey=True, squeeze=False).ravel()
+    jitter = np.random.default_rng(0)
+    for k, (axis, structure) in enumerate(zip(axes, structures, strict=True)):
+        own = labels[labels["structure"] == structure]
+        for position, value in enumerate(values):
+            data = own.loc[own[parameter] == value, "label"].to_numpy()
+            shift = jitter.uniform(-0.22, 0.22, len(data))
+            color = COLORS[k % len(COLORS)]
+            axis.plot(position + shift, data, ".", color=color, alpha=0.45, markeredgewidth=0)
+            axis.plot(position, data.mean(), "_", color="black", markersize=16, markeredgewidth=2)
+        axis.set_xticks(range(len(values)), [f"{value:g}" for value in values])
+        axis.set_xlim(-0.6, len(values) - 0.4)
+        axis.set_xlabel(f"{parameter} ({unit})")
+        axis.set_title(structure, fontsize="medium")
+        axis.spines[["top", "right"]].set_visible(False)
+    axes[0].set_ylabel(f"calculated {property_of(key).label} ({property_of(key).report_unit})")
+    figure.suptitle("each dot a snapshot, bars the mean", fontsize="small", color="0.3")
+    return figure

@@ -1,0 +1,188 @@
+"""Labelled snapshots <-> SchNetPack's ASE database.
+
+The file is written aside and moved into place when it is complete, so a database that exists is
+a whole one. Units stand in the host's metadata keys, our own under ``schnetpack_phonon``.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterable, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import ase.db
+from ase import Atoms
+
+from schnetpack_phonon.common.errors import DatabaseError
+from schnetpack_phonon.common.files import replacing
+from schnetpack_phonon.common.properties import (
+    DISTANCE_UNIT,
+    PROPERTIES,
+    Labels,
+    array_shape,
+    ideal_cell,
+    ideal_positions,
+)
+from schnetpack_phonon.ensembles.base import Snapshot
+
+METADATA_KEY = "schnetpack_phonon"
+
+
+FORMAT_VERSION = 1
+
+
+def write_database(
+    path: str | Path,
+    snapshots: Iterable[Snapshot],
+    labels: Iterable[Labels],
+    provenance: dict[str, Any],
+    metadata: dict[str, Any],
+) -> None:
+    """Writes the whole database at once, row by row as they come.
+
+    Args:
+        path: ends with ``.db``; must not exist.
+        snapshots: one a row.
+        labels: of the snapshots, all with the same keys.
+        provenance: key-value pairs of every row, beside those of the snapshot.
+        metadata: stored under ``schnetpack_phonon`` beside the host's own keys.
+
+    Raises:
+        DatabaseError: if the file exists or cannot be written.
+    """
+    rows = (
+        Row(
+            snapshot.atoms,
+            {
+                **row,
+                ideal_positions: snapshot.ideal.positions,
+                ideal_cell: snapshot.ideal.cell.array.reshape(
+                    array_shape(ideal_cell, len(snapshot.ideal))
+                ),
+            },
+            {
+                "structure": snapshot.structure,
+                "kind": snapshot.kind,
+                snapshot.parameter_name: snapshot.parameter,
+                "seed": snapshot.seed,
+                "snapshot": snapshot.index,
+                "parent": snapshot.parent,
+                **snapshot.phonons,
+                **provenance,
+            },
+        )
+        for snapshot, row in zip(snapshots, labels, strict=True)
+    )
+    write_db(path, rows, {METADATA_KEY: {"format": FORMAT_VERSION, **metadata}})
+
+
+def read_metadata(path: str | Path) -> dict[str, Any]:
+    """Our metadata of a database.
+
+    Raises:
+        DatabaseError: for a file that is damaged, cut off or not made by this package.
+    """
+    advice = "move it away, or set data.datapath to another name"
+    if not Path(path).is_file():
+        raise DatabaseError(f"no database at {Path(path).absolute()}")
+    # Read without ase.db, which would make its tables in a file that has none.
+    uri = f"{Path(path).absolute().as_uri()}?mode=ro"
+    try:
+        with closing(sqlite3.connect(uri, uri=True)) as connection:
+            (complaint,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+            if complaint != "ok":
+                raise DatabaseError(f"{path} is damaged ({complaint}): {advice}")
+            (n_rows,) = connection.execute("SELECT COUNT(*) FROM systems").fetchone()
+            found = connection.execute("SELECT value FROM information WHERE name = 'metadata'")
+            metadata = json.loads((found.fetchone() or ("{}",))[0])
+    except (sqlite3.Error, ValueError) as error:
+        raise DatabaseError(
+            f"{path} is no ASE database or is cut off ({error}): {advice}"
+        ) from error
+    if METADATA_KEY not in metadata:
+        raise DatabaseError(
+            f"{path} was not made by schnetpack_phonon: {advice}, or train on it with the host's "
+            "own schnetpack.data.AtomsDataModule"
+        )
+    ours = metadata[METADATA_KEY]
+    if ours["format"] != FORMAT_VERSION:
+        raise DatabaseError(f"{path} has format {ours['format']}; expected {FORMAT_VERSION}")
+    if n_rows != ours["n_rows"]:
+        raise DatabaseError(f"{path} has {n_rows} rows and should have {ours['n_rows']}: {advice}")
+    return ours
+
+
+def check_settings(path: str | Path, settings: dict[str, Any]) -> None:
+    """Raises DatabaseError, naming each difference, if the database was made otherwise."""
+    lines = list(_differences(read_metadata(path)["settings"], settings))
+    if lines:
+        raise DatabaseError(
+            f"the database at {path} was made with other settings:\n"
+            + "\n".join(lines)
+            + "\nNothing was changed. Set data.datapath to a new name to build it beside (labels "
+            "that both share are not computed again), or restore the settings"
+        )
+
+
+def _differences(there: dict[str, Any], asked: dict[str, Any], prefix: str = "") -> Iterator[str]:
+    for key in sorted(there.keys() | asked.keys()):
+        one, other = there.get(key, "nothing"), asked.get(key, "nothing")
+        if isinstance(one, dict) and isinstance(other, dict):
+            yield from _differences(one, other, f"{prefix}{key}.")
+        elif one != other:
+            yield f"  {prefix}{key}: {one} there, {other} asked for"
+
+
+class Row(NamedTuple):
+    """A labelled structure.
+
+    Attributes:
+        atoms: the structure.
+        data: arrays by property, shaped as :mod:`.common.properties` says.
+        key_value_pairs: what it is, for people and for selections.
+    """
+
+    atoms: Atoms
+    data: Labels
+    key_value_pairs: dict[str, Any]
+
+
+def write_db(path: str | Path, rows: Iterable[Row], metadata: dict[str, Any]) -> None:
+    """Writes labelled structures as a database that the host reads.
+
+    Args:
+        path: ends with ``.db``; must not exist.
+        rows: one is held at a time.
+        metadata: beside the host's own keys.
+
+    Raises:
+        DatabaseError: if the file exists or cannot be written.
+    """
+    path = Path(path)
+    if path.exists():
+        raise DatabaseError(f"{path} exists already")
+    keys: dict[str, None] = {}
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # ase.db takes a lock of its own only around single writes; the caller holds one.
+        with (
+            replacing(path) as part,
+            ase.db.connect(str(part), use_lock_file=False) as db,
+        ):
+            for row in rows:
+                db.write(row.atoms, data=row.data, key_value_pairs=row.key_value_pairs)
+                keys |= dict.fromkeys(row.data)
+            db.metadata = {
+                "_distance_unit": DISTANCE_UNIT,
+                "_property_unit_dict": {key: PROPERTIES[key].unit for key in keys},
+                "atomrefs": {},
+                **metadata,
+            }
+    except (OSError, sqlite3.Error) as error:
+        raise DatabaseError(
+            f"cannot write {path}: {error}. The labels are safe in the label store; "
+            "make room and run again"
+        ) from error

@@ -1,0 +1,154 @@
+"""SchNetPack data module that makes its own database when there is none."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from concurrent.futures import Executor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from schnetpack.data import ASEAtomsData, AtomsDataModule, AtomsLoader
+
+from schnetpack_phonon.calculators.base import LabellingCalculator
+from schnetpack_phonon.data.generation import Generation
+from schnetpack_phonon.data.loading.loaders import GraphDataset, GraphLoading
+from schnetpack_phonon.data.preparation import Recipe
+from schnetpack_phonon.ensembles.base import Ensemble
+from schnetpack_phonon.labels.finite_strain import FiniteStrain
+from schnetpack_phonon.phonons.force_constants import PhononSource
+from schnetpack_phonon.structures.crystals import StructureSource
+
+_DATASETS = Path(__file__).parent / "datasets"
+
+
+class EnsembleData(AtomsDataModule):
+    """Displaced crystals with labels: structure -> phonons -> ensemble -> labels -> database.
+
+    If there is no database at ``datapath``, :meth:`prepare_data` makes it. Labels are kept one
+    by one in ``label_store``, so an interrupted build goes on where it stopped, and databases
+    that share structures share labels. If there is one, it must have been made with the same
+    settings. All else is the host's :class:`schnetpack.data.AtomsDataModule`.
+
+    Args:
+        datapath: the database, ``.db``; force constants go to a folder ``phonons`` beside it.
+        structure: the crystals.
+        phonons: how their force constants come about (for ensembles that need them).
+        ensemble: the sampler.
+        calculator: the code that labels.
+        executor: makes the executor that runs it.
+        label_store: file of finished labels.
+        max_failed_share: largest share of calculations that may fail; each one that does is
+            replaced by the next snapshot of its group.
+        shipped_labels: file of labels that comes with this package, looked at before any is
+            computed.
+        elastic: gives elastic tensors beside what the calculator does.
+        loading: keeps graphs in memory; without it batches are made as the host does.
+        batch_size: (train) batch size.
+        kwargs: of the host's data module.
+    """
+
+    def __init__(
+        self,
+        datapath: str,
+        structure: StructureSource,
+        phonons: PhononSource,
+        ensemble: Ensemble,
+        calculator: LabellingCalculator,
+        executor: Callable[[], Executor],
+        label_store: str,
+        batch_size: int,
+        max_failed_share: float = 0.1,
+        shipped_labels: str | None = None,
+        elastic: FiniteStrain | None = None,
+        loading: GraphLoading | None = None,
+        **kwargs: Any,
+    ):
+        super().__init__(datapath=datapath, batch_size=batch_size, **kwargs)
+        self.generation = Generation(
+            Recipe(structure, phonons, ensemble, calculator, elastic),
+            Path(datapath),
+            executor,
+            Path(label_store),
+            max_failed_share,
+            _DATASETS / shipped_labels if shipped_labels else None,
+        )
+        self._loading = loading
+        self._transforms_ready = False
+        self._graphs: dict[tuple[int, ...], GraphDataset] = {}
+
+    def prepare_data(self) -> None:
+        """Makes the database or checks it: :meth:`.Generation.ensure`."""
+        trained_on = self.load_properties if self.trainer is not None else None
+        self.generation.ensure(trained_on or ())
+
+    def preview(self) -> str:
+        """Describes the data to be made: :meth:`.Generation.preview`."""
+        return self.generation.preview()
+
+    def _load_partitions(self) -> None:
+        # A split by parent may be smaller than asked for; the host compares a stored split with
+        # the sizes that were asked for and refuses to go on with its own run.
+        if self.split_file is not None and os.path.exists(self.split_file):
+            with np.load(self.split_file) as split:
+                sizes = [len(split[f"{part}_idx"]) for part in ("train", "val", "test")]
+            if sum(sizes) > len(self.dataset):
+                raise ValueError(
+                    f"{Path(self.split_file).absolute()} splits {sum(sizes)} structures, the "
+                    f"database has {len(self.dataset)}: it belongs to another database; use "
+                    "another run folder"
+                )
+            self.num_train, self.num_val, self.num_test = sizes
+        super()._load_partitions()
+
+    def _setup_transforms(self) -> None:
+        self._transforms_ready = False
+        self._graphs = {}
+        super()._setup_transforms()
+        self._transforms_ready = True
+        # Transforms may have asked for statistics and so for a loader without any of them.
+        self._train_dataloader = self._val_dataloader = self._test_dataloader = None
+
+    def train_dataloader(self) -> AtomsLoader:
+        if self._loading is None or not self._transforms_ready:
+            return super().train_dataloader()
+        if self._train_dataloader is None:
+            data = self._graphs_of(self._train_dataset)
+            sampler = self._setup_sampler(self.train_sampler_cls, self.train_sampler_args, data)
+            order = {"shuffle": True} if sampler is None else {"batch_sampler": sampler}
+            batch_size = self.batch_size if sampler is None else 1
+            self._train_dataloader = self._loader(data, self.num_workers, batch_size, **order)
+        return self._train_dataloader
+
+    def val_dataloader(self) -> AtomsLoader:
+        if self._loading is None or not self._transforms_ready:
+            return super().val_dataloader()
+        if self._val_dataloader is None:
+            data = self._graphs_of(self._val_dataset)
+            self._val_dataloader = self._loader(data, self.num_val_workers, self.val_batch_size)
+        return self._val_dataloader
+
+    def test_dataloader(self) -> AtomsLoader:
+        if self._loading is None or not self._transforms_ready:
+            return super().test_dataloader()
+        if self._test_dataloader is None:
+            data = self._graphs_of(self._test_dataset)
+            self._test_dataloader = self._loader(data, self.num_test_workers, self.test_batch_size)
+        return self._test_dataloader
+
+    def _graphs_of(self, part: ASEAtomsData) -> GraphDataset:
+        """Graphs of a partition; those of the database are opened once for the same transforms."""
+        assert self._loading is not None
+        key = tuple(map(id, part.transforms))
+        if key not in self._graphs:
+            self._graphs[key] = self._loading.open(part, part.transforms)
+        return self._graphs[key].subset(part.subset_idx)
+
+    def _loader(
+        self, data: GraphDataset, num_workers: int, batch_size: int, **order: Any
+    ) -> AtomsLoader:
+        assert self._loading is not None
+        return self._loading.loader(
+            data, self.trainer, self._pin_memory, num_workers, batch_size, **order
+        )

@@ -1,0 +1,163 @@
+"""Label stores as files that other programs read."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import ase.db
+import numpy as np
+import pandas as pd
+from ase import Atoms
+from ase.calculators.singlepoint import SinglePointCalculator
+from ase.io import write
+from ase.stress import full_3x3_to_voigt_6_stress
+
+from schnetpack_phonon.common.errors import LabellingError
+from schnetpack_phonon.common.files import replacing
+from schnetpack_phonon.common.properties import (
+    PROPERTIES,
+    array_shape,
+    energy,
+    forces,
+    ideal_positions,
+    stress,
+)
+from schnetpack_phonon.data.database import Row, read_metadata, write_db
+from schnetpack_phonon.labels.store import Record, existing_store
+
+
+def export(path: str | Path, target: str | Path, failed: bool = False) -> str:
+    """Writes structures with their labels, or those that failed with the reasons.
+
+    Args:
+        path: the store.
+        target: ``.extxyz``, ``.db`` (which SchNetPack reads; NaN where a structure has no such
+            label) or ``.csv`` (the scalars, a line a record, also where a store of the first
+            versions holds no structure).
+        failed: the failed ones.
+
+    Returns:
+        What was written and what was left out.
+
+    Raises:
+        LabellingError: if there is no store, nothing to export or a file in its way.
+        DatabaseError: if the database cannot be written.
+        OSError: if another file cannot be written.
+    """
+    target = Path(target)
+    if target.suffix not in (".extxyz", ".db", ".csv"):
+        raise LabellingError(f"cannot export to {target}: expected .extxyz, .db or .csv")
+    if target.exists():
+        raise LabellingError(f"{target} exists already: take another name, or move it away")
+    store = existing_store(path)
+    keys: list[str] = []
+    names: dict[str, None] = {}
+    left_out: Counter[str] = Counter()
+    for record in map(store.__getitem__, store):
+        labels = record.labels or {}
+        if (record.labels is None) != failed:
+            continue
+        task = record.input.task if record.input else ""
+        if not failed and (task not in ("label", "") or not labels.keys() <= PROPERTIES.keys()):
+            # The labels are not those of the structure that was given.
+            left_out[task or "relax"] += 1
+        elif record.input is None and target.suffix != ".csv":
+            left_out["records of old stores, which hold no structure"] += 1
+        else:
+            keys.append(record.key)
+            names |= dict.fromkeys(labels)
+    without = ", ".join(f"{what} ({n})" for what, n in left_out.items())
+    without = f"; left out: {without}" if without else ""
+    if not keys:
+        raise LabellingError(f"nothing to export from {store.path}{without}")
+    records = map(store.__getitem__, keys)
+    if target.suffix == ".csv":
+        with replacing(target) as part:
+            pd.DataFrame(map(_line, records)).to_csv(part, index=False)
+    elif target.suffix == ".db":
+        write_db(target, (_row(record, names) for record in records), {})
+    else:
+        write_xyz(target, (_row(record, record.labels or ()) for record in records))
+    return f"{target}: {len(keys)} records{without}"
+
+
+def _row(record: Record, names: Iterable[str]) -> Row:
+    assert record.input is not None
+    atoms, labels = record.input.atoms, record.labels or {}
+    data = {
+        name: labels.get(name, np.full(array_shape(name, len(atoms)), np.nan)) for name in names
+    }
+    return Row(atoms, data, _provenance(record))
+
+
+def _line(record: Record) -> dict[str, Any]:
+    line: dict[str, Any] = _provenance(record)
+    if record.input:
+        atoms = record.input.atoms
+        line |= {"formula": atoms.get_chemical_formula(), "n_atoms": len(atoms)}
+    labels = record.labels or {}
+    return line | {name: value.item() for name, value in labels.items() if value.size == 1}
+
+
+def _provenance(record: Record) -> dict[str, str | float]:
+    found: dict[str, str | float] = {"key": record.key}
+    if record.input:
+        found |= {name: getattr(record.input, name) for name in ("task", "code", "description")}
+    if record.seconds is not None:
+        found["seconds"] = record.seconds
+    if record.error:
+        found["error"] = record.error
+    return found
+
+
+def write_xyz(path: str | Path, rows: Iterable[Row]) -> None:
+    """Writes labelled structures for other codes.
+
+    Energy, forces and stress stand where ASE looks for them; other scalar labels and the
+    key-value pairs in the comment line, and ``ideal_positions`` as a column.
+
+    Raises:
+        OSError: if the file cannot be written.
+    """
+    with replacing(Path(path)) as part, open(part, "w") as file:
+        for row in rows:
+            write(file, _with_results(row), format="extxyz")
+
+
+def _with_results(row: Row) -> Atoms:
+    atoms, data = row.atoms.copy(), dict(row.data)
+    results: dict[str, Any] = {k: data.pop(k) for k in (energy, forces, stress) if k in data}
+    if energy in results:
+        results[energy] = results[energy].item()
+    if stress in results:
+        results[stress] = full_3x3_to_voigt_6_stress(results[stress][0])
+    if results:
+        atoms.calc = SinglePointCalculator(atoms, **results)
+    if ideal_positions in data:
+        atoms.new_array(ideal_positions, data.pop(ideal_positions))
+    scalars = {key: v.item() if v.size == 1 else v[0] for key, v in data.items()}
+    atoms.info = {**row.key_value_pairs, **scalars}
+    return atoms
+
+
+def write_extxyz(path: str | Path, target: str | Path) -> None:
+    """All rows as an extended XYZ file, their provenance in the comment lines.
+
+    Raises:
+        DatabaseError: for a database that is damaged or not ours.
+        OSError: if the file cannot be written.
+    """
+    read_metadata(path)
+    with ase.db.connect(str(path), use_lock_file=False) as db:
+        rows = (
+            Row(
+                Atoms(row.numbers, row.positions, cell=row.cell, pbc=row.pbc),
+                row.data,
+                row.key_value_pairs,
+            )
+            for row in db.select()
+        )
+        write_xyz(target, rows)

@@ -1,0 +1,128 @@
+"""Train / validation / test partitions that never share a parent."""
+
+from __future__ import annotations
+
+from collections.abc import Sized
+
+import numpy as np
+from schnetpack.data import ASEAtomsData, SplittingStrategy
+from torch.utils.data import RandomSampler
+
+
+class ParentSplit(SplittingStrategy):
+    """Random split of parents; all snapshots of a parent go to the same side.
+
+    A drop-in for the host's ``splitting``. Partitions are filled in order and may come out
+    smaller than asked for, by less than one parent.
+
+    Args:
+        seed: of the permutation.
+        key: key-value pair of the database rows that names the parent.
+    """
+
+    def __init__(self, seed: int, key: str = "parent"):
+        super().__init__()
+        self.seed = seed
+        self.key = key
+
+    def split(self, dataset: ASEAtomsData, *split_sizes: float | None) -> list[list[int]]:
+        """Partitions as lists of indices.
+
+        Args:
+            dataset: whole host dataset, not a subset.
+            split_sizes: numbers of structures (>= 1) or shares (< 1); one may be None and
+                takes the rest.
+
+        Raises:
+            ValueError: if rows have no parent, or the sizes cannot be met.
+        """
+        members = self._parents(dataset)
+        sizes = _absolute(sum(map(len, members)), split_sizes)
+        return _fill(_shuffled(members, self.seed), sizes)[0]
+
+    def _parents(self, dataset: ASEAtomsData) -> list[list[int]]:
+        """Indices of the rows of each parent, in the order of the parents' names."""
+        rows = dataset.conn.select(include_data=False)
+        parents = [row.key_value_pairs.get(self.key) for row in rows]
+        if None in parents:
+            raise ValueError(
+                f"row {parents.index(None)} of {dataset.datapath} has no key-value pair "
+                f"{self.key!r}: rows of one parent cannot be kept together"
+            )
+        names, group = np.unique(parents, return_inverse=True)
+        return [np.flatnonzero(group == parent).tolist() for parent in range(len(names))]
+
+
+class NestedSplit(ParentSplit):
+    """Subsets for learning curves: one test set for all, small training sets within large ones.
+
+    The last partition, the test set, depends on ``test_seed`` alone; the one before it, for
+    validation, and the order in which the first is filled depend on ``seed``.
+
+    Args:
+        seed: of validation and training sets.
+        test_seed: of the test set.
+        key: key-value pair of the database rows that names the parent.
+    """
+
+    def __init__(self, seed: int, test_seed: int = 0, key: str = "parent"):
+        super().__init__(seed, key)
+        self.test_seed = test_seed
+
+    def split(self, dataset: ASEAtomsData, *split_sizes: float | None) -> list[list[int]]:
+        members = self._parents(dataset)
+        *others, n_test = _absolute(sum(map(len, members)), split_sizes)
+        (test,), rest = _fill(_shuffled(members, self.test_seed), [n_test])
+        found, _ = _fill(_shuffled(rest, self.seed), others[::-1])
+        return [*found[::-1], test]
+
+
+def _shuffled(members: list[list[int]], seed: int) -> list[list[int]]:
+    order = np.random.default_rng(np.random.SeedSequence(seed)).permutation(len(members))
+    return [members[k] for k in order]
+
+
+def _fill(members: list[list[int]], sizes: list[int]) -> tuple[list[list[int]], list[list[int]]]:
+    """Partitions filled with whole parents in order, and the parents that are left."""
+    members = list(members)
+    n_parents, n_structures = len(members), sum(map(len, members))
+    partitions: list[list[int]] = []
+    for size in sizes:
+        part: list[int] = []
+        while members and len(part) + len(members[0]) <= size:
+            part += members.pop(0)
+        if size and not part:
+            raise ValueError(
+                f"no parent fits in a partition of {size} structures; there are {n_structures} "
+                f"structures of {n_parents} parents for partitions of {sizes}"
+            )
+        partitions.append(sorted(part))
+    return partitions, members
+
+
+def _absolute(total: int, sizes: tuple[float | None, ...]) -> list[int]:
+    absolute = [s if s is None else int(s * total) if 0 < s < 1 else int(s) for s in sizes]
+    rest = total - sum(s for s in absolute if s is not None)
+    if rest < 0 or absolute.count(None) > 1:
+        raise ValueError(
+            f"cannot split {total} structures into {sizes}: expected at most one None, and sizes "
+            "that add up to no more than there are"
+        )
+    return [rest if s is None else s for s in absolute]
+
+
+class EpochSampler(RandomSampler):
+    """Epochs of one size whatever the number of training structures.
+
+    Structures come in random order, each as often as the others, give or take one. Models of a
+    learning curve thereby make equally many steps, and patience means the same for all. A drop-in
+    for the host's ``train_sampler_cls``.
+
+    Args:
+        data_source: training set.
+        num_samples: its size, as the host gives it.
+        epoch_size: structures in an epoch.
+    """
+
+    def __init__(self, data_source: Sized, num_samples: int, epoch_size: int):
+        super().__init__(data_source, num_samples=epoch_size)

@@ -1,0 +1,133 @@
+"""TODO: describe."""
+
+from __future__ import annotations
+
+import torch
+from schnetpack import properties as structure_keys
+from schnetpack.data import AtomsDataModule
+
+
+def training_labels(
+    datamodule: AtomsDataModule, key: str, shape: tuple[int, ...] = ()
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Labels of the training set and what its structures are made of.
+
+    Args:
+        datamodule: any data module of the host, after its ``setup``.
+        key: property of structures.
+        shape: of one structure's value.
+
+    Returns:
+        Labels in the data module's unit, NaN where there is none, shape=(n_structures, *shape),
+        and the share of each element, shape=(n_structures, 101); both float64.
+
+    Raises:
+        ValueError: if the property is not in the database or has another shape.
+    """
+    labels, shares = _read_labels(datamodule, key)
+    for k, label in zip(datamodule.train_idx, labels, strict=True):
+        if label.shape != (1, *shape):
+            raise ValueError(
+                f"{key!r} of structure {k} in {datamodule.dataset.datapath} has shape "
+                f"{tuple(label.shape)}; expected {(1, *shape)}: choose a head for this shape, or "
+                "write the database anew"
+            )
+    return torch.cat(labels), shares
+
+
+def composition_fit(
+    datamodule: AtomsDataModule, key: str, shape: tuple[int, ...] = ()
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Least-squares fit of an intensive property to the composition of the training set.
+
+    The solution of smallest norm is taken, since a fixed stoichiometry leaves it undetermined.
+    Structures without a label (NaN) are left out.
+
+    Args:
+        datamodule: any data module of the host, after its ``setup``.
+        key: property of structures.
+        shape: of one structure's value.
+
+    Returns:
+        Offset of each element, shape=(101, *shape), and the root mean square of what the fit
+        leaves of a component, shape=(1,); both float64, in the data module's unit.
+
+    Raises:
+        ValueError: as :func:`training_labels` does, and if there is no label.
+    """
+    labels, shares = training_labels(datamodule, key, shape)
+    labels = labels.flatten(1) if shape else labels[:, None]
+    present = labels.isfinite().all(dim=1)
+    _check_any(present, datamodule, key)
+    offset, rest = fit_to_shares(labels[present], shares[present])
+    return offset.reshape(101, *shape), _root_mean_square(rest)
+
+
+def fit_to_shares(labels: torch.Tensor, shares: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Least-squares fit of smallest norm of labels by a value for each element.
+
+    Args:
+        labels: shape=(n_structures, k).
+        shares: of each element, shape=(n_structures, 101).
+
+    Returns:
+        Value of each element, shape=(101, k), and what the fit leaves, shape=(n_structures, k).
+    """
+    offset = torch.linalg.lstsq(shares, labels, driver="gelsd").solution
+    return offset, labels - shares @ offset
+
+
+def label_spread(datamodule: AtomsDataModule, key: str) -> torch.Tensor:
+    """How much the labels of the training set vary, in the data module's unit.
+
+    That is what :func:`composition_fit` leaves of a property of structures, whatever its shape,
+    and the root mean square of a component of a property of atoms (forces); float64, shape=(1,).
+
+    Raises:
+        ValueError: as :func:`composition_fit` does.
+    """
+    labels, _ = _read_labels(datamodule, key)
+    if all(len(label) == 1 for label in labels):
+        return composition_fit(datamodule, key, tuple(labels[0].shape[1:]))[1]
+    values = torch.cat([label.flatten() for label in labels])
+    _check_any(values.isfinite(), datamodule, key)
+    return _root_mean_square(values[values.isfinite()])
+
+
+def training_elements(datamodule: AtomsDataModule, key: str) -> torch.Tensor:
+    """Whether each element is in the training set, which has the property ``key``; shape=(101,)."""
+    return _read_labels(datamodule, key)[1].any(dim=0)
+
+
+def _read_labels(datamodule: AtomsDataModule, key: str) -> tuple[list[torch.Tensor], torch.Tensor]:
+    """Labels of the training set as they are stored, and the share of each element; read once."""
+    read = datamodule.__dict__.setdefault("_training_labels", {})
+    if key not in read:
+        dataset = datamodule.dataset
+        if key not in dataset.available_properties:
+            raise ValueError(
+                f"no property {key!r} in {dataset.datapath}; there are "
+                f"{', '.join(dataset.available_properties)}"
+            )
+        keys = {key, *dataset.load_properties}  # all in one go through the database
+        labels: dict[str, list[torch.Tensor]] = {k: [] for k in keys}
+        counts = []
+        with dataset.conn:  # opened once for all of them
+            for item in dataset.iter_properties(datamodule.train_idx, load_properties=list(keys)):
+                counts.append(torch.bincount(item[structure_keys.Z], minlength=101).double())
+                for k, values in labels.items():
+                    values.append(item[k].double())
+        shares = torch.stack([count / count.sum() for count in counts])
+        read.update({k: (values, shares) for k, values in labels.items()})
+    return read[key]
+
+
+def _check_any(present: torch.Tensor, datamodule: AtomsDataModule, key: str) -> None:
+    if not present.any():
+        path = datamodule.dataset.datapath
+        raise ValueError(f"no training structure in {path} has a label {key!r}")
+
+
+def _root_mean_square(values: torch.Tensor) -> torch.Tensor:
+    """Never zero, since losses are divided by it; shape=(1,)."""
+    return values.square().mean().sqrt().clamp(min=1e-12).reshape(1)

@@ -1,0 +1,73 @@
+"""The page about a database says what is in it."""
+
+import re
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import ase.db
+import numpy as np
+import pytest
+
+from schnetpack_phonon.data.card import content_digest, write_card
+from schnetpack_phonon.data.database import DatabaseError
+from tests.data.data_fixtures import ALLOYS
+
+
+@pytest.fixture(scope="module")
+def page(built):
+    return write_card(built.datapath)
+
+
+def table(page, title):
+    """Rows of the table under a title, as lists of cells."""
+    text = page.split(f"## {title}\n\n")[1].split("\n\n")[0]
+    return [[c.strip() for c in line.strip("|").split("|")] for line in text.splitlines()]
+
+
+def test_every_group_has_a_line(built, page):
+    head, rule, *lines = table(page, "Labels")
+    assert {len(row) for row in (head, rule, *lines)} == {5}
+    with ase.db.connect(built.datapath) as db:
+        rows = list(db.select())
+    for name in ALLOYS:
+        for temperature in (100, 300):
+            own = [r.data for r in rows if (r.structure, r.temperature) == (name, temperature)]
+            (line,) = [x for x in lines if x[:2] == [name, f"phonon, {temperature} K"]]
+            stress = 160.21766 * np.array([data["hydrostatic_stress"] for data in own])
+            energy = 1e3 * np.std([data["energy_per_atom"] for data in own])
+            assert line[2:] == [
+                str(len(own)),
+                f"{energy:.1f}",
+                f"{stress.mean():.2f} ± {stress.std():.2f}",
+            ]
+    assert len(lines) == 4
+
+
+def test_what_it_was_made_with(built, page):
+    assert page.startswith("# test.db\n\n16 structures, Cu3PdAu, Cu3PtAu; 0 calculations failed")
+    assert ["code", "ase.calculators.emt.EMT"] in table(page, "Made with")
+    lines = table(page, "Phonons")[2:]
+    assert [line[0] for line in lines] == list(ALLOYS)  # one model for both temperatures
+    assert all(re.fullmatch(r"-?\d+\.\d\d", line[3]) for line in lines)
+    assert (Path(built.datapath).with_name("test_card.md")).read_text() == page
+
+
+def test_digest_knows_the_content_and_not_the_file(built, page, tmp_path):
+    copy = tmp_path / "copy.db"
+    copy.write_bytes(Path(built.datapath).read_bytes())
+    with closing(sqlite3.connect(copy)) as connection:
+        connection.execute("UPDATE systems SET ctime = 0")
+        connection.commit()
+    assert copy.read_bytes() != Path(built.datapath).read_bytes()
+    assert f"`{content_digest(copy)}`" in page
+    with ase.db.connect(copy) as db:
+        row = db.get(3)
+        db.update(3, data={"energy": row.data["energy"] + 2e-6})
+    assert f"`{content_digest(copy)}`" not in page
+
+
+def test_no_database(tmp_path):
+    with pytest.raises(DatabaseError, match="no database at"):
+        write_card(tmp_path / "none.db")
+    assert not list(tmp_path.iterdir())

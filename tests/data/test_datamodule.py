@@ -1,0 +1,76 @@
+"""EnsembleData as the host's data module."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from ase.units import GPa
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+from pytorch_lightning import Trainer
+
+from schnetpack_phonon._hydra import config_folder
+from schnetpack_phonon.common import properties
+from schnetpack_phonon.ensembles.independent import RandomEnsemble
+from schnetpack_phonon.labels.finite_strain import FiniteStrain
+from tests.data.data_fixtures import ensemble_data
+
+
+def test_host_loads_batches_and_split_survives_a_restart(built, tmp_path):
+    split = tmp_path / "split.npz"
+    first, second = (
+        ensemble_data(Path(built.datapath).parents[1], split_file=str(split)) for _ in "ab"
+    )
+    for data in (first, second):
+        data.setup()
+    batch = next(iter(first.test_dataloader()))
+    assert batch[properties.stress].shape == (2, 3, 3)
+    assert batch[properties.hydrostatic_stress].shape == (2,)
+    assert batch[properties.forces].shape == (80, 3)
+    assert (first.train_idx, first.val_idx, first.test_idx) == (
+        second.train_idx,
+        second.val_idx,
+        second.test_idx,
+    )
+    assert sorted(first.train_idx + first.val_idx + first.test_idx) == list(range(16))
+
+
+def test_host_loads_elastic_tensors_in_any_unit(tmp_path):
+    """Chosen in Hydra's way; one a structure along the first axis of a batch."""
+    config = OmegaConf.load(config_folder() / "data/elastic/finite_strain.yaml")
+    ensemble = RandomEnsemble([0.05], n_snapshots=2, seed=1)
+    keys = [properties.elastic_tensor, properties.stress]
+    batches = []
+    for unit in ("GPa", "eV/Ang/Ang/Ang"):
+        data = ensemble_data(
+            tmp_path,
+            ensemble,
+            elastic=instantiate(config),
+            load_properties=keys,
+            property_units={properties.elastic_tensor: unit},
+        )
+        data.prepare_data()
+        data.setup()
+        batches.append(next(iter(data.train_dataloader()))[properties.elastic_tensor])
+    assert batches[0].shape == (2, 6, 6)
+    assert 100 < batches[0][:, 0, 0].min() < batches[0][:, 0, 0].max() < 250  # GPa
+    np.testing.assert_allclose(batches[0].mean(), batches[1].mean() / GPa, rtol=1e-5)
+
+
+@pytest.mark.parametrize("elastic", [None, FiniteStrain()])
+def test_labels_that_nothing_gives_are_missed_before_any_is_computed(tmp_path, elastic):
+    keys = [properties.energy, properties.vbm, properties.elastic_tensor, "ideal_positions"]
+    data = ensemble_data(tmp_path, load_properties=keys, elastic=elastic)
+    data.trainer = Trainer(logger=False)
+    missing = "vbm" if elastic else "vbm, elastic_tensor"
+    with pytest.raises(ValueError, match=rf"asks for {missing}; the labels will be energy, "):
+        data.prepare_data()
+    assert not (tmp_path / "data").exists()
+
+
+def test_split_of_another_database_is_refused(built, tmp_path):
+    split = tmp_path / "split.npz"
+    np.savez(split, train_idx=range(90), val_idx=range(5), test_idx=range(5))
+    data = ensemble_data(Path(built.datapath).parents[1], split_file=str(split))
+    with pytest.raises(ValueError, match="100 structures, the database has 16"):
+        data.setup()

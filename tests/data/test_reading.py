@@ -1,0 +1,41 @@
+"""Structures with their ideal crystals from databases and files."""
+
+from __future__ import annotations
+
+import ase.db
+import ase.io
+import numpy as np
+import pytest
+
+from schnetpack_phonon.data.reading import read_displaced, read_structures
+from tests.model_fixtures import thermal
+
+
+def test_rows_of_ours_bring_their_ideal_crystal(built):
+    found = read_structures(built.datapath, [3, 0])
+    assert [s.index for s in found] == [3, 0]
+    for one in found:
+        ideal, displaced = read_displaced(built.datapath, one.index)
+        np.testing.assert_array_equal(one.ideal.positions, ideal.positions)
+        np.testing.assert_array_equal(one.ideal.cell, ideal.cell)
+        np.testing.assert_array_equal(one.displaced.positions, displaced.positions)
+        assert one.name in ("Cu3PdAu", "Cu3PtAu")
+    assert len(read_structures(built.datapath)) == 16
+
+
+def test_other_files(tmp_path):
+    pairs = [thermal(seed) for seed in range(3)]
+    ase.io.write(tmp_path / "x.extxyz", [displaced for _, displaced in pairs])
+    with ase.db.connect(tmp_path / "x.db") as db:
+        for _, displaced in pairs:
+            db.write(displaced)
+    for name in ("x.extxyz", "x.db"):
+        path = tmp_path / name
+        assert [s.ideal for s in read_structures(path)] == [None] * 3
+        (found,) = read_structures(path, [2], pairs[0][0])
+        assert found.ideal is pairs[0][0]
+        np.testing.assert_allclose(found.displaced.positions, pairs[2][1].positions, atol=1e-7)
+        with pytest.raises(ValueError, match="has 3 structures; there is no index 3"):
+            read_structures(path, [3])
+    with pytest.raises(FileNotFoundError, match="no database"):
+        read_structures(tmp_path / "y.db")
