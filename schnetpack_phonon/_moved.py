@@ -17,33 +17,37 @@ from typing import Any
 # Module of version 0.1, and where its names are now.
 _MOVED = """\
 _gpaw_script: calculators._gpaw_script  alloys: structures.alloys  attributable: common.errors
-card: data.card  cluster: labels.cluster
+band_edges: models.band_edges  bonds: models.bond_scalars  card: data.card
+cluster: labels.cluster
 combined_ensembles: ensembles.trajectory ensembles.strained ensembles.mixture
 comparison_figures: common.properties  cp2k: calculators.cp2k  cp2k_output: calculators.cp2k
-database: data.database data.export data.reading  datamodule: data.datamodule data.statistics
-determinism: data.loading.determinism  dispersion: phonons.dispersion
-elasticity: structures.elasticity  epochs: data.splits  espresso: calculators.espresso
-espresso_output: calculators.espresso  exchange: labels.offline
+cutoffs: models.cutoffs  database: data.database data.export data.reading
+datamodule: data.datamodule data.statistics  determinism: data.loading.determinism
+dispersion: phonons.dispersion  elastic_moduli: models.elastic_tensor
+elastic_response: models.elastic_response  elastic_tensor: models.elastic_tensor
+elasticity: structures.elasticity  energy: models.heads  epochs: data.splits
+espresso: calculators.espresso  espresso_output: calculators.espresso  exchange: labels.offline
 executors: common.executors common.errors  external_code: calculators.external_code
 files: common.files  finite_strain: labels.finite_strain  fixed_ensembles: ensembles.fixed
 force_constants: phonons.force_constants  force_pool: phonons.force_pool
 generation: data.generation  gpaw: calculators.gpaw  gpaw_output: calculators.gpaw
-graph_cache: data.loading.graph_cache  graphs: data.loading.graphs
+graph_cache: data.loading.graph_cache  graphs: data.loading.graphs  heads: models.heads
 held_out: common.errors common.digests  instabilities: phonons.instabilities
 label_export: data.export  label_maintenance: labels.maintenance
 label_store: labels.store common.errors  labelling: labels.labelling common.errors common.digests
 loading: data.loading.loaders  manifest: labels.manifest common.errors common.digests
-modes: phonons.modes structures.crystals  outcomes: labels.results  page: common.page
-phonopy_files: phonons.phonopy_files
-plotting: common.style ensembles.preview phonons.dispersion data.card
+metrics: models.task  modes: phonons.modes structures.crystals  outcomes: labels.results
+page: common.page  phonopy_files: phonons.phonopy_files
+plotting: common.style ensembles.preview phonons.dispersion data.card  predict: models.predict
 preparation: data.preparation  preview: ensembles.preview
 progress: common.progress labels.labelling  properties: common.properties
 relaxation: labels.relaxation  renormalization: phonons.renormalization
 report: common.errors common.page  rows: data.database common.errors data.export
 run_groups: common.errors  runs: common.errors  sampling: ensembles.sampler
 snapshots: ensembles.base phonons.harmonic  splits: data.splits  streams: common.seeding
-structure_pairs: data.reading  tight_binding: calculators.tight_binding  vasp: calculators.vasp
-vasp_output: calculators.vasp
+stress: models.stress  structure_pairs: data.reading  task: models.task
+tight_binding: calculators.tight_binding  vasp: calculators.vasp  vasp_output: calculators.vasp
+voigt: models.elastic_tensor
 """
 
 

@@ -17,7 +17,7 @@ from schnetpack_phonon.bond_methods import METHODS
 from schnetpack_phonon.bond_report import Settings, Tables, compare, measure, write
 from schnetpack_phonon.common.properties import band_gap
 from schnetpack_phonon.data.reading import read_structures
-from schnetpack_phonon.predict import load_trained
+from schnetpack_phonon.models.predict import load_trained
 from schnetpack_phonon.report import FIGURES
 
 _EPILOG = """\

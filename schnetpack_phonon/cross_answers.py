@@ -14,7 +14,7 @@ from schnetpack.interfaces import AtomsConverter
 
 from schnetpack_phonon.common.properties import energy, energy_per_atom
 from schnetpack_phonon.cross_predictions import Question
-from schnetpack_phonon.predict import load_trained
+from schnetpack_phonon.models.predict import load_trained
 
 _BATCH = 4  # larger ones leave the cache of a core, and the kernel clears memory for each
 

@@ -19,7 +19,7 @@ from torch import nn
 
 from schnetpack_phonon.attributable import check_model, output_component
 from schnetpack_phonon.common.errors import AttributionError
-from schnetpack_phonon.cutoffs import cutoff_of
+from schnetpack_phonon.models.cutoffs import cutoff_of
 from schnetpack_phonon.paths import StraightPath
 
 #: Edges of one forward and backward pass: on a CPU larger ones are no faster.

@@ -22,8 +22,8 @@ from schnetpack_phonon.distance import TrainingSet, far, training_set
 from schnetpack_phonon.ensembles.fixed import ModeEnsemble, SpecialEnsemble
 from schnetpack_phonon.ensembles.thermal import PhononEnsemble
 from schnetpack_phonon.held_out import read_test_set
+from schnetpack_phonon.models.predict import Predictor
 from schnetpack_phonon.phonons.harmonic import HarmonicModel
-from schnetpack_phonon.predict import Predictor
 from schnetpack_phonon.run_vibrations import vibrations
 from schnetpack_phonon.runs import Run
 from schnetpack_phonon.structures.crystals import Crystal

@@ -14,9 +14,9 @@ from torch import nn
 
 from schnetpack_phonon.ensembles.independent import RandomEnsemble
 from schnetpack_phonon.ensembles.thermal import PhononEnsemble
-from schnetpack_phonon.heads import Intensive
+from schnetpack_phonon.models.heads import Intensive
 from tests.data.data_fixtures import ensemble_data
-from tests.model_fixtures import potential
+from tests.models.model_fixtures import potential
 
 ENERGY, STRESS = "energy_per_atom", "hydrostatic_stress"
 

@@ -7,8 +7,8 @@ from schnetpack.atomistic import Atomwise, Forces
 
 from schnetpack_phonon.attributable import check_model, output_component, unseen_terms
 from schnetpack_phonon.common.errors import AttributionError
-from schnetpack_phonon.heads import Intensive
-from tests.model_fixtures import potential, scripted
+from schnetpack_phonon.models.heads import Intensive
+from tests.models.model_fixtures import potential, scripted
 
 
 def test_responses_are_refused():

@@ -19,10 +19,10 @@ from schnetpack_phonon.attribution import attribute
 from schnetpack_phonon.bond_attribution import BondAttribution, shares
 from schnetpack_phonon.common.errors import AttributionError
 from schnetpack_phonon.data.reading import Structure
-from schnetpack_phonon.heads import BandGap, Intensive
+from schnetpack_phonon.models.heads import BandGap, Intensive
 from schnetpack_phonon.paths import opposite
 from schnetpack_phonon.structures.crystals import antiperovskite
-from tests.model_fixtures import (
+from tests.models.model_fixtures import (
     CUTOFF,
     REPRESENTATIONS,
     PairTerms,

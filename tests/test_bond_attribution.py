@@ -9,8 +9,8 @@ import pytest
 from schnetpack_phonon.attribution import attribute
 from schnetpack_phonon.bond_attribution import group_shares, shares, why_no_shares
 from schnetpack_phonon.data.reading import Structure
-from schnetpack_phonon.heads import Intensive
-from tests.model_fixtures import potential, thermal
+from schnetpack_phonon.models.heads import Intensive
+from tests.models.model_fixtures import potential, thermal
 
 
 @pytest.fixture(scope="module")

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from schnetpack_phonon.bond_command import run
-from schnetpack_phonon.heads import Intensive
-from tests.model_fixtures import potential, thermal
+from schnetpack_phonon.models.heads import Intensive
+from tests.models.model_fixtures import potential, thermal
 
 pytestmark = pytest.mark.filterwarnings("ignore:You are using `torch.load`:FutureWarning")
 

@@ -10,8 +10,8 @@ import pytest
 from schnetpack_phonon import bond_export
 from schnetpack_phonon.attribution import attribute
 from schnetpack_phonon.data.reading import Structure
-from schnetpack_phonon.heads import Intensive
-from tests.model_fixtures import potential, thermal
+from schnetpack_phonon.models.heads import Intensive
+from tests.models.model_fixtures import potential, thermal
 
 
 @pytest.fixture(scope="module")

@@ -14,8 +14,8 @@ from schnetpack_phonon.bond_methods import METHODS, REFUSED
 from schnetpack_phonon.common.errors import AttributionError
 from schnetpack_phonon.data.reading import Structure
 from schnetpack_phonon.edges import Edges
-from schnetpack_phonon.heads import Intensive
-from tests.model_fixtures import PairTerms, Total, assemble, potential, thermal
+from schnetpack_phonon.models.heads import Intensive
+from tests.models.model_fixtures import PairTerms, Total, assemble, potential, thermal
 
 AG, S, BR = 47, 16, 35
 STRENGTHS = {(AG, S): 3.0, (AG, BR): -2.0, (AG, AG): 1.0, (S, BR): 0.5, (S, S): 4, (BR, BR): -1}

@@ -19,8 +19,8 @@ from schnetpack_phonon.bond_report import (
 )
 from schnetpack_phonon.common.errors import AttributionError
 from schnetpack_phonon.data.reading import Structure
-from schnetpack_phonon.heads import Intensive
-from tests.model_fixtures import potential, thermal
+from schnetpack_phonon.models.heads import Intensive
+from tests.models.model_fixtures import potential, thermal
 
 STRUCTURES = [Structure(*thermal(seed), seed, "Ag3SBr") for seed in range(5)]
 SETTINGS = Settings("band_gap", n_steps=8, n_subsets=4)

@@ -16,9 +16,9 @@ from torchmetrics.regression import MeanAbsoluteError
 
 from schnetpack_phonon.callbacks import BondAttributionCallback, CPUThreads, ReportCallback
 from schnetpack_phonon.ensembles.thermal import PhononEnsemble
-from schnetpack_phonon.heads import Intensive
+from schnetpack_phonon.models.heads import Intensive
+from schnetpack_phonon.models.task import ScaledOutput, ScaledTask
 from schnetpack_phonon.report import read_report
-from schnetpack_phonon.task import ScaledOutput, ScaledTask
 from tests.data.data_fixtures import ensemble_data
 
 ENERGY, STRESS = "energy_per_atom", "hydrostatic_stress"

@@ -10,9 +10,8 @@ from torch import nn
 
 from schnetpack_phonon.cross_answers import answers
 from schnetpack_phonon.cross_predictions import Question
-from schnetpack_phonon.energy import Energy
-from schnetpack_phonon.heads import Intensive
-from tests.model_fixtures import CUTOFF, potential, thermal
+from schnetpack_phonon.models.heads import Energy, Intensive
+from tests.models.model_fixtures import CUTOFF, potential, thermal
 
 LIST = {"_target_": "schnetpack.transform.MatScipyNeighborList", "cutoff": CUTOFF}
 CAST = {"_target_": "schnetpack.transform.CastTo32"}

@@ -11,7 +11,7 @@ from schnetpack.transform import MatScipyNeighborList
 from schnetpack_phonon import cross_predictions
 from schnetpack_phonon.cross_predictions import CACHE, predictions_of
 from schnetpack_phonon.held_out import read_test_set
-from schnetpack_phonon.predict import load_trained
+from schnetpack_phonon.models.predict import load_trained
 from schnetpack_phonon.runs import read_run
 from tests.comparison_fixtures import ENERGY, STRESS, databases, write_run
 

@@ -10,9 +10,9 @@ from schnetpack.transform import MatScipyNeighborList
 
 from schnetpack_phonon.common.errors import ComparisonError
 from schnetpack_phonon.cross_tests import cross_test
-from schnetpack_phonon.energy import Energy
 from schnetpack_phonon.held_out import read_test_set
-from schnetpack_phonon.predict import load_trained
+from schnetpack_phonon.models.heads import Energy
+from schnetpack_phonon.models.predict import load_trained
 from schnetpack_phonon.runs import find_runs, read_run
 from tests.comparison_fixtures import ENERGY, databases, write_run
 

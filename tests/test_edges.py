@@ -11,9 +11,9 @@ from schnetpack_phonon.attribution import attribute
 from schnetpack_phonon.common.errors import AttributionError
 from schnetpack_phonon.data.reading import Structure
 from schnetpack_phonon.edges import Edges
-from schnetpack_phonon.heads import Intensive
+from schnetpack_phonon.models.heads import Intensive
 from schnetpack_phonon.paths import StraightPath, straight_path
-from tests.model_fixtures import CUTOFF, REPRESENTATIONS, assemble, batch, potential, thermal
+from tests.models.model_fixtures import CUTOFF, REPRESENTATIONS, assemble, batch, potential, thermal
 
 
 def whole() -> StraightPath:

@@ -10,7 +10,7 @@ from schnetpack_phonon.attribution import attribute
 from schnetpack_phonon.data.reading import Structure
 from schnetpack_phonon.freezing import freezing, random_subsets
 from schnetpack_phonon.trust import correlation
-from tests.model_fixtures import PairTerms, Total, assemble, thermal
+from tests.models.model_fixtures import PairTerms, Total, assemble, thermal
 
 
 def test_freezing_a_sum_of_pair_terms_is_foretold():

@@ -13,7 +13,7 @@ from hydra.utils import instantiate
 from omegaconf import MissingMandatoryValue, OmegaConf
 
 from schnetpack_phonon._hydra import SchnetpackPhononSearchPath, config_folder
-from schnetpack_phonon.elastic_response import ElasticResponse, with_elastic_response
+from schnetpack_phonon.models.elastic_response import ElasticResponse, with_elastic_response
 
 CONFIGS = config_folder()
 EXPERIMENT = "experiment=phonon_antiperovskite"

@@ -9,7 +9,7 @@ import pytest
 from ase import Atoms
 
 from schnetpack_phonon.paths import path_edges, shells, straight_path
-from tests.model_fixtures import CUTOFF, passing, thermal
+from tests.models.model_fixtures import CUTOFF, passing, thermal
 
 
 def skew(seed: int) -> tuple[Atoms, Atoms]:

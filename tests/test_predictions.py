@@ -10,9 +10,9 @@ from schnetpack.data import AtomsLoader
 from schnetpack.transform import AddOffsets
 from torch import nn
 
-from schnetpack_phonon.heads import BandGap, Intensive
+from schnetpack_phonon.models.heads import BandGap, Intensive
 from schnetpack_phonon.predictions import predict
-from tests.model_fixtures import batch, data_module, potential, state, thermal
+from tests.models.model_fixtures import batch, data_module, potential, state, thermal
 
 TARGETS = {"band_gap": "band_gap", "pressure": "hydrostatic_stress"}
 LABELS = {

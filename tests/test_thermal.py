@@ -9,11 +9,10 @@ from torch import nn
 
 from schnetpack_phonon.common.errors import RunError
 from schnetpack_phonon.data.reading import read_labels, read_provenance
-from schnetpack_phonon.energy import Energy
 from schnetpack_phonon.ensembles.fixed import ModeEnsemble, SpecialEnsemble
 from schnetpack_phonon.ensembles.thermal import PhononEnsemble
-from schnetpack_phonon.heads import BandGap, Intensive
-from schnetpack_phonon.predict import Predictor
+from schnetpack_phonon.models.heads import BandGap, Energy, Intensive
+from schnetpack_phonon.models.predict import Predictor
 from schnetpack_phonon.run_vibrations import vibrations
 from schnetpack_phonon.runs import read_run
 from schnetpack_phonon.thermal import thermal_properties

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from schnetpack_phonon.cli import main
-from schnetpack_phonon.heads import BandGap, Intensive
+from schnetpack_phonon.models.heads import BandGap, Intensive
 from tests.comparison_fixtures import ENERGY
 from tests.thermal_fixtures import thermal_run
 

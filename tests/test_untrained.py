@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from schnetpack_phonon.heads import Intensive
+from schnetpack_phonon.models.heads import Intensive
 from schnetpack_phonon.untrained import untrained
-from tests.model_fixtures import REPRESENTATIONS, potential, state
+from tests.models.model_fixtures import REPRESENTATIONS, potential, state
 
 
 @pytest.mark.parametrize("representation", REPRESENTATIONS)

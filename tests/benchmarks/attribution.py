@@ -34,12 +34,12 @@ from scipy.stats import spearmanr
 from schnetpack_phonon import freezing, trust
 from schnetpack_phonon.attribution import attribute
 from schnetpack_phonon.common.properties import band_gap
-from schnetpack_phonon.cutoffs import cutoff_of
 from schnetpack_phonon.data.reading import Structure, read_structures
 from schnetpack_phonon.edges import Edges
-from schnetpack_phonon.heads import Intensive
+from schnetpack_phonon.models.cutoffs import cutoff_of
+from schnetpack_phonon.models.heads import Intensive
+from schnetpack_phonon.models.predict import load_trained
 from schnetpack_phonon.paths import straight_path
-from schnetpack_phonon.predict import load_trained
 from schnetpack_phonon.structures.crystals import antiperovskite
 
 CUTOFF = 5.0  # Ang

@@ -47,10 +47,10 @@ from schnetpack.utils import str2class
 from torch import nn
 from torchmetrics.regression import MeanAbsoluteError
 
-from schnetpack_phonon.band_edges import BandEdges
 from schnetpack_phonon.data.statistics import training_labels
-from schnetpack_phonon.heads import BandGap, Intensive
-from schnetpack_phonon.task import ScaledOutput
+from schnetpack_phonon.models.band_edges import BandEdges
+from schnetpack_phonon.models.heads import BandGap, Intensive
+from schnetpack_phonon.models.task import ScaledOutput
 from tests.benchmarks import quadratic_response
 
 WIDTH = 32

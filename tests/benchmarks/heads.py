@@ -15,12 +15,12 @@ from schnetpack.atomistic import Atomwise, PairwiseDistances
 from schnetpack.model import NeuralNetworkPotential
 from torch import nn
 
-from schnetpack_phonon.band_edges import BandEdges
-from schnetpack_phonon.elastic_tensor import ElasticTensor
-from schnetpack_phonon.heads import BandGap, Intensive
-from schnetpack_phonon.stress import HydrostaticStress, StressTensor
+from schnetpack_phonon.models.band_edges import BandEdges
+from schnetpack_phonon.models.elastic_tensor import ElasticTensor
+from schnetpack_phonon.models.heads import BandGap, Intensive
+from schnetpack_phonon.models.stress import HydrostaticStress, StressTensor
 from schnetpack_phonon.structures.crystals import antiperovskite
-from tests.model_fixtures import CUTOFF, batch
+from tests.models.model_fixtures import CUTOFF, batch
 
 WIDTH, REPEATS = 64, 30
 FEATURES = ("scalar_representation", "vector_representation")

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from schnetpack_phonon.data.reading import read_displaced, read_structures
-from tests.model_fixtures import thermal
+from tests.models.model_fixtures import thermal
 
 
 def test_rows_of_ours_bring_their_ideal_crystal(built):

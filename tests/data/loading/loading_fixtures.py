@@ -20,7 +20,7 @@ from schnetpack_phonon.data.datamodule import EnsembleData
 from schnetpack_phonon.data.loading.loaders import GraphLoading
 from schnetpack_phonon.structures.crystals import antiperovskite
 from tests.data.data_fixtures import ensemble_data
-from tests.model_fixtures import potential
+from tests.models.model_fixtures import potential
 
 LABELS = ("band_gap", "energy")
 

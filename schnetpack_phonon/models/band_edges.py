@@ -17,7 +17,13 @@ from torch import nn
 
 from schnetpack_phonon.common import properties
 from schnetpack_phonon.data.statistics import training_labels
-from schnetpack_phonon.heads import check_features, check_gap, check_unit, opened, scalar_features
+from schnetpack_phonon.models.heads import (
+    check_features,
+    check_gap,
+    check_unit,
+    opened,
+    scalar_features,
+)
 
 
 class BandEdges(Transform):

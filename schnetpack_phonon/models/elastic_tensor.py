@@ -10,11 +10,19 @@ from ase.units import GPa
 from schnetpack import properties as structure_keys
 from schnetpack.data import AtomsDataModule
 from schnetpack.transform import Transform
+from torch import nn
 
-from schnetpack_phonon import voigt
-from schnetpack_phonon.bonds import N_SUMMED, BondScalars, crystal_labels, directions, volumes
 from schnetpack_phonon.common import properties
 from schnetpack_phonon.data.statistics import fit_to_shares
+from schnetpack_phonon.models.bond_scalars import (
+    N_SUMMED,
+    BondScalars,
+    crystal_labels,
+    directions,
+    volumes,
+)
+
+_I, _J = [0, 1, 2, 1, 0, 0], [0, 1, 2, 2, 2, 1]
 
 
 class ElasticTensor(Transform):
@@ -89,9 +97,9 @@ class ElasticTensor(Transform):
         )
         self.register_buffer("offset", torch.zeros(101, 2))
         self.register_buffer("scale", torch.ones(1))
-        self.register_buffer("multiplicity", voigt.multiplicities())
-        self.register_buffer("unit", voigt.unit())
-        self.register_buffer("square", voigt.square_products().reshape(36, 36))
+        self.register_buffer("multiplicity", multiplicities())
+        self.register_buffer("unit", unit())
+        self.register_buffer("square", square_products().reshape(36, 36))
 
     def datamodule(self, value: AtomsDataModule) -> None:
         """Takes offset and scale from the training set; the host calls this before a fit.
@@ -100,9 +108,9 @@ class ElasticTensor(Transform):
             ValueError: if the labels are no elastic tensors of crystals in GPa.
         """
         labels, shares, volume = crystal_labels(value, self.output_key, (6, 6))
-        offset, _ = fit_to_shares(voigt.isotropic_part(labels), shares)
-        rest = labels - voigt.isotropic(shares @ offset)
-        counts = voigt.multiplicities().to(rest)
+        offset, _ = fit_to_shares(isotropic_part(labels), shares)
+        rest = labels - isotropic(shares @ offset)
+        counts = multiplicities().to(rest)
         square = (rest.square() * torch.outer(counts, counts)).sum(dim=(1, 2)).mean()
         self.offset = offset.to(self.offset)
         spread = square.sqrt().clamp(min=1e-6) / 6 * GPa
@@ -120,12 +128,12 @@ class ElasticTensor(Transform):
             weights = self.multiplicity.sqrt()  # to Mandel's notation, where products are matrices'
             mandel = torch.outer(weights, weights)
             offset = offset.clamp(min=1.0)
-            root = voigt.isotropic(offset.sqrt()) * mandel
-            inverse = voigt.isotropic(offset.rsqrt()) * mandel
+            root = isotropic(offset.sqrt()) * mandel
+            inverse = isotropic(offset.rsqrt()) * mandel
             raised = _raised(inverse @ (self._tensors(sums) * mandel) @ inverse)
             inputs[self.output_key] = root @ raised @ root / mandel
         else:
-            inputs[self.output_key] = voigt.isotropic(offset) + self._tensors(sums)
+            inputs[self.output_key] = isotropic(offset) + self._tensors(sums)
         bonds_key = self.bonds_key
         if bonds_key is not None:
             inputs[bonds_key] = self._tensors(factor[idx_m_of_bonds] * products)
@@ -134,7 +142,7 @@ class ElasticTensor(Transform):
     def _products(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
         """Factors of all terms, multiplied, shape=(n_bonds, 74); :meth:`_tensors` is linear."""
         idx_i = inputs[structure_keys.idx_i]
-        n = voigt.dyads(directions(inputs))
+        n = dyads(directions(inputs))
         weights = self.weights(inputs)
         tensors = snn.scatter_add(
             weights.unsqueeze(-1) * n.unsqueeze(-2), idx_i, inputs[structure_keys.Z].shape[0]
@@ -153,7 +161,7 @@ class ElasticTensor(Transform):
         """Elastic tensors from the sums of products, shape=(n, 74) -> (n, 6, 6)."""
         dyadic = products[:, :36].reshape(-1, 6, 6)
         square = (products[:, 36:72] @ self.square).reshape(-1, 6, 6)
-        return (dyadic + dyadic.mT) / 2 + square + voigt.isotropic(products[:, 72:])
+        return (dyadic + dyadic.mT) / 2 + square + isotropic(products[:, 72:])
 
 
 def _raised(matrices: torch.Tensor) -> torch.Tensor:
@@ -173,3 +181,101 @@ def _raised(matrices: torch.Tensor) -> torch.Tensor:
     ratio = torch.where(close, (1 - mean.clamp(max=0.0)).pow(-2), ratio)
     change = vectors.mT @ (matrices - matrices.detach()) @ vectors
     return vectors @ (torch.diag_embed(value) + ratio * change) @ vectors.mT
+
+
+class ElasticModuli(nn.Module):
+    """Moduli of the polycrystal, anisotropy and stability, from an elastic tensor.
+
+    Outputs, each of shape=(n_structures,): ``bulk_modulus``, ``shear_modulus``, ``young_modulus``
+    (in GPa) and ``poisson_ratio``, with ``_voigt``, ``_reuss`` and ``_hill`` after each name;
+    ``universal_anisotropy``; ``softest_stiffness``, the smallest eigenvalue of the tensor in GPa
+    (in Mandel's notation, so that rotations leave it): Born's criterion is that it is positive, for
+    a crystal without stress. Definitions are those of :mod:`.structures.elasticity`. Reuss
+    averages of a tensor with an eigenvalue near zero diverge, and mean nothing below.
+
+    Args:
+        elastic_tensor_key: output of a module before this one, shape=(n_structures, 6, 6), in GPa.
+    """
+
+    def __init__(self, elastic_tensor_key: str = properties.elastic_tensor):
+        super().__init__()
+        self.elastic_tensor_key = elastic_tensor_key
+        self.model_outputs = [
+            *properties.MODULI,
+            properties.universal_anisotropy,
+            properties.softest_stiffness,
+        ]
+
+    def forward(self, inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        tensor = inputs[self.elastic_tensor_key]
+        weights = multiplicities().to(tensor).sqrt()
+        mandel = torch.outer(weights, weights)
+        compliance = torch.linalg.inv_ex(tensor * mandel)[0] / mandel
+        upper = isotropic_part(tensor)
+        lower = isotropic_part(compliance).reciprocal()
+        for average, moduli in (("voigt", upper), ("reuss", lower), ("hill", (upper + lower) / 2)):
+            bulk, shear = moduli[:, 0] / 3, moduli[:, 1] / 2
+            inputs["bulk_modulus_" + average] = bulk
+            inputs["shear_modulus_" + average] = shear
+            inputs["young_modulus_" + average] = 9 * bulk * shear / (3 * bulk + shear)
+            inputs["poisson_ratio_" + average] = (3 * bulk - 2 * shear) / (6 * bulk + 2 * shear)
+        ratio = upper / lower
+        inputs["universal_anisotropy"] = ratio[:, 0] + 5 * ratio[:, 1] - 6
+        inputs["softest_stiffness"] = torch.linalg.eigvalsh(tensor * mandel)[:, 0]
+        return inputs
+
+
+def multiplicities() -> torch.Tensor:
+    """How many components of a symmetric 3x3 tensor each one stands for, shape=(6,)."""
+    return torch.tensor([1.0, 1.0, 1.0, 2.0, 2.0, 2.0])
+
+
+def unit() -> torch.Tensor:
+    """The unit tensor, shape=(6,)."""
+    return torch.tensor([1.0, 1.0, 1.0, 0.0, 0.0, 0.0])
+
+
+def dyads(directions: torch.Tensor) -> torch.Tensor:
+    """Of vectors with themselves, shape=(n, 3) -> (n, 6)."""
+    x, y, z = directions.unbind(1)
+    return torch.stack([x * x, y * y, z * z, y * z, x * z, x * y], dim=1)
+
+
+def symmetric_part(tensors: torch.Tensor) -> torch.Tensor:
+    """Of 3x3 tensors, shape=(n, 3, 3) -> (n, 6)."""
+    t = (tensors + tensors.transpose(1, 2)) / 2
+    components = [t[:, 0, 0], t[:, 1, 1], t[:, 2, 2], t[:, 1, 2], t[:, 0, 2], t[:, 0, 1]]
+    return torch.stack(components, dim=1)
+
+
+def square_products() -> torch.Tensor:
+    r"""The product of two symmetric tensors that gives an elastic tensor beside A_ij B_kl.
+
+    .. math:: (A \boxtimes B)_{ijkl} = (A_{ik} B_{jl} + A_{jk} B_{il} + A_{il} B_{jk}
+        + A_{jl} B_{ik}) / 4
+
+    Returns:
+        Coefficients of the components of A and of B in those of the product, shape=(6, 6, 6, 6).
+    """
+    basis = torch.zeros(6, 3, 3)
+    for k in range(6):
+        basis[k, _I[k], _J[k]] = basis[k, _J[k], _I[k]] = 1.0
+    product = torch.einsum("aik,bjl->abijkl", basis, basis)
+    product = (product + product.transpose(2, 3)) / 2
+    product = (product + product.transpose(4, 5)) / 2
+    return product[:, :, _I, _J][..., _I, _J]
+
+
+def isotropic(moduli: torch.Tensor) -> torch.Tensor:
+    """Elastic tensors from 3 K and 2 G, shape=(n, 2) -> (n, 6, 6)."""
+    bulk, shear = moduli.unsqueeze(-1).unsqueeze(-1).unbind(1)
+    one = unit().to(moduli)
+    mean = torch.outer(one, one) / 3
+    return bulk * mean + shear * (torch.diag(1 / multiplicities().to(moduli)) - mean)
+
+
+def isotropic_part(tensors: torch.Tensor) -> torch.Tensor:
+    """3 K and 2 G of the isotropic tensors that are closest, shape=(n, 6, 6) -> (n, 2)."""
+    bulk = tensors[:, :3, :3].sum(dim=(1, 2)) / 3
+    trace = (tensors.diagonal(dim1=1, dim2=2) * multiplicities().to(tensors)).sum(dim=1)
+    return torch.stack([bulk, (trace - bulk) / 5], dim=1)

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from schnetpack_phonon.bonds import N_SUMMED
-from schnetpack_phonon.elastic_tensor import ElasticTensor, _raised
+from schnetpack_phonon.models.bond_scalars import N_SUMMED
+from schnetpack_phonon.models.elastic_tensor import ElasticTensor, _raised
 from schnetpack_phonon.structures import elasticity
-from tests.model_fixtures import CUTOFF, batch, data_module, potential, thermal
+from tests.models.model_fixtures import CUTOFF, batch, data_module, potential, thermal
 
 STRUCTURES = [thermal(k, formula, strain=0.02)[1] for k, formula in enumerate(["Ag3SBr", "Ag3SI"])]
 

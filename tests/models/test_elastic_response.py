@@ -13,9 +13,9 @@ from schnetpack import properties as host
 from schnetpack.atomistic import Atomwise, Forces, Strain
 from schnetpack.model import NeuralNetworkPotential
 
-from schnetpack_phonon.elastic_response import ElasticResponse, with_elastic_response
+from schnetpack_phonon.models.elastic_response import ElasticResponse, with_elastic_response
 from schnetpack_phonon.structures.elasticity import finite_strain_tensor, finite_strains, strained
-from tests.model_fixtures import (
+from tests.models.model_fixtures import (
     REPRESENTATIONS,
     PairTerms,
     Total,

@@ -9,10 +9,16 @@ from schnetpack.data import AtomsDataModule
 from schnetpack.transform import Transform
 from torch import nn
 
-from schnetpack_phonon.bonds import N_SUMMED, BondScalars, crystal_labels, directions, volumes
 from schnetpack_phonon.common import properties
 from schnetpack_phonon.data.statistics import fit_to_shares
-from schnetpack_phonon.heads import Intensive, check_unit
+from schnetpack_phonon.models.bond_scalars import (
+    N_SUMMED,
+    BondScalars,
+    crystal_labels,
+    directions,
+    volumes,
+)
+from schnetpack_phonon.models.heads import Intensive, check_unit
 
 
 class HydrostaticStress(Intensive):

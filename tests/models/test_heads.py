@@ -10,8 +10,8 @@ from ase.units import Hartree
 from torch import nn
 
 from schnetpack_phonon.data.statistics import composition_fit, label_spread
-from schnetpack_phonon.heads import BandGap, Intensive, opened
-from tests.model_fixtures import batch, data_module, potential, thermal
+from schnetpack_phonon.models.heads import BandGap, Intensive, opened
+from tests.models.model_fixtures import batch, data_module, potential, thermal
 
 
 @pytest.mark.parametrize("head", [Intensive, BandGap])

@@ -15,13 +15,13 @@ from torch import nn
 from torch.utils.data import DataLoader
 from torchmetrics.regression import MeanAbsoluteError
 
-from schnetpack_phonon.band_edges import BandEdges
-from schnetpack_phonon.elastic_response import ElasticResponse
-from schnetpack_phonon.elastic_tensor import ElasticTensor
-from schnetpack_phonon.heads import BandGap
-from schnetpack_phonon.stress import StressTensor
-from schnetpack_phonon.task import ScaledOutput, ScaledTask
-from tests.model_fixtures import CUTOFF, assemble, batch, data_module, potential, thermal
+from schnetpack_phonon.models.band_edges import BandEdges
+from schnetpack_phonon.models.elastic_response import ElasticResponse
+from schnetpack_phonon.models.elastic_tensor import ElasticTensor
+from schnetpack_phonon.models.heads import BandGap
+from schnetpack_phonon.models.stress import StressTensor
+from schnetpack_phonon.models.task import ScaledOutput, ScaledTask
+from tests.models.model_fixtures import CUTOFF, assemble, batch, data_module, potential, thermal
 
 
 def output(name: str = "band_gap", scale: float = 1.0, **kwargs) -> ScaledOutput:

@@ -12,10 +12,10 @@ from schnetpack.model import NeuralNetworkPotential
 from torch import nn
 from torch.autograd import grad
 
-from schnetpack_phonon import voigt
-from schnetpack_phonon.bonds import volumes
 from schnetpack_phonon.common import properties
-from schnetpack_phonon.cutoffs import check_smooth
+from schnetpack_phonon.models import elastic_tensor as voigt
+from schnetpack_phonon.models.bond_scalars import volumes
+from schnetpack_phonon.models.cutoffs import check_smooth
 
 
 class ElasticResponse(nn.Module):

@@ -8,8 +8,8 @@ import torch
 from ase import Atoms
 from torch import nn
 
-from schnetpack_phonon.band_edges import BandEdges, edge_fit
-from tests.model_fixtures import batch, data_module, potential, thermal
+from schnetpack_phonon.models.band_edges import BandEdges, edge_fit
+from tests.models.model_fixtures import batch, data_module, potential, thermal
 
 KEYS = ("band_gap", "vbm", "cbm")
 FORMULAS = ["Ag3SBr", "Ag3SI", "Ag3SeBr", "Ag3SeI"] * 3

@@ -72,7 +72,7 @@ def check_smooth(model: nn.Module) -> None:
                 raise ValueError(
                     f"{name} is a {type(module).__name__}: where a neighbour leaves, it or one of "
                     f"its first two derivatives jumps by {jump:.2g} (in units of the cutoff), and "
-                    "elastic tensors with it. Train with schnetpack_phonon.cutoffs."
+                    "elastic tensors with it. Train with schnetpack_phonon.models.cutoffs."
                     "PolynomialCutoff, or the host's MollifierCutoff"
                 )
 

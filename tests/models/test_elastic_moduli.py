@@ -4,9 +4,9 @@ import torch
 from scipy.spatial.transform import Rotation
 
 from schnetpack_phonon.common.properties import MODULI, PROPERTIES
-from schnetpack_phonon.elastic_moduli import ElasticModuli
+from schnetpack_phonon.models.elastic_tensor import ElasticModuli
 from schnetpack_phonon.structures import elasticity
-from tests.model_fixtures import scripted
+from tests.models.model_fixtures import scripted
 
 
 def tensors(n: int = 3) -> np.ndarray:

@@ -12,11 +12,11 @@ from schnetpack.atomistic import Atomwise, Forces, PairwiseDistances, Strain
 from schnetpack.model import NeuralNetworkPotential
 from torch import nn
 
-from schnetpack_phonon.band_edges import BandEdges
-from schnetpack_phonon.heads import Intensive
-from schnetpack_phonon.predict import ModelCalculator, Predictor
-from schnetpack_phonon.stress import StressTensor
-from tests.model_fixtures import CUTOFF, REPRESENTATIONS, batch, potential, thermal
+from schnetpack_phonon.models.band_edges import BandEdges
+from schnetpack_phonon.models.heads import Intensive
+from schnetpack_phonon.models.predict import ModelCalculator, Predictor
+from schnetpack_phonon.models.stress import StressTensor
+from tests.models.model_fixtures import CUTOFF, REPRESENTATIONS, batch, potential, thermal
 
 STRUCTURES = [thermal(1)[1], thermal(2, "Ag3SeI")[1].repeat((2, 1, 1)), thermal(3)[1]]
 EDGES = ("band_gap", "vbm", "cbm")

@@ -10,9 +10,9 @@ from schnetpack.data import AtomsDataModule
 from schnetpack.model import NeuralNetworkPotential
 from torch import nn
 
-from schnetpack_phonon.cutoffs import PolynomialCutoff, cutoff_of
 from schnetpack_phonon.data.statistics import training_labels
-from schnetpack_phonon.heads import check_features, check_unit, scalar_features
+from schnetpack_phonon.models.cutoffs import PolynomialCutoff, cutoff_of
+from schnetpack_phonon.models.heads import check_features, check_unit, scalar_features
 
 #: By what heads that sum scalars over the tens of bonds of an atom divide their scale. A fresh head
 #: is then within a spread or so of the mean of the labels, where it would be ten of them off, and

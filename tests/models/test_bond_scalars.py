@@ -6,12 +6,12 @@ from schnetpack import properties as host
 from schnetpack.atomistic import PairwiseDistances
 from schnetpack.model import NeuralNetworkPotential
 
-from schnetpack_phonon.bonds import BondScalars, crystal_labels, volumes
 from schnetpack_phonon.common.properties import PROPERTIES
-from schnetpack_phonon.elastic_tensor import ElasticTensor
-from schnetpack_phonon.stress import StressTensor
+from schnetpack_phonon.models.bond_scalars import BondScalars, crystal_labels, volumes
+from schnetpack_phonon.models.elastic_tensor import ElasticTensor
+from schnetpack_phonon.models.stress import StressTensor
 from schnetpack_phonon.structures.crystals import antiperovskite
-from tests.model_fixtures import CUTOFF, batch, data_module, potential, thermal
+from tests.models.model_fixtures import CUTOFF, batch, data_module, potential, thermal
 
 _, SNAPSHOT = thermal(strain=0.02)
 LABEL = np.diag([100.0, 100, 100, 30, 30, 30])

@@ -3,8 +3,8 @@ import pytest
 import torch
 from schnetpack.atomistic import Forces
 
-from schnetpack_phonon.energy import Energy
-from tests.model_fixtures import batch, data_module, potential, scripted, thermal
+from schnetpack_phonon.models.heads import Energy
+from tests.models.model_fixtures import batch, data_module, potential, scripted, thermal
 
 STRUCTURES = [thermal(k, formula)[1] for k, formula in enumerate(["Ag3SBr", "Ag3SI"] * 2)]
 ENERGIES = np.array([-100.0, -120.0, -100.2, -120.4])

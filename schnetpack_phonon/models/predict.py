@@ -24,7 +24,7 @@ from schnetpack.utils import load_model
 
 from schnetpack_phonon.common import properties
 from schnetpack_phonon.common.properties import PROPERTIES
-from schnetpack_phonon.cutoffs import cutoff_of
+from schnetpack_phonon.models.cutoffs import cutoff_of
 from schnetpack_phonon.structures.elasticity import tensor_to_voigt
 
 _OF_THE_CELL = (properties.stress, properties.elastic_tensor, properties.elastic_tensor_relaxed)

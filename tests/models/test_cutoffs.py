@@ -2,9 +2,9 @@ import pytest
 import schnetpack as spk
 import torch
 
-from schnetpack_phonon.cutoffs import PolynomialCutoff, check_smooth, cutoff_of
-from schnetpack_phonon.heads import Intensive
-from tests.model_fixtures import CUTOFF, potential, scripted
+from schnetpack_phonon.models.cutoffs import PolynomialCutoff, check_smooth, cutoff_of
+from schnetpack_phonon.models.heads import Intensive
+from tests.models.model_fixtures import CUTOFF, potential, scripted
 
 
 @pytest.mark.parametrize("exponent", [3, 6])

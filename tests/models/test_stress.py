@@ -5,10 +5,10 @@ from ase.units import GPa
 from schnetpack.atomistic import Forces, Strain
 from schnetpack.model import NeuralNetworkPotential
 
-from schnetpack_phonon.energy import Energy
-from schnetpack_phonon.stress import HydrostaticStress, StressTensor, StressTrace
+from schnetpack_phonon.models.heads import Energy
+from schnetpack_phonon.models.stress import HydrostaticStress, StressTensor, StressTrace
 from schnetpack_phonon.structures.elasticity import strained
-from tests.model_fixtures import CUTOFF, batch, data_module, potential, thermal
+from tests.models.model_fixtures import CUTOFF, batch, data_module, potential, thermal
 
 STRUCTURES = [thermal(k, strain=0.02)[1] for k in range(4)]
 

@@ -20,7 +20,7 @@ from schnetpack.transform import CastTo32, MatScipyNeighborList
 from torch import nn
 
 from schnetpack_phonon.common.properties import PROPERTIES
-from schnetpack_phonon.cutoffs import PolynomialCutoff
+from schnetpack_phonon.models.cutoffs import PolynomialCutoff
 from schnetpack_phonon.structures.crystals import antiperovskite
 
 CUTOFF = 5.0

@@ -1,7 +1,7 @@
 import numpy as np
 import torch
 
-from schnetpack_phonon import voigt
+from schnetpack_phonon.models import elastic_tensor as voigt
 from schnetpack_phonon.structures import elasticity
 
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from schnetpack_phonon.metrics import RelativeFrobeniusError
+from schnetpack_phonon.models.task import RelativeFrobeniusError
 
 
 def test_error_is_the_mean_over_structures_however_they_are_batched():

@@ -1,0 +1,19 @@
+"""Output modules, the task that trains them, and trained models in use."""
+
+from schnetpack_phonon._moved import names_of
+
+__getattr__, __dir__, __all__ = names_of(
+    __name__,
+    """
+    band_edges: BandEdges edge_fit
+    bond_scalars: BondScalars crystal_labels directions volumes
+    cutoffs: PolynomialCutoff check_smooth cutoff_of
+    elastic_response: ElasticResponse with_elastic_response
+    elastic_tensor: ElasticModuli ElasticTensor dyads isotropic isotropic_part multiplicities
+        square_products symmetric_part unit
+    heads: BandGap Energy Intensive check_features check_gap check_unit opened scalar_features
+    predict: ModelCalculator Predictor ase_results load_trained
+    stress: HydrostaticStress StressTensor StressTrace
+    task: RelativeFrobeniusError ScaledOutput ScaledTask
+    """,
+)
