@@ -16,38 +16,42 @@ from typing import Any
 
 # Module of version 0.1, and where its names are now.
 _MOVED = """\
-_gpaw_script: calculators._gpaw_script  alloys: structures.alloys  attributable: common.errors
-band_edges: models.band_edges  bonds: models.bond_scalars  card: data.card
+_gpaw_script: calculators._gpaw_script  alloys: structures.alloys
+attributable: attribution.model_checks common.errors  band_edges: models.band_edges
+bond_attribution: attribution.results  bond_export: attribution.results
+bond_figures: attribution.figures  bond_methods: attribution.methods
+bond_report: attribution.report  bonds: models.bond_scalars  card: data.card
 cluster: labels.cluster
 combined_ensembles: ensembles.trajectory ensembles.strained ensembles.mixture
 comparison_figures: common.properties  cp2k: calculators.cp2k  cp2k_output: calculators.cp2k
 cutoffs: models.cutoffs  database: data.database data.export data.reading
 datamodule: data.datamodule data.statistics  determinism: data.loading.determinism
-dispersion: phonons.dispersion  elastic_moduli: models.elastic_tensor
+dispersion: phonons.dispersion  edges: attribution.edges  elastic_moduli: models.elastic_tensor
 elastic_response: models.elastic_response  elastic_tensor: models.elastic_tensor
 elasticity: structures.elasticity  energy: models.heads  epochs: data.splits
 espresso: calculators.espresso  espresso_output: calculators.espresso  exchange: labels.offline
 executors: common.executors common.errors  external_code: calculators.external_code
 files: common.files  finite_strain: labels.finite_strain  fixed_ensembles: ensembles.fixed
 force_constants: phonons.force_constants  force_pool: phonons.force_pool
-generation: data.generation  gpaw: calculators.gpaw  gpaw_output: calculators.gpaw
-graph_cache: data.loading.graph_cache  graphs: data.loading.graphs  heads: models.heads
-held_out: common.errors common.digests  instabilities: phonons.instabilities
+freezing: attribution.faithfulness  generation: data.generation  gpaw: calculators.gpaw
+gpaw_output: calculators.gpaw  graph_cache: data.loading.graph_cache  graphs: data.loading.graphs
+heads: models.heads  held_out: common.errors common.digests  instabilities: phonons.instabilities
 label_export: data.export  label_maintenance: labels.maintenance
 label_store: labels.store common.errors  labelling: labels.labelling common.errors common.digests
 loading: data.loading.loaders  manifest: labels.manifest common.errors common.digests
 metrics: models.task  modes: phonons.modes structures.crystals  outcomes: labels.results
-page: common.page  phonopy_files: phonons.phonopy_files
-plotting: common.style ensembles.preview phonons.dispersion data.card  predict: models.predict
-preparation: data.preparation  preview: ensembles.preview
+page: common.page  paths: attribution.paths  phonopy_files: phonons.phonopy_files
+plotting: common.style ensembles.preview phonons.dispersion data.card attribution.figures
+predict: models.predict  preparation: data.preparation  preview: ensembles.preview
 progress: common.progress labels.labelling  properties: common.properties
 relaxation: labels.relaxation  renormalization: phonons.renormalization
-report: common.errors common.page  rows: data.database common.errors data.export
-run_groups: common.errors  runs: common.errors  sampling: ensembles.sampler
-snapshots: ensembles.base phonons.harmonic  splits: data.splits  streams: common.seeding
-stress: models.stress  structure_pairs: data.reading  task: models.task
-tight_binding: calculators.tight_binding  vasp: calculators.vasp  vasp_output: calculators.vasp
-voigt: models.elastic_tensor
+report: common.errors common.page attribution.results
+rows: data.database common.errors data.export  run_groups: common.errors  runs: common.errors
+sampling: ensembles.sampler  snapshots: ensembles.base phonons.harmonic  splits: data.splits
+streams: common.seeding  stress: models.stress  structure_pairs: data.reading  task: models.task
+tight_binding: calculators.tight_binding  trust: attribution.trust attribution.results
+trust_table: attribution.trust  untrained: attribution.faithfulness  vasp: calculators.vasp
+vasp_output: calculators.vasp  voigt: models.elastic_tensor
 """
 
 

@@ -13,12 +13,12 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 
-from schnetpack_phonon.bond_methods import METHODS
-from schnetpack_phonon.bond_report import Settings, Tables, compare, measure, write
+from schnetpack_phonon.attribution.methods import METHODS
+from schnetpack_phonon.attribution.report import Settings, Tables, compare, measure, write
+from schnetpack_phonon.attribution.results import FIGURES
 from schnetpack_phonon.common.properties import band_gap
 from schnetpack_phonon.data.reading import read_structures
 from schnetpack_phonon.models.predict import load_trained
-from schnetpack_phonon.report import FIGURES
 
 _EPILOG = """\
 A model file is a pickle, which can run any program when it is loaded: load only models that you

@@ -19,7 +19,7 @@ from pytorch_lightning.utilities import rank_zero_only
 from schnetpack.data import AtomsDataModule, AtomsLoader
 from schnetpack.task import AtomisticTask
 
-from schnetpack_phonon.bond_report import (
+from schnetpack_phonon.attribution.report import (
     Settings,
     clear_part,
     measure,
@@ -27,6 +27,7 @@ from schnetpack_phonon.bond_report import (
     write,
     write_part,
 )
+from schnetpack_phonon.attribution.results import FIGURES
 from schnetpack_phonon.common.properties import PROPERTIES, band_gap
 from schnetpack_phonon.data.card import content_digest, distribution
 from schnetpack_phonon.data.database import read_metadata
@@ -35,7 +36,7 @@ from schnetpack_phonon.data.reading import Structure, read_labels, read_provenan
 from schnetpack_phonon.evaluation import errors, in_report_units
 from schnetpack_phonon.plotting import parity
 from schnetpack_phonon.predictions import predict
-from schnetpack_phonon.report import FIGURES, METRICS, PREDICTIONS, write_report
+from schnetpack_phonon.report import METRICS, PREDICTIONS, write_report
 from schnetpack_phonon.runs import write_record
 
 log = logging.getLogger(__name__)

@@ -8,6 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from schnetpack_phonon import comparison_figures as figures
+from schnetpack_phonon.attribution.trust import trust_table, trust_text
 from schnetpack_phonon.common.page import Picture, Section, Table, strings, write_page
 from schnetpack_phonon.common.properties import band_gap
 from schnetpack_phonon.comparison_tables import (
@@ -29,7 +30,6 @@ from schnetpack_phonon.cross_tests import CrossTests, cross_test
 from schnetpack_phonon.evaluation import in_report_units
 from schnetpack_phonon.learning_curves import crossings, labels_needed, learning_curves, power_laws
 from schnetpack_phonon.runs import find_runs
-from schnetpack_phonon.trust_table import trust_table, trust_text
 
 _CAPTION = "Mean absolute errors ± their standard deviation over seeds"
 

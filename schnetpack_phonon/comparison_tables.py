@@ -10,10 +10,10 @@ import numpy as np
 import pandas as pd
 from omegaconf import OmegaConf
 
+from schnetpack_phonon.attribution.results import SHARES
 from schnetpack_phonon.common.errors import DatabaseError
 from schnetpack_phonon.common.properties import label
 from schnetpack_phonon.data.database import METADATA_KEY, read_metadata
-from schnetpack_phonon.report import SHARES
 from schnetpack_phonon.runs import Run
 
 _MANY = 1e6  # structures; beyond it laws fitted to tens of them say nothing

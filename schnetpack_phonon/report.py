@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from schnetpack_phonon.attribution.results import FIGURES, SHARES, VERDICT
 from schnetpack_phonon.common.errors import ReportError
 from schnetpack_phonon.common.page import markdown_table
 from schnetpack_phonon.common.properties import PROPERTIES
@@ -17,33 +18,6 @@ METRICS = "metrics.csv"
 
 
 PREDICTIONS = "predictions.csv"
-
-
-SHARES = "bond_shares.csv"  #: by crystal, model and bond type; .parquet beside each with pyarrow
-
-
-SHELLS = "bond_shells.csv"  #: the same by shell
-
-
-ATTRIBUTIONS = "bond_attribution.csv"  #: by structure and model, a column for each bond type
-
-
-BONDS = "bonds.csv"  #: by structure and bond
-
-
-FAITHFULNESS = "bond_faithfulness.csv"  #: by structure and random subset of bonds
-
-
-VERDICT = "bond_verdict.txt"  #: what the trust figures support
-
-
-EXTXYZ = "bonds.extxyz"  #: displaced crystals, half of each bond on its atoms
-
-
-DUMP_LOCAL = "bonds.dump"  #: LAMMPS dump local, for OVITO
-
-
-FIGURES = "figures"
 
 
 def write_report(folder: Path, datapath: str, model_path: str) -> str:

@@ -31,15 +31,16 @@ from schnetpack.nn import CosineCutoff, GaussianRBF
 from schnetpack.representation import PaiNN
 from scipy.stats import spearmanr
 
-from schnetpack_phonon import freezing, trust
-from schnetpack_phonon.attribution import attribute
+from schnetpack_phonon.attribution import faithfulness as freezing
+from schnetpack_phonon.attribution import trust
+from schnetpack_phonon.attribution.bond_attribution import attribute
+from schnetpack_phonon.attribution.edges import Edges
+from schnetpack_phonon.attribution.paths import straight_path
 from schnetpack_phonon.common.properties import band_gap
 from schnetpack_phonon.data.reading import Structure, read_structures
-from schnetpack_phonon.edges import Edges
 from schnetpack_phonon.models.cutoffs import cutoff_of
 from schnetpack_phonon.models.heads import Intensive
 from schnetpack_phonon.models.predict import load_trained
-from schnetpack_phonon.paths import straight_path
 from schnetpack_phonon.structures.crystals import antiperovskite
 
 CUTOFF = 5.0  # Ang

@@ -16,6 +16,7 @@ from schnetpack.utils import load_model
 from scipy.spatial.transform import Rotation
 from torch import nn
 
+from schnetpack_phonon.attribution.faithfulness import untrained
 from schnetpack_phonon.common.properties import PROPERTIES
 from schnetpack_phonon.data.statistics import composition_fit
 from schnetpack_phonon.models.band_edges import BandEdges
@@ -24,7 +25,6 @@ from schnetpack_phonon.models.heads import BandGap, Intensive
 from schnetpack_phonon.models.stress import HydrostaticStress, StressTensor
 from schnetpack_phonon.models.task import ScaledOutput
 from schnetpack_phonon.structures import elasticity
-from schnetpack_phonon.untrained import untrained
 from tests.models.model_fixtures import CUTOFF, batch, data_module, potential, scripted, thermal
 
 

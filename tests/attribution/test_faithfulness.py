@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from torch import nn
 
-from schnetpack_phonon.attribution import attribute
+from schnetpack_phonon.attribution.bond_attribution import attribute
+from schnetpack_phonon.attribution.faithfulness import freezing, random_subsets
+from schnetpack_phonon.attribution.trust import correlation
 from schnetpack_phonon.data.reading import Structure
-from schnetpack_phonon.freezing import freezing, random_subsets
-from schnetpack_phonon.trust import correlation
 from tests.models.model_fixtures import PairTerms, Total, assemble, thermal
 
 

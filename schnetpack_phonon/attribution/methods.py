@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from captum.attr import FeatureAblation, GradientShap, IntegratedGradients, Saliency
 
+from schnetpack_phonon.attribution.edges import Edges
 from schnetpack_phonon.common.errors import AttributionError
-from schnetpack_phonon.edges import Edges
 
 #: ``Saliency`` is the length of the gradient at the displaced crystal (per Ang), or the gradient by
 #: the mask, and adds up to nothing; ``FeatureAblation`` puts back one bond at a time; ``Shapley``

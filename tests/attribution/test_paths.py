@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from ase import Atoms
 
-from schnetpack_phonon.paths import path_edges, shells, straight_path
+from schnetpack_phonon.attribution.paths import path_edges, shells, straight_path
 from tests.models.model_fixtures import CUTOFF, passing, thermal
 
 

@@ -7,12 +7,12 @@ import pytest
 import torch
 from schnetpack.nn import scatter_add
 
-from schnetpack_phonon.attribution import attribute
+from schnetpack_phonon.attribution.bond_attribution import attribute
+from schnetpack_phonon.attribution.edges import Edges
+from schnetpack_phonon.attribution.paths import StraightPath, straight_path
 from schnetpack_phonon.common.errors import AttributionError
 from schnetpack_phonon.data.reading import Structure
-from schnetpack_phonon.edges import Edges
 from schnetpack_phonon.models.heads import Intensive
-from schnetpack_phonon.paths import StraightPath, straight_path
 from tests.models.model_fixtures import CUTOFF, REPRESENTATIONS, assemble, batch, potential, thermal
 
 

@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from schnetpack_phonon import bond_figures
-from schnetpack_phonon.attribution import attribute
+from schnetpack_phonon.attribution import figures as bond_figures
+from schnetpack_phonon.attribution.bond_attribution import attribute
 from schnetpack_phonon.data.reading import Structure
 from schnetpack_phonon.models.heads import Intensive
 from tests.models.model_fixtures import potential, thermal

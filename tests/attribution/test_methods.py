@@ -9,11 +9,11 @@ from ase import Atoms
 from captum.attr import ShapleyValues
 from torch import nn
 
-from schnetpack_phonon.attribution import attribute
-from schnetpack_phonon.bond_methods import METHODS, REFUSED
+from schnetpack_phonon.attribution.bond_attribution import attribute
+from schnetpack_phonon.attribution.edges import Edges
+from schnetpack_phonon.attribution.methods import METHODS, REFUSED
 from schnetpack_phonon.common.errors import AttributionError
 from schnetpack_phonon.data.reading import Structure
-from schnetpack_phonon.edges import Edges
 from schnetpack_phonon.models.heads import Intensive
 from tests.models.model_fixtures import PairTerms, Total, assemble, potential, thermal
 

@@ -17,10 +17,10 @@ from schnetpack import properties as structure_keys
 from schnetpack.model import NeuralNetworkPotential
 from torch import nn
 
-from schnetpack_phonon.attributable import check_model, output_component
+from schnetpack_phonon.attribution.model_checks import check_model, output_component
+from schnetpack_phonon.attribution.paths import StraightPath
 from schnetpack_phonon.common.errors import AttributionError
 from schnetpack_phonon.models.cutoffs import cutoff_of
-from schnetpack_phonon.paths import StraightPath
 
 #: Edges of one forward and backward pass: on a CPU larger ones are no faster.
 _EDGES_PER_PASS = {"cpu": 4096, "cuda": 400_000}

@@ -15,12 +15,12 @@ from schnetpack.nn import CosineCutoff, GaussianRBF
 from schnetpack.representation import PaiNN
 from torch import nn
 
-from schnetpack_phonon.attribution import attribute
-from schnetpack_phonon.bond_attribution import BondAttribution, shares
+from schnetpack_phonon.attribution.bond_attribution import attribute
+from schnetpack_phonon.attribution.paths import opposite
+from schnetpack_phonon.attribution.results import BondAttribution, shares
 from schnetpack_phonon.common.errors import AttributionError
 from schnetpack_phonon.data.reading import Structure
 from schnetpack_phonon.models.heads import BandGap, Intensive
-from schnetpack_phonon.paths import opposite
 from schnetpack_phonon.structures.crystals import antiperovskite
 from tests.models.model_fixtures import (
     CUTOFF,

@@ -15,7 +15,7 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from mpl_toolkits.mplot3d.art3d import Line3DCollection
 
-from schnetpack_phonon.common.style import COLORS
+from schnetpack_phonon.common.style import COLORS, property_of
 
 
 def against_length(bonds: pd.DataFrame, label: str, n_types: int = 6) -> Figure:
@@ -155,5 +155,49 @@ def snapshot(
         axis.set_title(title, fontsize="medium")
     figure.colorbar(
         ScalarMappable(scale, colors), ax=axes, shrink=0.6, label=f"bond's part of the {label}"
+    )
+    return figure
+
+
+def bond_shares(shares: pd.DataFrame, key: str) -> Figure:
+    """Variance shares by bond type, trained beside untrained, one panel a crystal.
+
+    Args:
+        shares: ``structure``, ``model`` (trained or untrained), ``bond_type``, ``share``,
+            ``low``, ``high``.
+        key: the property that was attributed.
+    """
+    structures = sorted(shares["structure"].unique())
+    n_columns = min(len(structures), 2)
+    n_rows = -(-len(structures) // n_columns)
+    figure = Figure(figsize=(4.4 * n_columns, 0.7 + 2.9 * n_rows), layout="constrained")
+    axes = figure.subplots(n_rows, n_columns, sharey=True, squeeze=False).ravel()
+    for axis, structure in zip(axes, structures, strict=False):
+        own = shares[shares["structure"] == structure]
+        trained = own[own["model"] == "trained"].sort_values("share", ascending=False)
+        types = list(trained["bond_type"])
+        for offset, model, color in ((-0.2, "trained", COLORS[0]), (0.2, "untrained", "0.72")):
+            rows = own[own["model"] == model].set_index("bond_type").reindex(types)
+            position = np.arange(len(types)) + offset
+            interval = [rows["share"] - rows["low"], rows["high"] - rows["share"]]
+            axis.bar(position, rows["share"], 0.38, color=color, label=model)
+            axis.errorbar(
+                position, rows["share"], np.clip(interval, 0, None), fmt="none", ecolor="0.2", lw=1
+            )
+        axis.axhline(0, color="0.4", linewidth=0.8)
+        axis.set_xticks(range(len(types)), types, rotation=30)
+        axis.set_title(structure, loc="left", fontsize="medium")
+        if axis.get_subplotspec().is_first_col():
+            axis.set_ylabel("variance share")
+        axis.spines[["top", "right"]].set_visible(False)
+    for axis in axes[len(structures) :]:
+        axis.set_axis_off()
+    # Few structures give intervals of any length: they may leave the picture, bars may not.
+    trained = shares[shares["model"] == "trained"]
+    shown = [*shares["share"], *trained["low"].clip(lower=-1), *trained["high"].clip(upper=2)]
+    axes[0].set_ylim(min(shown) - 0.1, max(shown) + 0.1)
+    axes[0].legend(frameon=False, fontsize="small")
+    figure.suptitle(
+        f"Which bonds carry the change of the {property_of(key).label}", fontsize="medium"
     )
     return figure

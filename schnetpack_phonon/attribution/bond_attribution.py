@@ -16,14 +16,14 @@ import numpy as np
 import torch
 from schnetpack.model import NeuralNetworkPotential
 
-from schnetpack_phonon.attributable import check_model
-from schnetpack_phonon.bond_attribution import BondAttribution
-from schnetpack_phonon.bond_methods import check_method, integrate_in_parts, split_over_bonds
+from schnetpack_phonon.attribution.edges import Edges, default_edges_per_pass
+from schnetpack_phonon.attribution.methods import check_method, integrate_in_parts, split_over_bonds
+from schnetpack_phonon.attribution.model_checks import check_model
+from schnetpack_phonon.attribution.paths import StraightPath, straight_path
+from schnetpack_phonon.attribution.results import BondAttribution
 from schnetpack_phonon.common.errors import AttributionError
 from schnetpack_phonon.data.reading import Structure
-from schnetpack_phonon.edges import Edges, default_edges_per_pass
 from schnetpack_phonon.models.cutoffs import cutoff_of
-from schnetpack_phonon.paths import StraightPath, straight_path
 
 #: Methods that sum over points of a path.
 _WITH_NODES = ("IntegratedGradients", "GradientShap")

@@ -5,7 +5,7 @@ import schnetpack as spk
 import torch
 from schnetpack.atomistic import Atomwise, Forces
 
-from schnetpack_phonon.attributable import check_model, output_component, unseen_terms
+from schnetpack_phonon.attribution.model_checks import check_model, output_component, unseen_terms
 from schnetpack_phonon.common.errors import AttributionError
 from schnetpack_phonon.models.heads import Intensive
 from tests.models.model_fixtures import potential, scripted

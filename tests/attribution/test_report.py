@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from schnetpack_phonon import report
-from schnetpack_phonon.bond_report import (
+from schnetpack_phonon.attribution.report import (
     Settings,
     Tables,
     compare,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import warnings
 from collections.abc import Mapping
 
 import numpy as np
@@ -9,9 +11,8 @@ import pandas as pd
 import torch
 from schnetpack.model import NeuralNetworkPotential
 
-from schnetpack_phonon.bond_attribution import BondAttribution
-from schnetpack_phonon.edges import Edges
-from schnetpack_phonon.trust import FROZEN_SHARE
+from schnetpack_phonon.attribution.edges import Edges
+from schnetpack_phonon.attribution.results import FROZEN_SHARE, BondAttribution
 
 
 def freezing(
@@ -83,3 +84,20 @@ def exchanged_changes(
             values = [edges.displaced(torch.where(part, there, here))[:, 0] for part in parts]
             changes.append(sign * (edges.displaced(here)[0] - torch.cat(values)))
     return torch.stack(changes).double().cpu().numpy()
+
+
+def untrained(model: NeuralNetworkPotential, seed: int) -> NeuralNetworkPotential:
+    """A copy of the model with fresh weights: the control for what training taught.
+
+    Offsets and scales of the heads (buffers) are kept. A module that has parameters of its own and
+    cannot reset them keeps them too, with a warning.
+    """
+    fresh = copy.deepcopy(model)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        for name, module in fresh.named_modules():
+            if hasattr(module, "reset_parameters"):
+                module.reset_parameters()
+            elif next(module.parameters(recurse=False), None) is not None:
+                warnings.warn(f"the untrained control keeps the trained {name}", stacklevel=2)
+    return fresh

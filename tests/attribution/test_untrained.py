@@ -3,8 +3,8 @@
 import pytest
 import torch
 
+from schnetpack_phonon.attribution.faithfulness import untrained
 from schnetpack_phonon.models.heads import Intensive
-from schnetpack_phonon.untrained import untrained
 from tests.models.model_fixtures import REPRESENTATIONS, potential, state
 
 

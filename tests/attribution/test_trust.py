@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from schnetpack_phonon import trust
+from schnetpack_phonon.attribution import trust
 
 
 def test_correlation_is_within_structures():

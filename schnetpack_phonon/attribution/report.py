@@ -13,18 +13,14 @@ import torch
 from matplotlib.figure import Figure
 from schnetpack.model import NeuralNetworkPotential
 
-from schnetpack_phonon import bond_figures, trust
-from schnetpack_phonon.attributable import check_model, output_component, unseen_terms
-from schnetpack_phonon.attribution import attribute
-from schnetpack_phonon.bond_attribution import group_shares
-from schnetpack_phonon.bond_export import write_bond_extxyz, write_dump_local, write_table
-from schnetpack_phonon.bond_methods import check_method
-from schnetpack_phonon.common.progress import Progress
-from schnetpack_phonon.common.properties import PROPERTIES
-from schnetpack_phonon.data.reading import Structure
-from schnetpack_phonon.freezing import freezing
-from schnetpack_phonon.plotting import bond_shares
-from schnetpack_phonon.report import (
+from schnetpack_phonon.attribution import figures as bond_figures
+from schnetpack_phonon.attribution import trust
+from schnetpack_phonon.attribution.bond_attribution import attribute
+from schnetpack_phonon.attribution.faithfulness import freezing, untrained
+from schnetpack_phonon.attribution.figures import bond_shares
+from schnetpack_phonon.attribution.methods import check_method
+from schnetpack_phonon.attribution.model_checks import check_model, output_component, unseen_terms
+from schnetpack_phonon.attribution.results import (
     ATTRIBUTIONS,
     BONDS,
     DUMP_LOCAL,
@@ -33,8 +29,14 @@ from schnetpack_phonon.report import (
     SHARES,
     SHELLS,
     VERDICT,
+    group_shares,
+    write_bond_extxyz,
+    write_dump_local,
+    write_table,
 )
-from schnetpack_phonon.untrained import untrained
+from schnetpack_phonon.common.progress import Progress
+from schnetpack_phonon.common.properties import PROPERTIES
+from schnetpack_phonon.data.reading import Structure
 
 #: Structures at once: bounds the memory of what is not yet in tables.
 _AT_ONCE = 16
