@@ -20,13 +20,21 @@ _gpaw_script: calculators._gpaw_script  alloys: structures.alloys
 attributable: attribution.model_checks common.errors  band_edges: models.band_edges
 bond_attribution: attribution.results  bond_export: attribution.results
 bond_figures: attribution.figures  bond_methods: attribution.methods
-bond_report: attribution.report  bonds: models.bond_scalars  card: data.card
-cluster: labels.cluster
+bond_report: attribution.report  bonds: models.bond_scalars  callbacks: evaluation.callbacks
+card: data.card  cluster: labels.cluster
 combined_ensembles: ensembles.trajectory ensembles.strained ensembles.mixture
-comparison_figures: common.properties  cp2k: calculators.cp2k  cp2k_output: calculators.cp2k
-cutoffs: models.cutoffs  database: data.database data.export data.reading
-datamodule: data.datamodule data.statistics  determinism: data.loading.determinism
-dispersion: phonons.dispersion  edges: attribution.edges  elastic_moduli: models.elastic_tensor
+comparison: evaluation.comparison.page
+comparison_figures: evaluation.comparison.figures common.properties
+comparison_tables: evaluation.comparison.tables  components: evaluation.test_sets
+coverage: evaluation.comparison.coverage  coverage_figure: evaluation.comparison.figures
+coverage_section: evaluation.comparison.coverage  cp2k: calculators.cp2k
+cp2k_output: calculators.cp2k  cross_answers: evaluation.predictions
+cross_errors: evaluation.comparison.uncertainty
+cross_predictions: evaluation.comparison.cached_predictions evaluation.runs
+cross_tests: evaluation.comparison.cross_tests  cutoffs: models.cutoffs
+database: data.database data.export data.reading  datamodule: data.datamodule data.statistics
+determinism: data.loading.determinism  dispersion: phonons.dispersion
+distance: evaluation.distance  edges: attribution.edges  elastic_moduli: models.elastic_tensor
 elastic_response: models.elastic_response  elastic_tensor: models.elastic_tensor
 elasticity: structures.elasticity  energy: models.heads  epochs: data.splits
 espresso: calculators.espresso  espresso_output: calculators.espresso  exchange: labels.offline
@@ -35,23 +43,31 @@ files: common.files  finite_strain: labels.finite_strain  fixed_ensembles: ensem
 force_constants: phonons.force_constants  force_pool: phonons.force_pool
 freezing: attribution.faithfulness  generation: data.generation  gpaw: calculators.gpaw
 gpaw_output: calculators.gpaw  graph_cache: data.loading.graph_cache  graphs: data.loading.graphs
-heads: models.heads  held_out: common.errors common.digests  instabilities: phonons.instabilities
-label_export: data.export  label_maintenance: labels.maintenance
-label_store: labels.store common.errors  labelling: labels.labelling common.errors common.digests
-loading: data.loading.loaders  manifest: labels.manifest common.errors common.digests
-metrics: models.task  modes: phonons.modes structures.crystals  outcomes: labels.results
-page: common.page  paths: attribution.paths  phonopy_files: phonons.phonopy_files
-plotting: common.style ensembles.preview phonons.dispersion data.card attribution.figures
-predict: models.predict  preparation: data.preparation  preview: ensembles.preview
-progress: common.progress labels.labelling  properties: common.properties
-relaxation: labels.relaxation  renormalization: phonons.renormalization
-report: common.errors common.page attribution.results
-rows: data.database common.errors data.export  run_groups: common.errors  runs: common.errors
+heads: models.heads  held_out: evaluation.test_sets common.errors common.digests
+instabilities: phonons.instabilities  label_export: data.export
+label_maintenance: labels.maintenance  label_store: labels.store common.errors
+labelling: labels.labelling common.errors common.digests
+learning_curves: evaluation.comparison.learning_curves  loading: data.loading.loaders
+manifest: labels.manifest common.errors common.digests  metrics: models.task
+modes: phonons.modes structures.crystals  outcomes: labels.results  page: common.page
+paths: attribution.paths  phonopy_files: phonons.phonopy_files
+plotting: common.style ensembles.preview phonons.dispersion data.card
+    evaluation.run_report attribution.figures
+predict: models.predict  predictions: evaluation.predictions  preparation: data.preparation
+preview: ensembles.preview  progress: common.progress labels.labelling
+properties: common.properties  relaxation: labels.relaxation
+renormalization: phonons.renormalization
+report: evaluation.run_report common.errors common.page attribution.results
+rows: data.database common.errors data.export
+run_groups: evaluation.comparison.run_groups common.errors
+run_vibrations: evaluation.thermal.vibrations  runs: evaluation.runs common.errors
 sampling: ensembles.sampler  snapshots: ensembles.base phonons.harmonic  splits: data.splits
 streams: common.seeding  stress: models.stress  structure_pairs: data.reading  task: models.task
-tight_binding: calculators.tight_binding  trust: attribution.trust attribution.results
-trust_table: attribution.trust  untrained: attribution.faithfulness  vasp: calculators.vasp
-vasp_output: calculators.vasp  voigt: models.elastic_tensor
+thermal: evaluation.thermal.averages  thermal_figures: evaluation.thermal.page
+thermal_report: evaluation.thermal.page  tight_binding: calculators.tight_binding
+trust: attribution.trust attribution.results  trust_table: attribution.trust
+untrained: attribution.faithfulness  vasp: calculators.vasp  vasp_output: calculators.vasp
+voigt: models.elastic_tensor
 """
 
 

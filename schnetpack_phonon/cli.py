@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from schnetpack_phonon.report import PAGE, read_report
+from schnetpack_phonon.evaluation.run_report import PAGE, read_report
 
 log = logging.getLogger(__name__)
 
@@ -203,7 +203,7 @@ def _report(arguments: list[str]) -> None:
     _show_messages()
     # Models are loaded: only now torch is needed.
     from schnetpack_phonon.common.errors import ComparisonError, HeldOutError, RunError
-    from schnetpack_phonon.comparison import compare
+    from schnetpack_phonon.evaluation.comparison.page import compare
 
     try:
         print(compare(options.runs, options.out, options.test, options.reference))
@@ -227,7 +227,7 @@ def _thermal(arguments: list[str]) -> None:
         parser.error("expected at least 2 snapshots and temperatures of 0 K and above")
     _show_messages()
     from schnetpack_phonon.common.errors import RunError
-    from schnetpack_phonon.thermal_report import thermal_report
+    from schnetpack_phonon.evaluation.thermal.page import thermal_report
 
     try:
         print(

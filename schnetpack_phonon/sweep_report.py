@@ -24,7 +24,7 @@ class SweepReport(Callback):
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         # Models are loaded: not when Hydra starts.
-        from schnetpack_phonon.comparison import compare
+        from schnetpack_phonon.evaluation.comparison.page import compare
 
         folder = Path(config.hydra.sweep.dir)
         try:

@@ -13,8 +13,8 @@ from schnetpack_phonon.cli import main
 from schnetpack_phonon.data.reading import read_provenance
 from schnetpack_phonon.labels.store import LabelStore
 from schnetpack_phonon.models.heads import Intensive
-from tests.comparison_fixtures import databases, write_run
 from tests.data.data_fixtures import labelled_copper
+from tests.evaluation.comparison.comparison_fixtures import databases, write_run
 from tests.labels.offline_fixtures import CODE, IDEAL, run
 from tests.models.model_fixtures import potential, thermal
 

@@ -16,9 +16,9 @@ import pytest
 from ase.db import connect
 
 from schnetpack_phonon.data.card import content_digest
+from schnetpack_phonon.evaluation.runs import read_run
 from schnetpack_phonon.labels.store import LabelStore
 from schnetpack_phonon.models.predict import Predictor
-from schnetpack_phonon.runs import read_run
 
 OLD = Path(__file__).parent / "data" / "version_0.1"
 RUNS = ["schnetpack_2.1", "schnetpack_2.2"]

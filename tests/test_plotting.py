@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from schnetpack_phonon.attribution.figures import bond_shares
 from schnetpack_phonon.data.card import distribution
-from schnetpack_phonon.plotting import parity
+from schnetpack_phonon.evaluation.run_report import parity
 
 CRYSTALS = ("Ag3SBr", "Ag3SI", "Ag3SeBr", "Ag3SeI")
 N_CRYSTALS = pytest.mark.parametrize("crystals", [CRYSTALS[:1], CRYSTALS], ids=["one", "four"])

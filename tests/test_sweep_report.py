@@ -3,7 +3,7 @@
 from omegaconf import OmegaConf
 
 from schnetpack_phonon.sweep_report import SweepReport
-from tests.comparison_fixtures import databases, write_run
+from tests.evaluation.comparison.comparison_fixtures import databases, write_run
 
 
 def end(folder):

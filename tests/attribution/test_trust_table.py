@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from schnetpack_phonon.attribution.trust import trust_table, trust_text
-from tests.comparison_fixtures import runs_table
+from tests.evaluation.comparison.comparison_fixtures import runs_table
 
 BONDS = {"i": [0, 0, 1, 1], "j": [1, 2, 0, 2], "image_x": 0, "image_y": 0, "image_z": 0}
 

@@ -20,10 +20,10 @@ from ase.db import connect
 from ase.units import GPa
 
 from schnetpack_phonon.common.properties import elastic_tensor
+from schnetpack_phonon.evaluation.runs import read_run
 from schnetpack_phonon.models.elastic_response import ElasticResponse, with_elastic_response
 from schnetpack_phonon.models.predict import Predictor
 from schnetpack_phonon.models.task import RelativeFrobeniusError
-from schnetpack_phonon.runs import read_run
 from schnetpack_phonon.structures.elasticity import finite_strain_tensor, finite_strains, strained
 
 RESPONSE = "second_derivatives"

@@ -1,0 +1,16 @@
+"""What came of a run: errors, tables, pages."""
+
+from schnetpack_phonon._moved import names_of
+
+__getattr__, __dir__, __all__ = names_of(
+    __name__,
+    """
+    callbacks: BondAttributionCallback CPUThreads ReportCallback
+    distance: TrainingSet descriptor far training_set
+    metrics: errors in_report_units
+    predictions: answers predict
+    run_report: parity read_report write_report
+    runs: Question Run find_runs read_run write_record
+    test_sets: Components TestSet cell ensemble_name read_test_set seen stacked
+    """,
+)

@@ -1,0 +1,228 @@
+"""Lightning callbacks for the test stage: bond attribution and the report of a run."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+
+import loky
+import pandas as pd
+import torch
+from matplotlib.figure import Figure
+from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning.loggers import TensorBoardLogger
+from pytorch_lightning.utilities import rank_zero_only
+from schnetpack.data import AtomsDataModule, AtomsLoader
+from schnetpack.task import AtomisticTask
+
+from schnetpack_phonon.attribution.report import (
+    Settings,
+    clear_part,
+    measure,
+    merge_parts,
+    write,
+    write_part,
+)
+from schnetpack_phonon.attribution.results import FIGURES
+from schnetpack_phonon.common.properties import PROPERTIES, band_gap
+from schnetpack_phonon.data.card import content_digest, distribution
+from schnetpack_phonon.data.database import read_metadata
+from schnetpack_phonon.data.datamodule import EnsembleData
+from schnetpack_phonon.data.reading import Structure, read_labels, read_provenance, read_structures
+from schnetpack_phonon.evaluation.metrics import errors, in_report_units
+from schnetpack_phonon.evaluation.predictions import predict
+from schnetpack_phonon.evaluation.run_report import METRICS, PREDICTIONS, parity, write_report
+from schnetpack_phonon.evaluation.runs import write_record
+
+log = logging.getLogger(__name__)
+
+
+class CPUThreads(Callback):
+    """Sets the number of CPU threads of PyTorch, unless OMP_NUM_THREADS does.
+
+    Small graphs gain little from threads (40 atoms, 10 structures a batch: 1.15 times faster with
+    two), and lose much when there are as many as cores and anything else runs (6 times slower).
+
+    Args:
+        n_threads: half of the usable cores by default.
+    """
+
+    def __init__(self, n_threads: int | None = None):
+        self.n_threads = n_threads or max(loky.cpu_count() // 2, 1)
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if "OMP_NUM_THREADS" not in os.environ:
+            torch.set_num_threads(self.n_threads)
+
+
+class BondAttributionCallback(Callback):
+    """Writes which bonds carry a property's change in the test set, beside an untrained control.
+
+    Changes neither weights nor metrics. A failure is logged and does not touch the run. Under
+    DDP each process takes its part of the structures.
+
+    Args:
+        property: scalar output of the model, or a component of a tensor: ``stress[0,0]``.
+        n_steps: quadrature nodes.
+        max_structures: at most so many test structures, the first ones.
+        control_seed: of the weights of the untrained control, null for none.
+        kind: ``displacement`` or ``mask``.
+        method: see :func:`.attribute`.
+    """
+
+    def __init__(
+        self,
+        property: str = band_gap,
+        n_steps: int = 8,
+        max_structures: int = 200,
+        control_seed: int | None = 0,
+        kind: str = "displacement",
+        method: str = "IntegratedGradients",
+    ):
+        self.settings = Settings(property, kind, method, n_steps, control_seed=control_seed)
+        self.max_structures = max_structures
+
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        # A trained model must not be lost because a picture of it failed, and no process may wait
+        # for one that failed.
+        parts = Path(".bond_attribution")
+        rank, n_ranks = trainer.global_rank, trainer.world_size
+        structures: list[Structure] = []
+        try:
+            clear_part(parts, rank)
+            data: AtomsDataModule = trainer.datamodule
+            index = list(data.test_idx[: self.max_structures])
+            structures = read_structures(data.datapath, index)
+            own = structures[rank::n_ranks]
+            write_part(parts, rank, measure(pl_module.model, own, self.settings))
+        except Exception:
+            log.exception("bond attribution failed; training and test results are not affected")
+        trainer.strategy.barrier("bond_attribution")
+        if rank == 0:
+            try:
+                tables = merge_parts(parts, n_ranks)
+                write(
+                    Path.cwd(),
+                    tables,
+                    structures,
+                    pl_module.model,
+                    self.settings,
+                    partial(_save, trainer),
+                )
+            except FileNotFoundError:
+                log.error("no bond attribution is written: a process left no results")
+            except Exception:
+                log.exception("bond attribution is not written; the run is not affected")
+
+
+class ReportCallback(Callback):
+    """Writes predictions, errors, figures and a short page of the test set, and prints the page.
+
+    Goes last: the page names what other callbacks left in the run folder.
+
+    Args:
+        model_path: where the host stores the trained model.
+        distribution: property whose distribution over the whole ensemble is drawn.
+    """
+
+    def __init__(self, model_path: str, distribution: str = band_gap):
+        self.model_path = model_path
+        self.distribution = distribution
+        self._seconds = 0.0
+        self._start = 0.0
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._start = time.monotonic() - self._seconds
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._seconds = time.monotonic() - self._start
+
+    def state_dict(self) -> dict[str, float]:
+        """Seconds of training so far, for a run that is continued."""
+        return {"seconds": time.monotonic() - self._start}
+
+    def load_state_dict(self, state_dict: dict[str, float]) -> None:
+        self._seconds = state_dict["seconds"]
+
+    @rank_zero_only
+    def on_test_end(self, trainer: Trainer, pl_module: AtomisticTask) -> None:
+        data: EnsembleData = trainer.datamodule
+        provenance = read_provenance(data.datapath)
+        targets = {
+            output.name: output.target_property
+            for output in pl_module.outputs
+            if output.target_property in PROPERTIES and not PROPERTIES[output.target_property].shape
+        }
+        self._record(trainer, data, targets)
+        predictions = predict(pl_module.model, _whole_test_set(data), targets)
+        predictions = predictions.join(provenance, on="index")
+        known = read_labels(data.datapath)
+        labels = pd.concat(
+            [_labelled(provenance, name, known[target]) for name, target in targets.items()]
+        )
+        training = labels[labels["index"].isin(data.train_idx)]
+        table = in_report_units(
+            errors(predictions, training),
+            ["mae", "rmse", "mae_mean", "mae_crystal_mean"],
+        )
+        predictions = in_report_units(predictions, ["label", "prediction"])
+        table.to_csv(METRICS)
+        predictions.to_csv(PREDICTIONS, index=False)
+        _save(trainer, parity(predictions, table), "parity")
+        ours = read_metadata(data.datapath)
+        if self.distribution in known:
+            ensemble = _labelled(provenance, self.distribution, known[self.distribution])
+            for kind, own in in_report_units(ensemble, ["label"]).groupby("kind"):
+                parameter, unit = ours["parameters"][kind]
+                figure = distribution(own, parameter, unit, self.distribution)
+                suffix = "" if ensemble["kind"].nunique() == 1 else f"_{kind}"
+                _save(trainer, figure, f"{self.distribution}_distribution{suffix}")
+        print("\n" + write_report(Path.cwd(), data.datapath, self.model_path))
+
+    def _record(self, trainer: Trainer, data: EnsembleData, targets: dict[str, str]) -> None:
+        seed = os.environ.get("PL_GLOBAL_SEED")
+        packages = ("schnetpack_phonon", "schnetpack", "torch")
+        write_record(
+            Path.cwd(),
+            {
+                "datapath": str(Path(data.datapath).resolve()),
+                "content": content_digest(data.datapath),
+                "targets": targets,
+                "seed": int(seed) if seed else None,
+                "n_train": len(data.train_idx),
+                "n_val": len(data.val_idx),
+                "n_test": len(data.test_idx),
+                "steps": trainer.global_step,
+                "epochs": trainer.current_epoch,
+                "train_seconds": round(self._seconds, 1),
+                "device": str(trainer.strategy.root_device),
+                "n_devices": trainer.num_devices * trainer.num_nodes,
+                "threads": torch.get_num_threads(),
+                "versions": {name: version(name) for name in packages},
+            },
+        )
+
+
+def _whole_test_set(data: AtomsDataModule) -> AtomsLoader:
+    """Batches of all test structures, where the module's own loader gives each process a part."""
+    part = data.test_dataloader()
+    return AtomsLoader(part.dataset, batch_size=part.batch_size, collate_fn=part.collate_fn)
+
+
+def _labelled(provenance: pd.DataFrame, name: str, labels: pd.Series) -> pd.DataFrame:
+    """Labels of the whole database with their provenance, one row a structure."""
+    return provenance.assign(property=name, label=labels).reset_index()
+
+
+def _save(trainer: Trainer, figure: Figure, name: str) -> None:
+    """PNG in the run folder, and in TensorBoard where that is on."""
+    folder = Path(FIGURES)
+    folder.mkdir(exist_ok=True)
+    figure.savefig(folder / f"{name}.png", dpi=150)
+    for logger in trainer.loggers:
+        if isinstance(logger, TensorBoardLogger):
+            logger.experiment.add_figure(name, figure, trainer.global_step)

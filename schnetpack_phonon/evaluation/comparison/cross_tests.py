@@ -1,0 +1,211 @@
+"""Every model on every test set: predictions of structures that it has not seen.
+
+Leaks are closed structure by structure: what a model was trained or stopped on, the same structure
+in another file, and snapshots of the same parent are left out wherever they appear.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from ase.data import chemical_symbols
+
+from schnetpack_phonon.common.errors import ComparisonError, RunError
+from schnetpack_phonon.evaluation.comparison.cached_predictions import predictions_of
+from schnetpack_phonon.evaluation.comparison.run_groups import group_runs
+from schnetpack_phonon.evaluation.runs import Run, read_run
+from schnetpack_phonon.evaluation.test_sets import Components, TestSet, read_test_set, seen, stacked
+
+_KEPT = ["group", "parameter", "structure", "digest"]
+
+
+@dataclass(frozen=True)
+class CrossTests:
+    """Predictions of several runs on several test sets.
+
+    Attributes:
+        runs: a row a run, as :func:`.group_runs` gives it.
+        errors: a row a run, structure and property: ``run``, ``test_set``, ``group``,
+            ``parameter``, ``structure``, ``digest``, ``property``, ``label`` (a row of
+            :class:`.Components` or several), and over all its components their number
+            ``n_values``, mean absolute error ``mae``, mean square ``mse``, ``max_error`` and
+            ``mae_mean`` (of predicting the mean of the crystal in the run's training set, of all
+            crystals for one that is not there; each component has a mean of its own); in the
+            database's units.
+        test_sets: those of the runs and more, by name.
+        trained: folder -> run.
+        skipped: folder -> reason why it is not among the runs.
+        notes: what a reader has to know.
+    """
+
+    runs: pd.DataFrame
+    errors: pd.DataFrame
+    test_sets: Mapping[str, TestSet]
+    trained: Mapping[str, Run]
+    skipped: Mapping[str, str]
+    notes: Sequence[str]
+
+
+def cross_test(folders: Iterable[Path], test_paths: Sequence[Path] = ()) -> CrossTests:
+    """Tests all finished runs on all test sets.
+
+    Args:
+        folders: of runs; those that are not finished are listed and skipped.
+        test_paths: databases or structure files; beside them each run's own database is one.
+
+    Raises:
+        ComparisonError: if no run is finished, or where units or calculators differ.
+        HeldOutError: if a test set cannot be read.
+    """
+    runs, skipped = finished(folders)
+    paths = dict.fromkeys([*(run.datapath for run in runs), *(p.resolve() for p in test_paths)])
+    sets = _named_apart({path: read_test_set(path) for path in paths})
+    table_of_runs, notes = group_runs(runs, sets)
+    values = {
+        path: {key: stacked(one.labels[key]) for key in one.labels} for path, one in sets.items()
+    }
+    unseen = {
+        (path, run.folder): _unseen(run, sets[run.datapath], one)
+        for path, one in sets.items()
+        for run in runs
+    }
+    tables = []
+    for (path, test_set), found in zip(
+        sets.items(), predictions_of(runs, [*sets.values()]), strict=True
+    ):
+        for key in dict.fromkeys(key for predictions in found for key in predictions):
+            labels = values[path][key]
+            cells = _cells(labels)
+            for run, predictions in zip(runs, found, strict=True):
+                if key not in predictions:
+                    continue
+                rows = _of_labelled(predictions[key], labels, f"{key} of {run.name}", test_set)
+                own = values[run.datapath].get(key)
+                means = _means(run, sets[run.datapath], own, test_set, labels)
+                kept = np.flatnonzero(unseen[path, run.folder] & (labels.counts > 0))
+                table = (
+                    test_set.rows[_KEPT]
+                    .iloc[kept]
+                    .assign(
+                        run=str(run.folder), test_set=test_set.name, property=key, label=cells[kept]
+                    )
+                )
+                errors = _errors(labels, rows, means)
+                tables.append(table.assign(**{name: e[kept] for name, e in errors.items()}))
+    notes += _foreign_species(runs, sets)
+    return CrossTests(
+        table_of_runs,
+        pd.concat(tables, ignore_index=True),
+        {test_set.name: test_set for test_set in sets.values()},
+        {str(run.folder): run for run in runs},
+        skipped,
+        tuple(dict.fromkeys(notes)),
+    )
+
+
+def finished(folders: Iterable[Path]) -> tuple[list[Run], dict[str, str]]:
+    """The finished runs, and the reasons why the others are none.
+
+    Raises:
+        ComparisonError: if there is none.
+    """
+    runs, skipped = [], {}
+    for folder in folders:
+        try:
+            runs.append(read_run(folder))
+        except RunError as error:
+            skipped[str(folder)] = str(error)
+    if not runs:
+        reasons = "\n".join(f"  {name}: {why}" for name, why in skipped.items())
+        raise ComparisonError(f"no finished run:\n{reasons}")
+    return runs, skipped
+
+
+def _named_apart(sets: dict[Path, TestSet]) -> dict[Path, TestSet]:
+    """Test sets of one ensemble are told by their files, too."""
+    names = [one.name for one in sets.values()]
+    return {
+        path: replace(one, name=f"{one.name}, {path.stem}") if names.count(one.name) > 1 else one
+        for path, one in sets.items()
+    }
+
+
+def _unseen(run: Run, own: TestSet, test_set: TestSet) -> np.ndarray:
+    return ~seen(own, np.concatenate([run.train_idx, run.val_idx]), test_set)
+
+
+def _cells(values: Components) -> np.ndarray:
+    """Rows of each structure, as an array of arrays; shape=(n_structures,)."""
+    cells = np.empty(len(values.counts), dtype=object)
+    ends = np.cumsum(values.counts)
+    cells[:] = [values.rows[end - n : end] for end, n in zip(ends, values.counts, strict=True)]
+    return cells
+
+
+def _of_labelled(
+    predicted: np.ndarray, labels: Components, what: str, test_set: TestSet
+) -> np.ndarray:
+    """Predictions of the structures that have a label; shape as that of the labels.
+
+    Raises:
+        ComparisonError: if the shapes differ.
+    """
+    n_atoms = np.array([len(atoms) for atoms in test_set.atoms])
+    counts = n_atoms if len(predicted) == n_atoms.sum() else 1
+    rows = predicted[np.repeat(labels.counts > 0, counts)]
+    if rows.shape != labels.rows.shape:
+        raise ComparisonError(
+            f"{what} has the shape {rows.shape} and its labels in {test_set.path} "
+            f"{labels.rows.shape}, counted over structures (and atoms) and components: test it on "
+            "labels of its own kind"
+        )
+    return rows
+
+
+def _errors(labels: Components, predicted: np.ndarray, means: np.ndarray) -> dict[str, np.ndarray]:
+    """Of each structure, shape=(n_structures,)."""
+    error = np.abs(predicted - labels.rows)
+    return {
+        "n_values": labels.counts * labels.rows.shape[1],
+        "mae": labels.mean(error),
+        "mse": labels.mean(error**2),
+        "max_error": labels.largest(error),
+        "mae_mean": labels.mean(np.abs(means - labels.rows)),
+    }
+
+
+def _means(
+    run: Run, own: TestSet, own_labels: Components | None, test_set: TestSet, labels: Components
+) -> np.ndarray:
+    """What predicting the mean of the training set would give, shape as that of the labels."""
+    if own_labels is None:
+        return np.full(labels.rows.shape, np.nan)
+    train = own_labels.of(run.train_idx)
+    crystals = own.rows["structure"].to_numpy()[run.train_idx][train.structure]
+    tested = test_set.rows["structure"].to_numpy()[labels.structure]
+    means = np.tile(train.rows.mean(axis=0), (len(tested), 1))
+    for crystal in np.unique(crystals):
+        means[tested == crystal] = train.rows[crystals == crystal].mean(axis=0)
+    return means
+
+
+def _foreign_species(runs: Sequence[Run], sets: Mapping[Path, TestSet]) -> list[str]:
+    species = {p: [{*a.numbers.tolist()} for a in one.atoms] for p, one in sets.items()}
+    notes = []
+    for run in runs:
+        known = set.union(*(species[run.datapath][k] for k in run.train_idx))
+        for path, test_set in sets.items():
+            if foreign := set.union(*species[path]) - known:
+                notes.append(
+                    f"{run.name} was never trained on {_symbols(foreign)}, which {test_set.name} "
+                    f"holds: do not believe it there; it knows {_symbols(known)}"
+                )
+    return notes
+
+
+def _symbols(numbers: Iterable[int]) -> str:
+    return ", ".join(chemical_symbols[z] for z in sorted(numbers))

@@ -1,0 +1,284 @@
+"""Tables of comparisons, for people: errors, settings, data, cost, bond shares."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from omegaconf import OmegaConf
+
+from schnetpack_phonon.attribution.results import SHARES
+from schnetpack_phonon.common.errors import DatabaseError
+from schnetpack_phonon.common.properties import label
+from schnetpack_phonon.data.database import METADATA_KEY, read_metadata
+from schnetpack_phonon.evaluation.runs import Run
+
+_MANY = 1e6  # structures; beyond it laws fitted to tens of them say nothing
+
+
+_SETTINGS = {
+    "representation": "model.representation._target_",
+    "features": "model.representation.n_atom_basis",
+    "interactions": "model.representation.n_interactions",
+    "cutoff (Ang)": "globals.cutoff",
+    "learning rate": "globals.lr",
+    "batch size": "data.batch_size",
+    "epochs, at most": "trainer.max_epochs",
+    "structures an epoch": "data.train_sampler_args.epoch_size",
+    "patience": "callbacks.early_stopping.patience",
+    "splitting": "data.splitting._target_",
+}
+
+
+def error_table(matrix: pd.DataFrame, place: str = "test_set") -> pd.DataFrame:
+    """Errors in report units as text; a line a property, test set and model."""
+    rows = []
+    for row in matrix.to_dict("records"):
+        spread = "one seed" if np.isnan(row["seed_sd"]) else f"{row['seed_sd']:.2g}"
+        spread += " and splits" if row["own_splits"] else ""
+        rows.append(
+            {
+                "property": f"{label(row['property'])} ({row['unit']})",
+                "tested on": row[place],
+                "trained on": row["model"],
+                "MAE [95 %]": f"{row['mae']:.3g} [{row['low']:.3g}, {row['high']:.3g}]",
+                "sd over seeds": spread,
+                "RMSE": f"{row['rmse']:.3g}",
+                "largest": f"{row['max_error']:.3g}",
+                "R²": f"{row['r2']:.2f}",
+                "R² within crystals": f"{row['r2_crystal']:.2f}",
+                "MAE of the mean": f"{row['mae_mean']:.3g}",
+                "n": str(row["n"]) + ("" if row["common"] else ", own split"),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def matrix_table(matrix: pd.DataFrame, place: str = "test_set") -> pd.DataFrame:
+    """Mean absolute errors as text, a line a test set and property, a column a model."""
+    spread = matrix["seed_sd"].map(" ± {:.2g}".format).replace(" ± nan", "")
+    table = pd.DataFrame(
+        {
+            "tested on": matrix[place],
+            "error": _named(matrix),
+            "model": "trained on " + matrix["model"],
+            "said": matrix["mae"].map("{:.3g}".format) + spread,
+        }
+    )
+    wide = table.pivot(index=["error", "tested on"], columns="model", values="said")
+    by_error = table.groupby("error", sort=False)["tested on"]
+    order = [(error, name) for error, names in by_error for name in names.unique()]
+    return wide.loc[order, list(table["model"].unique())].fillna("–").reset_index()
+
+
+def law_table(laws: pd.DataFrame) -> pd.DataFrame:
+    """Power laws in report units as text."""
+    rows = [
+        {
+            "trained on": row["ensemble"],
+            "tested on": row["test_set"],
+            "error E": f"{label(row['property'])} ({row['unit']})",
+            "a": f"{row['a']:.3g}",
+            "b [95 %]": f"{row['b']:.2f} [{row['b_low']:.2f}, {row['b_high']:.2f}]",
+            "sizes": f"{row['n_min']} to {row['n_max']}",
+        }
+        for row in laws.to_dict("records")
+    ]
+    return pd.DataFrame(rows)
+
+
+def needed_table(needed: pd.DataFrame) -> pd.DataFrame:
+    """Training structures for an error, in report units, as text."""
+    rows = [
+        {
+            "trained on": row["ensemble"],
+            "tested on": row["test_set"],
+            "for an error of": f"{row['error']:.3g} {row['unit']}, {label(row['property'])}",
+            "training structures": _number(row["n_needed"], row["extrapolated"]),
+        }
+        for row in needed.to_dict("records")
+    ]
+    return pd.DataFrame(rows)
+
+
+def crossing_table(crossings: pd.DataFrame) -> pd.DataFrame:
+    """Where learning curves cross, in report units, as text."""
+    rows = [
+        {
+            "tested on": row["test_set"],
+            "property": label(row["property"]),
+            "trained on": f"{row['one']} and {row['other']}",
+            "training structures": _number(row["n"], row["extrapolated"]),
+            "error there": "–" if np.isnan(row["n"]) else f"{row['error']:.3g} {row['unit']}",
+        }
+        for row in crossings.to_dict("records")
+    ]
+    return pd.DataFrame(rows)
+
+
+def ratio_table(ratio: pd.DataFrame) -> pd.DataFrame:
+    """Ratios of errors as text, a line a test set and model, a column a property.
+
+    A column names the reference where there are several.
+    """
+    table = pd.DataFrame(
+        {
+            "tested on": ratio["test_set"],
+            "trained on": ratio["model"],
+            "reference": ratio["reference"],
+            "property": ratio["property"].map(label),
+            "said": [
+                f"{row['ratio']:.2f} [{row['low']:.2f}, {row['high']:.2f}]"
+                for row in ratio.to_dict("records")
+            ],
+        }
+    )
+    keys = ["tested on", "trained on", "reference"]
+    wide = table.pivot(index=keys, columns="property", values="said")
+    wide = wide.loc[table[keys].drop_duplicates().apply(tuple, axis=1), table["property"].unique()]
+    wide = wide.fillna("–").reset_index()
+    return wide.drop(columns="reference") if wide["reference"].nunique() == 1 else wide
+
+
+def share_table(runs: pd.DataFrame) -> pd.DataFrame:
+    """Bond shares by model, averaged over seeds, of the runs with the largest number of labels.
+
+    Returns:
+        ``structure``, ``bond_type``, ``model`` (``untrained`` for the control), ``share``,
+        ``seed_sd``, ``n_seeds``; empty where no run has any.
+    """
+    tables = []
+    chosen = runs[runs["n_train"] == runs["n_train"].max()]
+    for run in chosen.to_dict("records"):
+        path = Path(run["run"]) / SHARES
+        if not path.is_file():
+            continue
+        shares = pd.read_csv(path)
+        names = {"trained": f"trained on {run['model']}", "untrained": "untrained"}
+        shares = shares[shares["model"].isin(names)]
+        tables.append(shares.assign(model=shares["model"].map(names), run=run["run"]))
+    columns = ["structure", "bond_type", "model"]
+    if not tables:
+        return pd.DataFrame(columns=[*columns, "share", "seed_sd", "n_seeds"])
+    table = pd.concat(tables, ignore_index=True)
+    if "property" in table:  # several may be attributed; the first is shown
+        table = table[table["property"] == table["property"].iloc[0]]
+    groups = table.groupby(columns, sort=False)["share"]
+    found = groups.agg(share="mean", seed_sd="std", n_seeds="count").reset_index()
+    last = found["model"] == "untrained"
+    return pd.concat([found[~last], found[last]], ignore_index=True)
+
+
+def run_table(runs: pd.DataFrame, trained: Mapping[str, Run]) -> pd.DataFrame:
+    """A row a run: folder, what it is, versions.
+
+    Args:
+        runs: as :func:`.group_runs` gives them.
+        trained: folder -> run.
+    """
+    rows = []
+    for row in runs.to_dict("records"):
+        record = trained[row["run"]].record
+        versions = record.get("versions", {})
+        rows.append(
+            {
+                "run": Path(row["run"]).name,
+                "trained on": row["model"],
+                "seed": row["seed"],
+                "steps": record.get("steps", "not recorded"),
+                "hours": row["hours"],
+                "device": record.get("device", "not recorded"),
+                "versions": ", ".join(f"{k} {v}" for k, v in versions.items()) or "not recorded",
+                "folder": row["run"],
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def cost_table(runs: pd.DataFrame, trained: Mapping[str, Run]) -> pd.DataFrame:
+    """Labels and hours by model.
+
+    Hours of labels are the share of a model's labels in all that its database took, phonons and
+    strained copies among them; NaN unless the time of each was recorded.
+    """
+    groups = runs.groupby("model", sort=False)
+    table = groups.agg(
+        runs=("run", "count"),
+        labels=("n_labels", "first"),
+        first=("run", "first"),
+        hours=("hours", lambda hours: hours.sum(min_count=1)),
+    )
+    each = [_hours_of_a_label(trained[folder].datapath) for folder in table.pop("first")]
+    table.insert(2, "label hours each", table["labels"] * each)
+    table = table.rename(columns={"labels": "labels each", "hours": "training hours"})
+    return table.rename_axis("trained on").reset_index()
+
+
+def settings_table(runs: Iterable[Run]) -> pd.DataFrame:
+    """What all runs share, and where they differ."""
+    found = [*runs]
+    rows = []
+    for name, key in _SETTINGS.items():
+        values = list(dict.fromkeys(str(_setting(run, key)) for run in found))
+        if values != ["None"]:
+            rows.append({"setting": name, "value": " / ".join(values)})
+    return pd.DataFrame(rows)
+
+
+def data_table(runs: Iterable[Run]) -> pd.DataFrame:
+    """A row a database: what is in it and how it was made."""
+    paths = dict.fromkeys(run.datapath for run in runs)
+    return pd.DataFrame([_database(path) for path in paths])
+
+
+def _hours_of_a_label(path: Path) -> float:
+    try:
+        metadata = read_metadata(path)
+    except DatabaseError:  # of the host
+        return np.nan
+    cost = metadata.get("cost")  # databases of the first versions have none
+    if not cost or cost["n_timed"] < cost["n_calculations"]:
+        return np.nan
+    return cost["hours"] / metadata["n_rows"]
+
+
+def _database(path: Path) -> dict[str, Any]:
+    try:
+        metadata = read_metadata(path)
+    except Exception as error:  # a database of the host has none of this
+        return {"database": str(path), "made with": f"no data of {METADATA_KEY}: {error}"}
+    settings = metadata["settings"]
+    return {
+        "database": path.name,
+        "structures": metadata["n_rows"],
+        "crystals": ", ".join(metadata["crystals"]),
+        "ensemble": "; ".join(_said(settings["ensemble"])),
+        "phonons": "; ".join(_said(settings["phonons"] or {})),
+        "calculator": "; ".join(_said(settings["calculator"])),
+        "made with": ", ".join(f"{k} {v}" for k, v in metadata["versions"].items()),
+        "path": str(path),
+    }
+
+
+def _said(settings: dict[str, Any]) -> Iterator[str]:
+    for key, value in settings.items():
+        yield f"{key.replace('_', ' ')} {value}"
+
+
+def _named(table: pd.DataFrame) -> pd.Series:
+    return table["property"].map(label) + " (" + table["unit"] + ")"
+
+
+def _number(n: float, extrapolated: bool) -> str:
+    if np.isnan(n):
+        return "none"
+    if n > _MANY:
+        return f"more than {_MANY:.0g}"
+    return f"{n:.2g}, extrapolated" if extrapolated else f"{n:.0f}"
+
+
+def _setting(run: Run, key: str) -> Any:
+    return OmegaConf.select(run.config, key)

@@ -1,0 +1,156 @@
+"""A run folder -> one short page that says what came out and where it lies."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from schnetpack_phonon.attribution.results import FIGURES, SHARES, VERDICT
+from schnetpack_phonon.common.errors import ReportError
+from schnetpack_phonon.common.page import markdown_table
+from schnetpack_phonon.common.properties import PROPERTIES
+from schnetpack_phonon.common.style import COLORS, MARKERS, property_of
+
+PAGE = "report.md"
+
+
+METRICS = "metrics.csv"
+
+
+PREDICTIONS = "predictions.csv"
+
+
+def write_report(folder: Path, datapath: str, model_path: str) -> str:
+    """Writes ``report.md`` from the tables and figures in a run folder.
+
+    Args:
+        folder: the run; holds ``metrics.csv``, perhaps ``bond_shares.csv`` and ``figures``.
+        datapath: the database.
+        model_path: the trained model, relative to the folder.
+
+    Returns:
+        The page.
+
+    Raises:
+        ReportError: if there is no ``metrics.csv``.
+    """
+    if not (folder / METRICS).is_file():
+        raise ReportError(f"no {METRICS} in {folder}: the run has not finished its test")
+    metrics = pd.read_csv(folder / METRICS, dtype={"unit": str})
+    lines = [f"# {folder.name}", "", f"Test set: {metrics['n'].max()} structures", ""]
+    lines += _errors_table(metrics)
+    if (folder / SHARES).is_file():
+        lines += ["", *_shares_table(pd.read_csv(folder / SHARES).dropna(subset="share"))]
+    if (folder / VERDICT).is_file():
+        lines += ["", *(f"- {line}" for line in (folder / VERDICT).read_text().splitlines())]
+    places = {
+        "database": Path(datapath).resolve(),
+        "model": (folder / model_path).resolve(),
+        "tables": ", ".join(path.name for path in sorted(folder.glob("*.csv"))),
+        "figures": ", ".join(path.name for path in sorted((folder / FIGURES).glob("*.png"))),
+        "run folder": folder.resolve(),
+    }
+    lines += ["", *(f"- {name}: {place}" for name, place in places.items() if place)]
+    page = "\n".join(lines) + "\n"
+    (folder / PAGE).write_text(page)
+    return page
+
+
+def read_report(folder: Path) -> str:
+    """The page of a finished run.
+
+    Raises:
+        ReportError: if there is none.
+    """
+    if not (folder / PAGE).is_file():
+        raise ReportError(f"no {PAGE} in {folder.resolve()}: not a finished run of ours")
+    return (folder / PAGE).read_text()
+
+
+def _errors_table(metrics: pd.DataFrame) -> list[str]:
+    head = ["property", "unit", "MAE", "RMSE", "R²", "R² within crystals"]
+    head += ["MAE of the mean", "MAE of the crystal's mean"]
+    rows = []
+    for row in metrics.fillna({"unit": ""}).to_dict("records"):
+        known = PROPERTIES.get(row["property"])
+        cells = [f"{row[k]:.3g}" for k in ("mae", "rmse")]
+        cells += [f"{row[k]:.3f}" for k in ("r2", "r2_crystal")]
+        cells += [f"{row[k]:.3g}" for k in ("mae_mean", "mae_crystal_mean")]
+        rows.append([known.label if known else row["property"], row["unit"], *cells])
+    return markdown_table(head, rows)
+
+
+def _shares_table(shares: pd.DataFrame) -> list[str]:
+    pairs = ["structure", "bond_type"]
+    trained, control = (shares[shares["model"] == m] for m in ("trained", "untrained"))
+    both = trained.merge(control, on=pairs, suffixes=("", "_control"), how="left")
+    both = both.sort_values(["structure", "share"], ascending=[True, False])
+    rows = [
+        [
+            row["structure"],
+            row["bond_type"],
+            f"{row['share']:.2f} [{row['low']:.2f}, {row['high']:.2f}]",
+            f"{row['share_control']:.2f} [{row['low_control']:.2f}, {row['high_control']:.2f}]",
+        ]
+        for row in both.groupby("structure").head(3).to_dict("records")
+    ]
+    head = ["crystal", "bond", "variance share [95 %]", "untrained control"]
+    return markdown_table(head, rows)
+
+
+def parity(predictions: pd.DataFrame, errors: pd.DataFrame) -> Figure:
+    """Prediction against label, one panel a property, one colour a crystal.
+
+    Args:
+        predictions: ``property``, ``structure``, ``label``, ``prediction`` in report units.
+        errors: indexed by property: ``mae`` (in report units), ``r2`` and ``r2_crystal``.
+    """
+    keys = list(errors.index)
+    n_columns = min(len(keys), 2)
+    n_rows = -(-len(keys) // n_columns)
+    figure = Figure(figsize=(4.2 * n_columns, 3.9 * n_rows), layout="constrained")
+    axes = figure.subplots(n_rows, n_columns, squeeze=False).ravel()
+    structures = sorted(predictions["structure"].unique())
+    for axis, key in zip(axes, keys, strict=False):
+        rows = predictions[predictions["property"] == key].copy()
+        relative = property_of(key).arbitrary_zero
+        if relative:
+            mean = rows.groupby("structure")["label"].transform("mean")
+            rows[["label", "prediction"]] = rows[["label", "prediction"]].sub(mean, axis=0)
+        for k, structure in enumerate(structures):
+            own = rows[rows["structure"] == structure]
+            axis.plot(
+                own["label"],
+                own["prediction"],
+                MARKERS[k % len(MARKERS)],
+                color=COLORS[k % len(COLORS)],
+                markersize=4.5,
+                alpha=0.75,
+                markeredgewidth=0,
+                label=structure,
+            )
+        both = rows[["label", "prediction"]].to_numpy()
+        margin = 0.05 * np.ptp(both) or 1.0
+        limits = both.min() - margin, both.max() + margin
+        axis.plot(limits, limits, color="0.4", linewidth=0.8, zorder=0)
+        label, unit = property_of(key).label, property_of(key).report_unit
+        r2 = f"R² {errors.loc[key, 'r2']:.3f}"
+        if relative:
+            label = f"{label} − crystal mean"
+            r2 = f"R² within crystals {errors.loc[key, 'r2_crystal']:.3f}"
+        axis.set(
+            xlim=limits,
+            ylim=limits,
+            xlabel=f"calculated {label} ({unit})",
+            ylabel=f"predicted {label} ({unit})",
+        )
+        axis.set_title(f"MAE {errors.loc[key, 'mae']:.3g} {unit},  {r2}", fontsize="medium")
+        axis.set_aspect("equal")
+        axis.locator_params(nbins=5)
+    for axis in axes[len(keys) :]:
+        axis.set_axis_off()
+    axes[0].legend(frameon=False, fontsize="small")
+    return figure

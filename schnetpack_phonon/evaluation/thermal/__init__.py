@@ -1,0 +1,12 @@
+"""Properties at temperature from trained models."""
+
+from schnetpack_phonon._moved import names_of
+
+__getattr__, __dir__, __all__ = names_of(
+    __name__,
+    """
+    averages: ThermalProperties thermal_properties
+    page: against_temperature modes thermal_report
+    vibrations:
+    """,
+)

@@ -1,0 +1,54 @@
+"""Harmonic models of the crystals that a run was trained on, from its label store."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import hydra
+from hydra.errors import InstantiationException
+
+from schnetpack_phonon.common.errors import LabellingError, MissingLabelsError, RunError
+from schnetpack_phonon.data.preparation import Recipe, prepare
+from schnetpack_phonon.ensembles.base import Ensemble
+from schnetpack_phonon.evaluation.runs import Run
+from schnetpack_phonon.labels.labelling import Planner
+from schnetpack_phonon.labels.store import LabelStore
+from schnetpack_phonon.phonons.force_constants import Models
+from schnetpack_phonon.structures.crystals import Crystal
+
+_DATASETS = Path(__file__).parent / "datasets"
+
+
+def vibrations(run: Run, ensemble: Ensemble) -> tuple[list[Crystal], Models]:
+    """Relaxed crystals and their models at the temperatures of an ensemble; computes no label.
+
+    Args:
+        run: of ours; its own ensemble may be any.
+        ensemble: says which temperatures.
+
+    Raises:
+        RunError: if the run is none of ours, or forces or lattices are not in its label store.
+    """
+    data = run.config.data
+    if "phonons" not in data:
+        raise RunError(f"{run.folder} was not trained on data of schnetpack_phonon")
+    shipped = data.get("shipped_labels")
+    path = Path(run.resolved("data.label_store"))
+    try:
+        structure, phonons, calculator = (
+            hydra.utils.instantiate(data[part]) for part in ("structure", "phonons", "calculator")
+        )
+        recipe = Recipe(structure, phonons, ensemble, calculator)
+        planner = Planner(LabelStore(path, _DATASETS / shipped if shipped else None))
+        with TemporaryDirectory() as folder:
+            return prepare(recipe, planner, Path(folder))
+    except MissingLabelsError as error:
+        missing = sum(map(len, planner.missing.values()))
+        raise RunError(
+            f"{missing} calculations for the phonons of {run.folder} are not in "
+            f"{path}: run spkphonon generate --dry-run with data/ensemble=phonon "
+            "and the other options of the run first"
+        ) from error
+    except (LabellingError, InstantiationException, ValueError) as error:
+        raise RunError(f"no phonons for {run.folder}: {error}") from error

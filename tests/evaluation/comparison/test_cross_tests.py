@@ -1,0 +1,125 @@
+"""Predictions of every run on every test set, against the models themselves."""
+
+import ase.io
+import numpy as np
+import pandas as pd
+import pytest
+from schnetpack.atomistic import Forces
+from schnetpack.interfaces import AtomsConverter
+from schnetpack.transform import MatScipyNeighborList
+
+from schnetpack_phonon.common.errors import ComparisonError
+from schnetpack_phonon.evaluation.comparison.cross_tests import cross_test
+from schnetpack_phonon.evaluation.runs import find_runs, read_run
+from schnetpack_phonon.evaluation.test_sets import read_test_set
+from schnetpack_phonon.models.heads import Energy
+from schnetpack_phonon.models.predict import load_trained
+from tests.evaluation.comparison.comparison_fixtures import ENERGY, databases, write_run
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("cross")
+    for name, path in databases(folder).items():
+        write_run(folder / "runs" / name, path, seed=1, train=range(1, 9), val=[9, 10])
+    unfinished = write_run(folder / "runs" / "unfinished", path, seed=2, train=[1])
+    (unfinished / "best_model").unlink()
+    return folder
+
+
+@pytest.fixture(scope="module")
+def found(folder):
+    return cross_test(find_runs([folder / "runs"]))
+
+
+def test_all_runs_on_all_test_sets(found):
+    counts = found.errors.groupby(["run", "test_set"]).size()
+    assert set(counts) == {2 * 16, 2 * 6}  # two properties; own structures are left out
+    assert [name.split("/")[-1] for name in found.skipped] == ["unfinished"]
+    assert "not finished" in next(iter(found.skipped.values()))
+
+
+def test_structures_that_a_run_has_seen_are_not_tested(found, folder):
+    for name in ("phonon", "random"):
+        run = read_run(folder / "runs" / name)
+        own = read_test_set(run.datapath)
+        used = set(own.rows["digest"].iloc[[*run.train_idx, *run.val_idx]])
+        rows = found.errors[found.errors["run"] == str(run.folder)]
+        assert not used & set(rows["digest"])
+        unseen = set(own.rows["digest"].iloc[run.test_idx])
+        assert unseen == set(rows.loc[rows["test_set"] == own.name, "digest"])
+
+
+def test_errors_are_those_of_the_model(found, folder):
+    run = read_run(folder / "runs" / "phonon")
+    test_set = read_test_set(folder / "data" / "random.db")
+    model = load_trained(run.model)
+    convert = AtomsConverter(MatScipyNeighborList(cutoff=5.0))
+    rows = found.errors.query("run == @run.folder.__str__() and property == @ENERGY")
+    rows = rows[rows["test_set"] == test_set.name].set_index("digest")
+    assert len(rows) == 16
+    for k in (0, 7, 15):
+        row = rows.loc[test_set.rows["digest"][k]]
+        label = test_set.labels[ENERGY][k]
+        expected = abs(model(convert(test_set.atoms[k].copy()))[ENERGY].item() - label)
+        assert row["mae"] == pytest.approx(expected, abs=1e-5)
+        assert row["mse"] == pytest.approx(expected**2, abs=1e-5)
+        assert row["label"].item() == pytest.approx(label, abs=1e-12)
+
+
+def test_forces_are_tested_by_component(folder):
+    """Against the model and the mean force of the crystal's training structures."""
+    heads = [Energy(16), Forces()]
+    heads[1].output_key = "forces"
+    path = folder / "data" / "phonon.db"
+    run = write_run(folder / "forces", path, 1, range(1, 9), [9, 10], heads=heads)
+    rows = cross_test([run]).errors.query("property == 'forces'").set_index("digest")
+    own, model = read_test_set(path), load_trained(run / "best_model")
+    convert = AtomsConverter(MatScipyNeighborList(cutoff=5.0))
+    assert len(rows) == 6  # 16 less those of training and validation
+    train = pd.Series({k: own.labels["forces"][k] for k in range(1, 9)})
+    for k in (0, 12, 15):
+        row, label = rows.loc[own.rows["digest"][k]], own.labels["forces"][k]
+        error = np.abs(model(convert(own.atoms[k].copy()))["forces"].detach().numpy() - label)
+        assert row["n_values"] == label.size
+        assert row["mae"] == pytest.approx(error.mean(), rel=1e-4)
+        assert row["max_error"] == pytest.approx(error.max(), rel=1e-4)
+        alike = [k for k in train.index if own.rows["structure"][k] == row["structure"]]
+        mean = np.concatenate([*train[alike or train.index]]).mean(axis=0)
+        assert row["mae_mean"] == pytest.approx(np.abs(label - mean).mean())
+
+
+def test_labels_of_another_shape_are_refused(folder, tmp_path):
+    frames = ase.io.read(folder / "data" / "phonon.db", ":")
+    for atoms in frames:
+        atoms.calc = None
+        atoms.info = {ENERGY: np.zeros(3)}
+    ase.io.write(tmp_path / "three.extxyz", frames)
+    with pytest.raises(ComparisonError, match=r"energy_per_atom of phonon has the shape"):
+        cross_test([folder / "runs" / "phonon"], [tmp_path / "three.extxyz"])
+
+
+def test_mean_of_the_crystal_in_the_training_set(found, folder):
+    run = read_run(folder / "runs" / "random")
+    own = read_test_set(run.datapath)
+    rows = found.errors.query("run == @run.folder.__str__() and property == @ENERGY")
+    train = own.labels[ENERGY].iloc[run.train_idx]
+    crystal = own.rows["structure"].iloc[run.train_idx]
+    expected = {name: train[crystal == name].mean() for name in crystal.unique()}
+    absent = set(own.rows["structure"]) - set(expected)
+    for name, value in (expected | dict.fromkeys(absent, train.mean())).items():
+        chosen = rows[rows["structure"] == name]
+        label = np.concatenate([*chosen["label"]])[:, 0]
+        np.testing.assert_allclose(chosen["mae_mean"], np.abs(label - value), atol=1e-12)
+
+
+def test_species_that_were_never_trained_are_named(folder):
+    """Rows 1 to 7 are of Cu3PdAu."""
+    run = write_run(folder / "palladium", folder / "data" / "phonon.db", 1, range(1, 7), [7])
+    notes = cross_test([run]).notes
+    assert any("never trained on Pt" in n and n.endswith("it knows Cu, Pd, Au") for n in notes)
+
+
+def test_no_finished_run(folder):
+    with pytest.raises(ComparisonError, match=r"no finished run:\n.*unfinished"):
+        cross_test([folder / "runs" / "unfinished"])

@@ -1,0 +1,75 @@
+"""Figures hold the numbers of their tables and draw without a warning."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from schnetpack_phonon.evaluation.comparison import figures as figures
+from schnetpack_phonon.evaluation.comparison.learning_curves import learning_curves, power_laws
+from schnetpack_phonon.evaluation.comparison.uncertainty import error_matrix
+from schnetpack_phonon.evaluation.metrics import in_report_units
+from tests.evaluation.comparison.comparison_fixtures import errors_table, runs_table
+from tests.test_plotting import draw
+
+
+@pytest.mark.parametrize("n_sets", [1, 5])
+def test_cross_matrix(n_sets):
+    runs = runs_table({"phonon": 10, "random": 10})
+    names = [f"test set {k}" for k in range(n_sets)]
+    table = errors_table(runs, {"phonon": 1.0, "random": 2.0}, test_sets=names, noise=0.1)
+    table = pd.concat([table, table.assign(property="hydrostatic_stress")])
+    columns = ["mae", "low", "high", "mae_mean"]
+    matrix = in_report_units(error_matrix(runs, table), columns)
+    figure = figures.cross_matrix(matrix)
+    draw(figure)
+    panels = [axis for axis in figure.axes if axis.axison]
+    assert [axis.get_ylabel() for axis in panels] == [
+        "mean absolute error (eV)",
+        "mean absolute error (GPa)",
+    ]
+    for axis, key in zip(panels, ("band_gap", "hydrostatic_stress"), strict=True):
+        assert [t.get_text() for t in axis.get_xticklabels()] == names
+        for model, container in zip(matrix["model"].unique(), axis.containers, strict=True):
+            own = matrix[(matrix["property"] == key) & (matrix["model"] == model)]
+            line, _, (bars,) = container
+            np.testing.assert_allclose(line.get_ydata(orig=False), own["mae"])
+            ends = np.array([segment[:, 1] for segment in bars.get_segments()])
+            np.testing.assert_allclose(ends, own[["low", "high"]])
+            assert np.abs(line.get_xdata(orig=False) - np.arange(n_sets)).max() < 0.5
+
+
+def test_learning_curves():
+    runs = pd.concat(
+        [runs_table({"phonon": n, "random": n}, n_seeds=2) for n in (10, 20, 40)]
+    ).reset_index(drop=True)
+    error = {
+        row["run"]: (0.3 if row["ensemble"] == "phonon" else 0.6) * row["n_train"] ** -0.5
+        for row in runs.to_dict("records")
+    }
+    curves = learning_curves(runs, errors_table(runs, error))
+    figure = figures.learning_curves(curves, power_laws(curves))
+    draw(figure)
+    (axis,) = figure.axes
+    assert axis.get_xscale() == axis.get_yscale() == "log"
+    named = [text.get_text() for text in axis.get_legend().get_texts()]
+    assert named == ["phonon, N^-0.50", "random, N^-0.50"]
+    laws = [line for line in axis.lines if len(line.get_xdata()) > 10]
+    for law, size in zip(laws, (0.3, 0.6), strict=True):
+        np.testing.assert_allclose(law.get_ydata(), size * np.array(law.get_xdata()) ** -0.5)
+
+
+def test_attribution_shares():
+    shares = pd.DataFrame(
+        [
+            ("Ag3SBr", "Ag-S", "trained on phonon", 0.8, 0.1),
+            ("Ag3SBr", "Ag-Br", "trained on phonon", 0.2, np.nan),
+            ("Ag3SBr", "Ag-S", "untrained", 0.3, 0.2),
+        ],
+        columns=["structure", "bond_type", "model", "share", "seed_sd"],
+    )
+    figure = figures.attribution_shares(shares)
+    draw(figure)
+    axis = figure.axes[0]
+    assert [t.get_text() for t in axis.get_xticklabels()] == ["Ag-S", "Ag-Br"]
+    heights = [bar.get_height() for bar in axis.patches]
+    np.testing.assert_allclose(heights, [0.8, 0.2, 0.3, np.nan])

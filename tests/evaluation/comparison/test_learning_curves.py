@@ -1,0 +1,76 @@
+"""Power laws are found where there are some."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from schnetpack_phonon.evaluation.comparison.learning_curves import (
+    crossings,
+    labels_needed,
+    learning_curves,
+    power_laws,
+)
+from tests.evaluation.comparison.comparison_fixtures import errors_table, runs_table
+
+
+def curve(ensemble, a, b, sizes=(10, 20, 40), noise=0.0, n_seeds=3):
+    rng = np.random.default_rng(3)
+    rows = [
+        {"ensemble": ensemble, "n_train": n, "run": f"{ensemble}{n}{seed}"}
+        | {"test_set": "thermal", "property": "band_gap"}
+        | {"mae": a * n**-b * np.exp(noise * rng.normal())}
+        for n in sizes
+        for seed in range(n_seeds)
+    ]
+    return pd.DataFrame(rows)
+
+
+@pytest.mark.parametrize("b", [0.5, 0.0, -0.2])
+def test_power_law_is_recovered(b):
+    (law,) = power_laws(curve("phonon", 0.3, b)).to_dict("records")
+    assert (law["a"], law["b"]) == pytest.approx((0.3, b), abs=1e-9)
+    assert (law["b_low"], law["b_high"]) == pytest.approx((b, b), abs=1e-9)
+    assert (law["n_min"], law["n_max"]) == (10, 40)
+
+
+def test_interval_of_the_exponent_covers_it():
+    (law,) = power_laws(curve("phonon", 0.3, 0.5, noise=0.1, n_seeds=8)).to_dict("records")
+    assert law["b_low"] < 0.5 < law["b_high"]
+    assert 0.02 < law["b_high"] - law["b_low"] < 0.4
+
+
+def test_one_seed_has_no_interval_and_two_sizes_no_law():
+    (law,) = power_laws(curve("phonon", 0.3, 0.5, n_seeds=1)).to_dict("records")
+    assert np.isnan(law["b_low"])
+    assert power_laws(curve("phonon", 0.3, 0.5, sizes=(10, 20))).empty
+
+
+def test_labels_for_an_error():
+    laws = power_laws(pd.concat([curve("phonon", 0.3, 0.5), curve("random", 0.3, -0.1)]))
+    found = labels_needed(laws, [0.3 * 30**-0.5, 0.003]).set_index(["ensemble", "error"])
+    assert list(found["n_needed"]) == pytest.approx([30, 10000, np.inf, np.inf])
+    assert list(found["extrapolated"]) == [False, True, True, True]
+
+
+def test_crossing():
+    laws = power_laws(pd.concat([curve("phonon", 0.3, 0.2), curve("random", 0.3 * 25**0.3, 0.5)]))
+    (row,) = crossings(laws).to_dict("records")
+    assert row["n"] == pytest.approx(25)
+    assert row["error"] == pytest.approx(0.3 * 25**-0.2)
+    assert not row["extrapolated"]
+
+
+def test_parallel_laws_do_not_cross():
+    laws = power_laws(pd.concat([curve("phonon", 0.3, 0.5), curve("random", 0.6, 0.5)]))
+    (row,) = crossings(laws).to_dict("records")
+    assert np.isnan(row["n"])
+
+
+def test_curves_are_of_ensembles_with_several_sizes():
+    runs = pd.concat([runs_table({"phonon": n}) for n in (10, 20)] + [runs_table({"random": 10})])
+    runs = runs.reset_index(drop=True)
+    error = {"phonon_10_0": 4.0, "phonon_10_1": 3.0, "phonon": 2.0, "random": 1.0}
+    found = learning_curves(runs, errors_table(runs, error))
+    assert set(found["ensemble"]) == {"phonon"}
+    means = found.groupby("n_train")["mae"].mean()
+    assert means.to_dict() == pytest.approx({10: 3.5, 20: 2.0})

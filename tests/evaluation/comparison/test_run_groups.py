@@ -1,0 +1,125 @@
+"""Runs that differ in their seeds alone are averaged, others are not."""
+
+import shutil
+
+import ase.db
+import pytest
+
+from schnetpack_phonon.common.errors import ComparisonError
+from schnetpack_phonon.evaluation.comparison.run_groups import group_runs
+from schnetpack_phonon.evaluation.runs import read_run
+from schnetpack_phonon.evaluation.test_sets import read_test_set
+from tests.evaluation.comparison.comparison_fixtures import databases, write_run
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("groups")
+    databases(folder)
+    return folder
+
+
+def grouped(folder, *options):
+    """(name of the database, seed, training rows, further config, test rows) of each run."""
+    shutil.rmtree(folder / "runs", ignore_errors=True)
+    runs = []
+    for k, (name, seed, train, config, *test) in enumerate(options):
+        path = folder / "data" / f"{name}.db"
+        own = {"config": config, "test": test[0] if test else range(8, 16)}
+        runs.append(read_run(write_run(folder / "runs" / str(k), path, seed, train, **own)))
+    sets = {run.datapath: read_test_set(run.datapath) for run in runs}
+    return group_runs(runs, sets)
+
+
+def test_seeds_make_one_model(folder):
+    table, notes = grouped(folder, ("phonon", 1, [1, 2], None), ("phonon", 2, [3, 4], None))
+    assert list(table["model"]) == ["phonon, N = 2"] * 2
+    assert list(table["n_labels"]) == [3, 3]
+    assert notes == []
+
+
+def test_other_settings_make_other_models(folder):
+    slow = {"globals": {"model_path": "best_model", "lr": 1e-4}}
+    table, notes = grouped(folder, ("phonon", 1, [1, 2], None), ("phonon", 2, [1, 2], slow))
+    assert table["model"].nunique() == 2
+    assert any("lr=0.0001" in name for name in table["model"])
+    assert any("not averaged" in note and "globals.lr" in note for note in notes)
+
+
+SPLITS = [range(8, 16), range(7, 15), range(15, 7, -1)]  # the first and the last are one
+
+
+def test_splits_that_differ_with_the_seed_are_averaged_and_told(folder):
+    table, notes = grouped(folder, *(("phonon", k, [1, 2], None, s) for k, s in enumerate(SPLITS)))
+    assert set(table["model"]) == {"phonon, N = 2, own test splits"}
+    assert table["own_splits"].all()
+    (note,) = notes
+    assert "each seed has a test set of its own" in note
+    assert "NestedSplit" in note
+
+
+def test_splits_that_differ_beside_the_seed_make_other_models(folder):
+    """Of one seed, so other settings must have made them."""
+    table, notes = grouped(folder, *(("phonon", 1, [1, 2], None, s) for s in SPLITS))
+    assert not table["own_splits"].any()
+    assert table["model"][0] == table["model"][2] != table["model"][1]
+    assert any("not averaged over all: they differ in test split" in note for note in notes)
+
+
+def test_other_settings_are_named_without_the_splits_of_their_seeds(folder):
+    slow = {"globals": {"model_path": "best_model", "lr": 1e-4}}
+    runs = [("phonon", 1, [1, 2], None, SPLITS[0]), ("phonon", 2, [1, 2], slow, SPLITS[1])]
+    _, notes = grouped(folder, *runs)
+    assert any(note.endswith("they differ in globals.lr") for note in notes)
+
+
+def test_seeds_with_one_split_have_none_of_their_own(folder):
+    table, _ = grouped(folder, *(("phonon", k, [k], None) for k in (1, 2)))
+    assert not table["own_splits"].any()
+
+
+def test_places_and_callbacks_do_not_make_another_model(folder):
+    other = {"callbacks": {"a": 1}, "logger": {"b": 2}}
+    table, _ = grouped(folder, ("phonon", 1, [1, 2], None), ("phonon", 2, [1, 2], other))
+    assert table["model"].nunique() == 1
+
+
+def test_one_seed_is_said(folder):
+    table, notes = grouped(
+        folder, *(("phonon", k, [1], None) for k in (1, 2)), ("random", 1, [1], None)
+    )
+    assert "one seed only, so no spread: random (one-sided), N = 1" in notes
+    assert table["n_train"].to_list() == [1, 1, 1]
+
+
+def test_one_seed_twice_is_said(folder):
+    _, notes = grouped(folder, ("phonon", 1, [1], None), ("phonon", 1, [1], None))
+    assert any("the same model and seed several times" in note for note in notes)
+
+
+def test_units_must_agree(folder):
+    run = write_run(folder / "other_units", folder / "data" / "phonon.db", 1, [1])
+    text = (run / "config.yaml").read_text()
+    (run / "config.yaml").write_text(
+        text.replace("data:\n", "data:\n  property_units: {energy_per_atom: kcal/mol}\n")
+    )
+    found = read_run(run)
+    sets = {found.datapath: read_test_set(found.datapath)}
+    with pytest.raises(ComparisonError, match=r"energy_per_atom is in eV in .* kcal/mol in"):
+        group_runs([found], sets)
+
+
+def test_calculators_must_agree(folder):
+    other = folder / "data" / "other.db"
+    shutil.copy(folder / "data" / "phonon.db", other)
+    with ase.db.connect(other) as db:
+        metadata = db.metadata
+        metadata["schnetpack_phonon"]["settings"]["calculator"]["arguments"] = ["other"]
+        db.metadata = metadata
+    runs = [
+        read_run(write_run(folder / "calculators" / name, folder / "data" / f"{name}.db", 1, [1]))
+        for name in ("phonon", "other")
+    ]
+    sets = {run.datapath: read_test_set(run.datapath) for run in runs}
+    with pytest.raises(ComparisonError, match=r"different calculators:\n  arguments: .*other"):
+        group_runs(runs, sets)

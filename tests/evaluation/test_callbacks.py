@@ -1,0 +1,187 @@
+"""The test stage of a run: what the callbacks write, and that they change nothing."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import pytorch_lightning as pl
+import schnetpack as spk
+import torch
+from torch import nn
+from torchmetrics.regression import MeanAbsoluteError
+
+from schnetpack_phonon.ensembles.thermal import PhononEnsemble
+from schnetpack_phonon.evaluation.callbacks import (
+    BondAttributionCallback,
+    CPUThreads,
+    ReportCallback,
+)
+from schnetpack_phonon.evaluation.run_report import read_report
+from schnetpack_phonon.models.heads import Intensive
+from schnetpack_phonon.models.task import ScaledOutput, ScaledTask
+from tests.data.data_fixtures import ensemble_data
+
+ENERGY, STRESS = "energy_per_atom", "hydrostatic_stress"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("callbacks")
+    data(folder).prepare_data()
+    return folder
+
+
+def data(folder):
+    ensemble = PhononEnsemble([100, 300], n_snapshots=8, seed=1)
+    return ensemble_data(folder, ensemble, load_properties=[ENERGY, STRESS])
+
+
+def run(folder, callbacks):
+    """One epoch and a test; returns test metrics and weights."""
+    pl.seed_everything(0)
+    representation = spk.representation.PaiNN(
+        n_atom_basis=8,
+        n_interactions=2,
+        radial_basis=spk.nn.GaussianRBF(8, 4.0),
+        cutoff_fn=spk.nn.CosineCutoff(4.0),
+    )
+    model = spk.model.NeuralNetworkPotential(
+        representation,
+        input_modules=[spk.atomistic.PairwiseDistances()],
+        output_modules=[Intensive(8, key) for key in (ENERGY, STRESS)],
+        postprocessors=[],
+    )
+    outputs = [
+        ScaledOutput(key, nn.MSELoss(), metrics={"mae": MeanAbsoluteError()})
+        for key in (ENERGY, STRESS)
+    ]
+    task = ScaledTask(model, outputs, optimizer_args={"lr": 1e-3})
+    trainer = pl.Trainer(
+        max_epochs=1,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        callbacks=callbacks,
+        accelerator="cpu",
+        inference_mode=False,
+    )
+    module = data(folder)
+    trainer.fit(task, datamodule=module)
+    (metrics,) = trainer.test(task, datamodule=module, verbose=False)
+    return metrics, {name: value.clone() for name, value in task.model.state_dict().items()}
+
+
+@pytest.fixture(scope="module")
+def reported(folder):
+    with pytest.MonkeyPatch.context() as patch:
+        run_folder = folder / "run"
+        run_folder.mkdir()
+        patch.chdir(run_folder)
+        callbacks = [BondAttributionCallback(ENERGY), ReportCallback("best_model", ENERGY)]
+        return run_folder, *run(folder, callbacks)
+
+
+def test_callbacks_change_neither_metrics_nor_weights(folder, reported, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    metrics, weights = run(folder, [])
+    assert metrics == reported[1]
+    assert all(torch.equal(weights[name], value) for name, value in reported[2].items())
+
+
+def test_errors_are_those_of_the_host_in_report_units(reported):
+    run_folder, metrics, _ = reported
+    table = pd.read_csv(run_folder / "metrics.csv", index_col="property")
+    assert table.loc[ENERGY, "mae"] == pytest.approx(1e3 * metrics[f"test_{ENERGY}_mae"], rel=1e-5)
+    assert table.loc[STRESS, "mae"] == pytest.approx(
+        160.21766 * metrics[f"test_{STRESS}_mae"], rel=1e-5
+    )
+    predictions = pd.read_csv(run_folder / "predictions.csv")
+    own = predictions[predictions["property"] == ENERGY]
+    assert (own["prediction"] - own["label"]).abs().mean() == pytest.approx(
+        table.loc[ENERGY, "mae"]
+    )
+
+
+def test_only_the_test_set_is_reported(folder, reported):
+    split = np.load(folder / "split.npz")
+    predictions = pd.read_csv(reported[0] / "predictions.csv")
+    assert set(predictions["index"]) == set(split["test_idx"])
+
+
+def test_attributions_are_complete_and_have_their_control(reported):
+    table = pd.read_csv(reported[0] / "bond_attribution.csv")
+    assert set(table["model"]) == {"trained", "untrained"}
+    types = [name for name in table.columns if "-" in name]
+    np.testing.assert_allclose(
+        table[types].sum(axis=1) + table["residual"], table["change"], atol=1e-9
+    )
+    rounding = 1e-6 * table["value"].abs().max()
+    assert (table["residual"].abs() < 0.01 * table["change"].abs().mean() + rounding).all()
+
+
+def test_figures_and_page_are_there(reported):
+    run_folder = reported[0]
+    figures = {path.name for path in (run_folder / "figures").iterdir()}
+    assert {"parity.png", f"{ENERGY}_distribution.png"} <= figures
+    page = read_report(run_folder)
+    assert "energy per atom" in page
+    assert str(Path("data") / "test.db") in page
+
+
+def test_threads_are_set_unless_the_user_did(monkeypatch):
+    before = torch.get_num_threads()
+    try:
+        monkeypatch.setenv("OMP_NUM_THREADS", "7")
+        CPUThreads(3).setup(None, None, "fit")
+        assert torch.get_num_threads() == before
+        monkeypatch.delenv("OMP_NUM_THREADS")
+        CPUThreads(3).setup(None, None, "fit")
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_failed_attribution_does_not_cost_the_run(folder, tmp_path, monkeypatch, caplog):
+    monkeypatch.chdir(tmp_path)
+    run(folder, [BondAttributionCallback("no_such_output"), ReportCallback("best_model", ENERGY)])
+    assert (tmp_path / "metrics.csv").is_file()
+    assert "no_such_output" in caplog.text
+
+
+def test_two_processes_report_each_test_structure_once(tmp_path):
+    """The host's own launcher; labels that come with the package."""
+    done = subprocess.run(
+        [
+            Path(sys.executable).parent / "spktrain",
+            "experiment=phonon_antiperovskite_dft",
+            "data.structure.names=[Ag3SBr]",
+            "run.id=two",
+            "trainer.max_epochs=1",
+            "trainer.accelerator=cpu",
+            "trainer.devices=2",
+            "+trainer.strategy=ddp",
+            "+trainer.enable_progress_bar=false",
+        ],
+        cwd=tmp_path,
+        env=os.environ | {"PWD": str(tmp_path), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    folder = tmp_path / "runs" / "two"
+    expected = sorted(np.load(folder / "split.npz")["test_idx"])
+    assert len(expected) > 2
+    table = pd.read_csv(folder / "bond_attribution.csv")
+    for _, own in table.groupby("model"):
+        assert sorted(own["index"]) == expected
+    bonds = pd.read_csv(folder / "bonds.csv")
+    assert set(bonds["index"]) == set(expected)
+    assert not bonds.duplicated(["index", "i", "j", "image_x", "image_y", "image_z"]).any()
+    predictions = pd.read_csv(folder / "predictions.csv")
+    for _, own in predictions.groupby("property"):
+        assert sorted(own["index"]) == expected
