@@ -18,10 +18,10 @@ from typing import Any
 _MOVED = """\
 _gpaw_script: calculators._gpaw_script  alloys: structures.alloys
 attributable: attribution.model_checks common.errors  band_edges: models.band_edges
-bond_attribution: attribution.results  bond_export: attribution.results
-bond_figures: attribution.figures  bond_methods: attribution.methods
-bond_report: attribution.report  bonds: models.bond_scalars  callbacks: evaluation.callbacks
-card: data.card  cluster: labels.cluster
+bond_attribution: attribution.results  bond_command: cli.attribute
+bond_export: attribution.results  bond_figures: attribution.figures
+bond_methods: attribution.methods  bond_report: attribution.report  bonds: models.bond_scalars
+callbacks: evaluation.callbacks  card: data.card  cluster: labels.cluster
 combined_ensembles: ensembles.trajectory ensembles.strained ensembles.mixture
 comparison: evaluation.comparison.page
 comparison_figures: evaluation.comparison.figures common.properties
@@ -62,12 +62,12 @@ rows: data.database common.errors data.export
 run_groups: evaluation.comparison.run_groups common.errors
 run_vibrations: evaluation.thermal.vibrations  runs: evaluation.runs common.errors
 sampling: ensembles.sampler  snapshots: ensembles.base phonons.harmonic  splits: data.splits
-streams: common.seeding  stress: models.stress  structure_pairs: data.reading  task: models.task
-thermal: evaluation.thermal.averages  thermal_figures: evaluation.thermal.page
-thermal_report: evaluation.thermal.page  tight_binding: calculators.tight_binding
-trust: attribution.trust attribution.results  trust_table: attribution.trust
-untrained: attribution.faithfulness  vasp: calculators.vasp  vasp_output: calculators.vasp
-voigt: models.elastic_tensor
+streams: common.seeding  stress: models.stress  structure_pairs: data.reading
+sweep_report: cli.sweep_report  task: models.task  thermal: evaluation.thermal.averages
+thermal_figures: evaluation.thermal.page  thermal_report: evaluation.thermal.page
+tight_binding: calculators.tight_binding  trust: attribution.trust attribution.results
+trust_table: attribution.trust  untrained: attribution.faithfulness  vasp: calculators.vasp
+vasp_output: calculators.vasp  voigt: models.elastic_tensor
 """
 
 

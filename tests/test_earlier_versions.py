@@ -30,7 +30,7 @@ def old(tmp_path) -> Path:
 
 
 def spkphonon(*arguments) -> str:
-    command = [sys.executable, "-c", "from schnetpack_phonon.cli import main; main()"]
+    command = [sys.executable, "-c", "from schnetpack_phonon.cli.commands import main; main()"]
     run = subprocess.run([*command, *map(str, arguments)], capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
     return run.stdout

@@ -5,7 +5,7 @@ import sys
 import pandas as pd
 import pytest
 
-from schnetpack_phonon.cli import main
+from schnetpack_phonon.cli.commands import main
 from schnetpack_phonon.models.heads import BandGap, Intensive
 from tests.evaluation.comparison.comparison_fixtures import ENERGY
 from tests.evaluation.thermal.thermal_fixtures import thermal_run

@@ -9,7 +9,7 @@ import ase.io
 import pytest
 import torch
 
-from schnetpack_phonon.cli import main
+from schnetpack_phonon.cli.commands import main
 from schnetpack_phonon.data.reading import read_provenance
 from schnetpack_phonon.labels.store import LabelStore
 from schnetpack_phonon.models.heads import Intensive

@@ -2,7 +2,7 @@
 
 from omegaconf import OmegaConf
 
-from schnetpack_phonon.sweep_report import SweepReport
+from schnetpack_phonon.cli.sweep_report import SweepReport
 from tests.evaluation.comparison.comparison_fixtures import databases, write_run
 
 

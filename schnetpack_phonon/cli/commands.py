@@ -181,7 +181,7 @@ def _show_messages() -> None:
 
 def _attribute(arguments: list[str]) -> None:
     _show_messages()
-    from schnetpack_phonon.bond_command import run
+    from schnetpack_phonon.cli.attribute import run
 
     sys.exit(run(arguments))
 

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 import torch
 
-from schnetpack_phonon.bond_command import run
+from schnetpack_phonon.cli.attribute import run
 from schnetpack_phonon.models.heads import Intensive
 from tests.models.model_fixtures import potential, thermal
 
