@@ -119,14 +119,10 @@ class _Finder(MetaPathFinder, Loader):
         old = module.__name__
         new = self.places[old]
         warnings.warn(f"{old} is now {' and '.join(new)}", FutureWarning, stacklevel=2)
-
-        def get(name: str) -> Any:
-            for place in new:
-                if hasattr(found := import_module(place), name):
-                    return getattr(found, name)
-            raise AttributeError(f"module {old!r} has no attribute {name!r}: it is now {new}")
-
-        module.__getattr__ = get  # type: ignore[method-assign]
+        for place in reversed(new):
+            vars(module).update(
+                (k, v) for k, v in vars(import_module(place)).items() if k[:2] != "__"
+            )
 
 
 def install() -> None:

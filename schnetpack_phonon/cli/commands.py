@@ -88,7 +88,7 @@ def _export(folder: Path) -> Callable[[Any, Any], None]:
     def act(data: Any, config: Any) -> None:
         from omegaconf import OmegaConf
 
-        code = OmegaConf.to_container(config.data.calculator, resolve=True)
+        code: Any = OmegaConf.to_container(config.data.calculator, resolve=True)
         made = data.generation
         print(export(made.plan, made.recipe.calculator, made.label_store, folder, code))
 

@@ -95,11 +95,11 @@ def _draw_models(folder: Path, crystal: Crystal, models: Models) -> list[str]:
     for temperature, model in different_models(crystal, models).items():
         record = model.renormalization
         suffix = f"{crystal.name}_{temperature:g}K" if record else crystal.name
-        bands = {"harmonic": record.start} if record else {}
-        bands[model.policy if record else "force constants"] = model.force_constants
+        constants = {"harmonic": record.start} if record else {}
+        constants[model.policy if record else "force constants"] = model.force_constants
         if model.n_changed:
-            bands["as sampled"] = model.sampled_force_constants
-        drawn = {label: dispersion(crystal, found) for label, found in bands.items()}
+            constants["as sampled"] = model.sampled_force_constants
+        drawn = {label: dispersion(crystal, found) for label, found in constants.items()}
         title = f"{crystal.name}: {model.n_imaginary} imaginary modes, {model.policy}"
         bands(drawn, title).savefig(folder / f"bands_{suffix}.png", dpi=150)
         names.append(f"bands_{suffix}.png")

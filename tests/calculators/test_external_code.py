@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from ase.calculators.calculator import CalculationFailed
-from hydra.utils import instantiate
+from hydra.utils import get_class, instantiate
 from omegaconf import OmegaConf
 
 from schnetpack_phonon._hydra import config_folder
@@ -66,7 +66,7 @@ def test_config_names_every_option_with_its_default(code):
     calculator = type(code.make())
     config = OmegaConf.load(Path(config_folder()) / "data" / "calculator" / f"{code.config}.yaml")
     values = OmegaConf.to_container(config)
-    assert values.pop("_target_") == f"{calculator.__module__}.{calculator.__name__}"
+    assert get_class(values.pop("_target_")) is calculator
     options = inspect.signature(calculator).parameters.values()
     expected = {o.name: "???" if o.default is o.empty else o.default for o in options}
     if "work_dir" in expected:

@@ -197,7 +197,8 @@ def test_code_of_a_transform_counts(tmp_path, monkeypatch):
 
 def test_another_process_finds_the_same():
     code = (
-        "from schnetpack.transform import *; from schnetpack_phonon.determinism import *;"
+        "from schnetpack.transform import *; "
+        "from schnetpack_phonon.data.loading.determinism import *;"
         "print(settings_of([MatScipyNeighborList(cutoff=5.0), {'a', 'b', 'c'}, CastTo32()]))"
     )
     texts = {
