@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from schnetpack_phonon.common.style import COLORS, MARKERS
 from schnetpack_phonon.ensembles.base import Ensemble, Group, Snapshot, accepted, snapshot_groups
 from schnetpack_phonon.ensembles.sampler import Sampler
-from schnetpack_phonon.phonons.dispersion import convergence, dispersion
+from schnetpack_phonon.phonons.dispersion import bands, convergence, dispersion
 from schnetpack_phonon.phonons.force_constants import Models, different_models
 from schnetpack_phonon.phonons.harmonic import HarmonicModel, shortest_distance, to_matrix
 from schnetpack_phonon.structures.crystals import Crystal

@@ -18,7 +18,7 @@ from schnetpack_phonon.attribution.report import (
 )
 from schnetpack_phonon.common.errors import AttributionError
 from schnetpack_phonon.data.reading import Structure
-from schnetpack_phonon.evaluation import run_report as report
+from schnetpack_phonon.attribution import results as report
 from schnetpack_phonon.models.heads import Intensive
 from tests.models.model_fixtures import potential, thermal
 
