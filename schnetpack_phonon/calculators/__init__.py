@@ -10,7 +10,7 @@ __getattr__, __dir__, __all__ = names_of(
         labels_from_results mesh_edges
     cp2k: CP2K read_output read_version
     espresso: Espresso read_output read_version
-    external_code: ExternalCode NotConverged OtherStructure check_places check_positive
+    external_code: ExternalCode NotConverged OtherStructure check_places
         check_symbols cut_off kpoint_mesh no_output printed
     gpaw: Gpaw read_output read_version
     tight_binding: TightBinding

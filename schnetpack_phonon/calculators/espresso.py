@@ -26,14 +26,13 @@ from schnetpack_phonon.calculators.external_code import (
     ExternalCode,
     NotConverged,
     check_places,
-    check_positive,
     check_symbols,
     cut_off,
     kpoint_mesh,
     no_output,
     printed,
 )
-from schnetpack_phonon.common.errors import UnavailableError
+from schnetpack_phonon.common.errors import UnavailableError, check_positive
 
 NAME = "Quantum ESPRESSO"
 

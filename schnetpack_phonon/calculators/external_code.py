@@ -28,7 +28,7 @@ from schnetpack_phonon.calculators.base import (
     labels_from_results,
 )
 from schnetpack_phonon.common import properties
-from schnetpack_phonon.common.errors import UnavailableError
+from schnetpack_phonon.common.errors import UnavailableError, check_positive
 from schnetpack_phonon.common.properties import Labels
 
 log = logging.getLogger(__name__)
@@ -220,13 +220,6 @@ def _ending_with_us(arguments: Sequence[str]) -> list[str]:
     if shutil.which(_ENDS_WITH_US[0]) and shutil.which(arguments[0]):
         return [*_ENDS_WITH_US, *arguments]
     return list(arguments)
-
-
-def check_positive(**values: float) -> None:
-    """Raises ValueError for an option that is not above zero."""
-    for name, value in values.items():
-        if not value > 0:
-            raise ValueError(f"{name} is {value:g}; expected > 0")
 
 
 def kpoint_mesh(kpoints: Sequence[int]) -> tuple[int, ...]:

@@ -24,13 +24,13 @@ from schnetpack_phonon.calculators.external_code import (
     ExternalCode,
     NotConverged,
     check_places,
-    check_positive,
     check_symbols,
     cut_off,
     kpoint_mesh,
     no_output,
     printed,
 )
+from schnetpack_phonon.common.errors import check_positive
 
 NAME = "GPAW"
 

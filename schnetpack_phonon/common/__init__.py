@@ -6,7 +6,7 @@ __getattr__, __dir__, __all__ = names_of(
     __name__,
     """
     digests: contents_digest file_digest settings_hash structure_digest structure_hash
-    errors: AttributionError ComparisonError DatabaseError DeadWorkerError HeldOutError
+    errors: PhononError AttributionError ComparisonError DatabaseError DeadWorkerError HeldOutError
         LabellingError ManifestError MissingLabelsError ReportError RunError UnavailableError
     executors: call_within exit_with_parent process_pool
     files: advice locked replacing sync_folder

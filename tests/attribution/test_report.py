@@ -7,6 +7,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from schnetpack_phonon.attribution import results as report
 from schnetpack_phonon.attribution.report import (
     Settings,
     Tables,
@@ -18,7 +19,6 @@ from schnetpack_phonon.attribution.report import (
 )
 from schnetpack_phonon.common.errors import AttributionError
 from schnetpack_phonon.data.reading import Structure
-from schnetpack_phonon.attribution import results as report
 from schnetpack_phonon.models.heads import Intensive
 from tests.models.model_fixtures import potential, thermal
 
