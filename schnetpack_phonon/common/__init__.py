@@ -10,7 +10,7 @@ __getattr__, __dir__, __all__ = names_of(
         LabellingError ManifestError MissingLabelsError ReportError RunError UnavailableError
     executors: call_within exit_with_parent process_pool
     files: advice locked replacing sync_folder
-    page: Picture Section Table markdown_table strings write_page
+    page: Picture Section Table markdown_table strings write_markdown write_page
     progress: Progress duration rate
     properties: Property array_shape label unit
     seeding: snapshot_stream snapshot_streams

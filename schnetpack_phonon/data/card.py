@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from schnetpack_phonon.common.page import Picture, Section, Table, write_markdown
 from schnetpack_phonon.common.properties import PROPERTIES, band_gap, cbm, partial_occupation, vbm
 from schnetpack_phonon.common.style import COLORS, property_of
 from schnetpack_phonon.data.database import read_metadata
@@ -34,35 +35,22 @@ def write_card(path: str | Path) -> str:
     settings = metadata["settings"]
     provenance, labels = read_provenance(path), read_labels(path)
     rows = pd.concat([provenance, labels], axis=1)
-    lines = [
-        f"# {path.name}",
-        "",
+    text = [
         f"{len(rows)} structures, {_listed(rows['structure'].unique())}; "
         f"{metadata['n_failed']} calculations failed and {metadata['n_rejected']} snapshots were "
-        "rejected for short distances; others stand in for them.",
+        "rejected for short distances; others replace them.",
         f"Labels: {', '.join(_labels(labels))}, and forces and stress of each structure.",
         f"Content (SHA-256 of positions and labels, rounded to 1e-6): `{content_digest(path)}`",
-        "",
-        "## Made with",
-        "",
-        *_settings({**metadata["versions"], **settings["calculator"], **_elastic(settings)}),
-        "",
-        *_phonons(metadata),
-        "## Labels",
-        "",
-        *_groups(rows, metadata["parameters"]),
-        "",
     ]
-    if band_gap in labels:
-        for kind, own in rows.groupby("kind"):
-            parameter, unit = metadata["parameters"][kind]
-            figure = distribution(own.assign(label=own[band_gap]), parameter, unit)
-            name = f"{path.stem}_{kind}_band_gap.png"
-            figure.savefig(path.with_name(name), dpi=150)
-            lines.append(f"![band gaps of the {kind} ensemble]({name})")
-    text = "\n".join(lines) + "\n"
-    path.with_name(f"{path.stem}_card.md").write_text(text)
-    return text
+    figures = _gaps(path, rows, metadata["parameters"])
+    made_with = {**metadata["versions"], **settings["calculator"], **_elastic(settings)}
+    sections = [
+        Section("", ["\n".join(text)]),
+        Section("Made with", [], [_settings(made_with)]),
+        *([Section("Phonons", [], [_phonons(metadata)])] if metadata["phonons"] else []),
+        Section("Labels", [], [_groups(rows, metadata["parameters"]), *figures]),
+    ]
+    return write_markdown(path.with_name(f"{path.stem}_card.md"), path.name, sections)
 
 
 def content_digest(path: str | Path) -> str:
@@ -97,62 +85,65 @@ def _elastic(settings: dict[str, Any]) -> dict[str, Any]:
     return {f"elastic tensors: {key}": value for key, value in settings.get("elastic", {}).items()}
 
 
-def _settings(settings: dict[str, Any]) -> Iterator[str]:
-    yield "| | |"
-    yield "|---|---|"
-    for key, value in settings.items():
-        yield f"| {key.replace('_', ' ')} | {value} |"
+def _settings(settings: dict[str, Any]) -> Table:
+    rows = [(key.replace("_", " "), str(value)) for key, value in settings.items()]
+    return Table("made_with", pd.DataFrame(rows, columns=["", ""]))
 
 
-def _phonons(metadata: dict[str, Any]) -> Iterator[str]:
-    if not metadata["phonons"]:
-        return
-    yield "## Phonons"
-    yield ""
-    yield "| crystal | cell lengths (Å) | imaginary modes | lowest (THz) | policy |"
-    yield "|---|---|---|---|---|"
-    seen = set()
+def _phonons(metadata: dict[str, Any]) -> Table:
+    rows = []
     for model in metadata["phonons"]:
         lengths = np.linalg.norm(metadata["crystals"][model["structure"]]["cell"], axis=1)
-        line = (
-            f"| {model['structure']} | {', '.join(f'{x:.3f}' for x in lengths)} | "
-            f"{model['n_imaginary']} | {model['lowest_frequency']:.2f} | {model['policy']} |"
+        rows.append(
+            {
+                "crystal": model["structure"],
+                "cell lengths (Å)": ", ".join(f"{x:.3f}" for x in lengths),
+                "imaginary modes": str(model["n_imaginary"]),
+                "lowest (THz)": f"{model['lowest_frequency']:.2f}",
+                "policy": model["policy"],
+            }
         )
-        if line not in seen:  # one model may serve all temperatures
-            seen.add(line)
-            yield line
-    yield ""
+    return Table(
+        "phonons", pd.DataFrame(rows).drop_duplicates()
+    )  # one model for several parameters
 
 
-def _groups(rows: pd.DataFrame, parameters: dict[str, list[str]]) -> Iterator[str]:
-    """A line a crystal, kind and parameter; edges as spread, since their zero is arbitrary."""
-    gaps = band_gap in rows
-    yield (
-        "| crystal | ensemble | structures | "
-        + ("gap, mean ± sd (eV) | smallest | metallic | partly filled | " if gaps else "")
-        + ("sd of VBM, CBM (eV) | " if gaps else "")
-        + "sd of energy (meV/atom) | hydrostatic stress (GPa) |"
-    )
-    yield "|---" * (10 if gaps else 5) + "|"
+def _groups(rows: pd.DataFrame, parameters: dict[str, list[str]]) -> Table:
+    """A line a crystal, kind and parameter; band edges as spread, since their zero is arbitrary."""
+    lines = []
     for (structure, kind), own_kind in rows.groupby(["structure", "kind"]):
         name, unit = parameters[str(kind)]
         for parameter, own in own_kind.groupby(name):
-            cells = [structure, f"{kind}, {parameter:g} {unit}", len(own)]
-            if gaps:
+            line = {
+                "crystal": structure,
+                "ensemble": f"{kind}, {parameter:g} {unit}",
+                "structures": len(own),
+            }
+            if band_gap in rows:
                 filled = own[partial_occupation] > _FLAG if partial_occupation in own else None
-                cells += [
-                    f"{own[band_gap].mean():.3f} ± {_sd(own[band_gap]):.3f}",
-                    f"{own[band_gap].min():.3f}",
-                    (own[band_gap] == 0).sum(),
-                    "" if filled is None else filled.sum(),
-                    f"{_sd(own[vbm]):.3f}, {_sd(own[cbm]):.3f}",
-                ]
+                line |= {
+                    "gap, mean ± sd (eV)": f"{own[band_gap].mean():.3f} ± {_sd(own[band_gap]):.3f}",
+                    "smallest": f"{own[band_gap].min():.3f}",
+                    "metallic": (own[band_gap] == 0).sum(),
+                    "partly filled": "" if filled is None else filled.sum(),
+                    "sd of VBM, CBM (eV)": f"{_sd(own[vbm]):.3f}, {_sd(own[cbm]):.3f}",
+                }
             stress = PROPERTIES["hydrostatic_stress"].report_factor * own["hydrostatic_stress"]
-            cells += [
-                f"{1e3 * _sd(own['energy_per_atom']):.1f}",
-                f"{stress.mean():.2f} ± {_sd(stress):.2f}",
-            ]
-            yield "| " + " | ".join(map(str, cells)) + " |"
+            line |= {
+                "sd of energy (meV/atom)": f"{1e3 * _sd(own['energy_per_atom']):.1f}",
+                "hydrostatic stress (GPa)": f"{stress.mean():.2f} ± {_sd(stress):.2f}",
+            }
+            lines.append(line)
+    return Table("groups", pd.DataFrame(lines).map(str))
+
+
+def _gaps(path: Path, rows: pd.DataFrame, parameters: dict[str, list[str]]) -> Iterator[Picture]:
+    """Distributions of the gap, a figure an ensemble."""
+    for kind, own in rows.groupby("kind") if band_gap in rows else ():
+        parameter, unit = parameters[str(kind)]
+        figure = distribution(own.assign(label=own[band_gap]), parameter, unit)
+        caption = f"band gaps of the {kind} ensemble"
+        yield Picture(f"{path.stem}_{kind}_band_gap", caption, figure)
 
 
 def _sd(values: pd.Series) -> float:

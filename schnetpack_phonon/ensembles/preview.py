@@ -1,4 +1,4 @@
-"""What an ensemble looks like before its labels are paid for: tables, figures and one page."""
+"""What an ensemble looks like before computing labels: tables, figures and one page."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from ase import Atoms
 from ase.neighborlist import neighbor_list
 from matplotlib.figure import Figure
 
+from schnetpack_phonon.common.page import Picture, Section, Table, write_markdown
 from schnetpack_phonon.common.style import COLORS, MARKERS
 from schnetpack_phonon.ensembles.base import Ensemble, Group, Snapshot, accepted, snapshot_groups
 from schnetpack_phonon.ensembles.sampler import Sampler
@@ -70,28 +71,34 @@ def preview(ensemble: Ensemble, crystals: Sequence[Crystal], models: Models) -> 
 def write_preview(
     folder: Path, ensemble: Ensemble, crystals: Sequence[Crystal], models: Models, cost: str
 ) -> str:
-    """Writes tables (CSV), figures (PNG) and ``preview.md``; returns the latter's text.
+    """Writes tables (CSV), figures (PNG) and ``preview.md``; returns the text of the latter.
 
-    ``cost`` is what the labels of the ensemble take, in words.
+    ``cost`` says what the labels of the ensemble cost, in words.
     """
     folder.mkdir(parents=True, exist_ok=True)
     found = preview(ensemble, crystals, models)
     for name in ("groups", "displacements", "distances"):
         getattr(found, name).to_csv(folder / f"{name}.csv", index=False)
-    displacements(found.displacements).savefig(folder / "displacements.png", dpi=150)
-    distances(found.distances).savefig(folder / "distances.png", dpi=150)
-    pictures = ["displacements.png", "distances.png"]
+    pictures = [
+        Picture("displacements", "rms displacements", displacements(found.displacements)),
+        Picture("distances", "bond lengths", distances(found.distances)),
+    ]
     for crystal in crystals:
         if crystal.composition is None:  # of arrangements there are too many to look at
-            pictures += _draw_models(folder, crystal, models)
-    text = _page(found, pictures, cost)
-    (folder / "preview.md").write_text(text)
-    return text
+            pictures += _models(folder, crystal, models)
+    text = (
+        "Distances and displacements in Å; rms displacements per Cartesian component, the expected "
+        "value in parentheses; the harmonic energy is that of the force constants as sampled."
+    )
+    sections = [
+        Section("", [text], [_groups(found)]),
+        Section("", [f"Labels: {cost}."], pictures),
+    ]
+    return write_markdown(folder / "preview.md", "Ensemble before labelling", sections)
 
 
-def _draw_models(folder: Path, crystal: Crystal, models: Models) -> list[str]:
-    """Bands of each different model of a crystal; how it converged if it had to."""
-    names = []
+def _models(folder: Path, crystal: Crystal, models: Models) -> Iterator[Picture]:
+    """Bands of each different model of a crystal; its convergence if it was renormalised."""
     for temperature, model in different_models(crystal, models).items():
         record = model.renormalization
         suffix = f"{crystal.name}_{temperature:g}K" if record else crystal.name
@@ -101,15 +108,12 @@ def _draw_models(folder: Path, crystal: Crystal, models: Models) -> list[str]:
             constants["as sampled"] = model.sampled_force_constants
         drawn = {label: dispersion(crystal, found) for label, found in constants.items()}
         title = f"{crystal.name}: {model.n_imaginary} imaginary modes, {model.policy}"
-        bands(drawn, title).savefig(folder / f"bands_{suffix}.png", dpi=150)
-        names.append(f"bands_{suffix}.png")
+        yield Picture(f"bands_{suffix}", f"bands of {crystal.name}", bands(drawn, title))
         if record:
             steps = pd.DataFrame(record.steps)
             steps.to_csv(folder / f"convergence_{suffix}.csv", index=False)
             figure = convergence(steps, f"{crystal.name}, {model.policy}")
-            figure.savefig(folder / f"convergence_{suffix}.png", dpi=150)
-            names.append(f"convergence_{suffix}.png")
-    return names
+            yield Picture(f"convergence_{suffix}", f"convergence of {crystal.name}", figure)
 
 
 def _summary(group: Group, snapshots: Sequence[Snapshot], u: np.ndarray) -> dict[str, float]:
@@ -158,37 +162,30 @@ def _distances(snapshots: Sequence[Snapshot]) -> Iterator[pd.DataFrame]:
         yield pd.DataFrame({"pair": pair, "distance": lengths, "ideal": d[shell].min()})
 
 
-def _page(found: Preview, pictures: Sequence[str], cost: str) -> str:
-    groups = found.groups
+def _groups(found: Preview) -> Table:
     wide = found.displacements
     expected = wide["theory"].map(lambda x: "" if np.isnan(x) else f" ({x:.3f})")
-    wide = wide.assign(text=wide["rms"].map("{:.3f}".format) + expected)
-    lines = [
-        "# Ensemble before labelling",
-        "",
-        "Distances and displacements in Å; rms displacements per Cartesian component, the expected "
-        "value in parentheses; the harmonic energy is that of the force constants as sampled.",
-        "",
-        "| crystal | ensemble | parameter | snapshots | rejected | shortest distance (ideal) | "
-        "largest displacement | harmonic energy (meV/atom) | rms displacement |",
-        "|---|---|---|---|---|---|---|---|---|",
-    ]
-    for row in groups.itertuples():
-        own = wide[
-            (wide["structure"] == row.structure)
-            & (wide["kind"] == row.kind)
-            & (wide["parameter"] == row.parameter)
-        ]
-        rms = ", ".join(f"{r.species} {r.text}" for r in own.itertuples())
-        energy = getattr(row, "harmonic_energy", np.nan)
+    wide = wide.assign(text=wide["species"] + " " + wide["rms"].map("{:.3f}".format) + expected)
+    place = ["structure", "kind", "parameter"]
+    rms = wide.groupby(place)["text"].agg(", ".join)
+    lines = []
+    for row in found.groups.to_dict("records"):
+        energy = row.get("harmonic_energy", np.nan)
         lines.append(
-            f"| {row.structure} | {row.kind} | {row.parameter:g} {row.unit} | {row.n_snapshots} | "
-            f"{row.n_rejected} | {row.shortest_distance:.2f} ({row.ideal_distance:.2f}) | "
-            f"{row.largest_displacement:.2f} | {'' if np.isnan(energy) else f'{energy:.1f}'} | "
-            f"{rms} |"
+            {
+                "crystal": row["structure"],
+                "ensemble": row["kind"],
+                "parameter": f"{row['parameter']:g} {row['unit']}",
+                "snapshots": f"{row['n_snapshots']}",
+                "rejected": f"{row['n_rejected']}",
+                "shortest distance (ideal)": f"{row['shortest_distance']:.2f} "
+                f"({row['ideal_distance']:.2f})",
+                "largest displacement": f"{row['largest_displacement']:.2f}",
+                "harmonic energy (meV/atom)": "" if np.isnan(energy) else f"{energy:.1f}",
+                "rms displacement": rms[*(row[column] for column in place)],
+            }
         )
-    lines += ["", f"Labels: {cost}.", "", *(f"![{name}]({name})" for name in pictures), ""]
-    return "\n".join(lines)
+    return Table("groups", pd.DataFrame(lines))
 
 
 def displacements(table: pd.DataFrame) -> Figure:

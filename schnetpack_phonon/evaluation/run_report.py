@@ -1,7 +1,8 @@
-"""A run folder -> one short page that says what came out and where it lies."""
+"""A run folder -> one short page: errors, bond shares, and where the files are."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +11,8 @@ from matplotlib.figure import Figure
 
 from schnetpack_phonon.attribution.results import FIGURES, SHARES, VERDICT
 from schnetpack_phonon.common.errors import ReportError
-from schnetpack_phonon.common.page import markdown_table
-from schnetpack_phonon.common.properties import PROPERTIES
+from schnetpack_phonon.common.page import Section, Table, write_markdown
+from schnetpack_phonon.common.properties import label
 from schnetpack_phonon.common.style import COLORS, MARKERS, property_of
 
 PAGE = "report.md"
@@ -40,12 +41,12 @@ def write_report(folder: Path, datapath: str, model_path: str) -> str:
     if not (folder / METRICS).is_file():
         raise ReportError(f"no {METRICS} in {folder}: the run has not finished its test")
     metrics = pd.read_csv(folder / METRICS, dtype={"unit": str})
-    lines = [f"# {folder.name}", "", f"Test set: {metrics['n'].max()} structures", ""]
-    lines += _errors_table(metrics)
+    sections = [Section("", [f"Test set: {metrics['n'].max()} structures"], [_errors(metrics)])]
     if (folder / SHARES).is_file():
-        lines += ["", *_shares_table(pd.read_csv(folder / SHARES).dropna(subset="share"))]
+        shares = pd.read_csv(folder / SHARES).dropna(subset="share")
+        sections.append(Section("", [], [_shares(shares)]))
     if (folder / VERDICT).is_file():
-        lines += ["", *(f"- {line}" for line in (folder / VERDICT).read_text().splitlines())]
+        sections.append(Section("", [_listed((folder / VERDICT).read_text().splitlines())]))
     places = {
         "database": Path(datapath).resolve(),
         "model": (folder / model_path).resolve(),
@@ -53,10 +54,8 @@ def write_report(folder: Path, datapath: str, model_path: str) -> str:
         "figures": ", ".join(path.name for path in sorted((folder / FIGURES).glob("*.png"))),
         "run folder": folder.resolve(),
     }
-    lines += ["", *(f"- {name}: {place}" for name, place in places.items() if place)]
-    page = "\n".join(lines) + "\n"
-    (folder / PAGE).write_text(page)
-    return page
+    sections.append(Section("", [_listed(f"{k}: {place}" for k, place in places.items() if place)]))
+    return write_markdown(folder / PAGE, folder.name, sections)
 
 
 def read_report(folder: Path) -> str:
@@ -70,35 +69,36 @@ def read_report(folder: Path) -> str:
     return (folder / PAGE).read_text()
 
 
-def _errors_table(metrics: pd.DataFrame) -> list[str]:
-    head = ["property", "unit", "MAE", "RMSE", "R²", "R² within crystals"]
-    head += ["MAE of the mean", "MAE of the crystal's mean"]
-    rows = []
-    for row in metrics.fillna({"unit": ""}).to_dict("records"):
-        known = PROPERTIES.get(row["property"])
-        cells = [f"{row[k]:.3g}" for k in ("mae", "rmse")]
-        cells += [f"{row[k]:.3f}" for k in ("r2", "r2_crystal")]
-        cells += [f"{row[k]:.3g}" for k in ("mae_mean", "mae_crystal_mean")]
-        rows.append([known.label if known else row["property"], row["unit"], *cells])
-    return markdown_table(head, rows)
+def _errors(metrics: pd.DataFrame) -> Table:
+    names = {"mae": "MAE", "rmse": "RMSE", "r2": "R²", "r2_crystal": "R² within crystals"}
+    names |= {"mae_mean": "MAE of the mean", "mae_crystal_mean": "MAE of the crystal's mean"}
+    shown = metrics.fillna({"unit": ""}).assign(property=metrics["property"].map(label))
+    shown = shown[["property", "unit", *names]].rename(columns=names)
+    for key, name in names.items():
+        shown[name] = shown[name].map("{:.3f}".format if key[:2] == "r2" else "{:.3g}".format)
+    return Table("errors", shown)
 
 
-def _shares_table(shares: pd.DataFrame) -> list[str]:
+def _shares(shares: pd.DataFrame) -> Table:
     pairs = ["structure", "bond_type"]
     trained, control = (shares[shares["model"] == m] for m in ("trained", "untrained"))
     both = trained.merge(control, on=pairs, suffixes=("", "_control"), how="left")
     both = both.sort_values(["structure", "share"], ascending=[True, False])
     rows = [
-        [
-            row["structure"],
-            row["bond_type"],
-            f"{row['share']:.2f} [{row['low']:.2f}, {row['high']:.2f}]",
-            f"{row['share_control']:.2f} [{row['low_control']:.2f}, {row['high_control']:.2f}]",
-        ]
+        {
+            "crystal": row["structure"],
+            "bond": row["bond_type"],
+            "variance share [95 %]": f"{row['share']:.2f} [{row['low']:.2f}, {row['high']:.2f}]",
+            "untrained control": f"{row['share_control']:.2f} "
+            f"[{row['low_control']:.2f}, {row['high_control']:.2f}]",
+        }
         for row in both.groupby("structure").head(3).to_dict("records")
     ]
-    head = ["crystal", "bond", "variance share [95 %]", "untrained control"]
-    return markdown_table(head, rows)
+    return Table("shares", pd.DataFrame(rows))
+
+
+def _listed(lines: Iterable[str]) -> str:
+    return "\n".join(f"- {line}" for line in lines)
 
 
 def parity(predictions: pd.DataFrame, errors: pd.DataFrame) -> Figure:
@@ -136,16 +136,16 @@ def parity(predictions: pd.DataFrame, errors: pd.DataFrame) -> Figure:
         margin = 0.05 * np.ptp(both) or 1.0
         limits = both.min() - margin, both.max() + margin
         axis.plot(limits, limits, color="0.4", linewidth=0.8, zorder=0)
-        label, unit = property_of(key).label, property_of(key).report_unit
+        name, unit = property_of(key).label, property_of(key).report_unit
         r2 = f"R² {errors.loc[key, 'r2']:.3f}"
         if relative:
-            label = f"{label} − crystal mean"
+            name = f"{name} − crystal mean"
             r2 = f"R² within crystals {errors.loc[key, 'r2_crystal']:.3f}"
         axis.set(
             xlim=limits,
             ylim=limits,
-            xlabel=f"calculated {label} ({unit})",
-            ylabel=f"predicted {label} ({unit})",
+            xlabel=f"calculated {name} ({unit})",
+            ylabel=f"predicted {name} ({unit})",
         )
         axis.set_title(f"MAE {errors.loc[key, 'mae']:.3g} {unit},  {r2}", fontsize="medium")
         axis.set_aspect("equal")

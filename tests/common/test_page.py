@@ -66,7 +66,7 @@ def test_page_is_whole(written):
     assert "a<b" in tags.text
     assert "1.23" in tags.text
     assert tags.text.count("–") == 2  # what is missing, in two tables
-    assert re.search("<details><summary>All</summary>.*a&lt;b.*</details>", text)
+    assert re.search("(?s)<details><summary>All</summary>.*a&lt;b.*</details>", text)
     assert "min-width:461px;max-width:614px" in text  # 6.4 inches; less is moved sideways
     assert "width=device-width" in text
     assert "@media print" in text

@@ -1,4 +1,4 @@
-"""Which runs may be averaged: those that differ in their seeds alone."""
+"""Which runs may be averaged: those that differ only in their seeds."""
 
 from __future__ import annotations
 
@@ -16,12 +16,11 @@ from schnetpack_phonon.common.errors import ComparisonError
 from schnetpack_phonon.evaluation.runs import Run
 from schnetpack_phonon.evaluation.test_sets import TestSet
 
-# What tells nothing of a model: seeds, places, how it was shown and on what it ran.
+# Settings that cannot change a model: seeds, places, output, and on what it ran.
 _IGNORED = (
     "seed",
     "run",
     "print_config",
-    "callbacks",
     "logger",
     "data.datapath",
     "data.label_store",
@@ -38,30 +37,51 @@ _IGNORED = (
 )
 
 
+_OURS = "schnetpack_phonon"
+
+
+# Callbacks that only watch and write. Of all others the settings count, those of unknown ones too.
+_PASSIVE = {
+    _OURS: {"BondAttributionCallback", "CPUThreads", "ReportCallback"},
+    "schnetpack": {"PredictionWriter"},
+    "pytorch_lightning": {
+        "DeviceStatsMonitor",
+        "LearningRateMonitor",
+        "ModelSummary",
+        "RichModelSummary",
+        "RichProgressBar",
+        "ThroughputMonitor",
+        "TQDMProgressBar",
+    },
+}
+
+
+_PLACES = {"dirpath", "filename", "verbose"}  # of checkpoints
+
+
 def group_runs(runs: Sequence[Run], sets: Mapping[Path, TestSet]) -> tuple[pd.DataFrame, list[str]]:
-    """Names of what was trained and who belongs together.
+    """Finds runs that differ only in their seeds, and names the models.
 
     Args:
         runs: finished ones.
         sets: the test sets by path, databases of the runs among them.
 
     Returns:
-        A row a run: ``run`` (folder), ``model`` (name shared by those that differ in their seeds
-        alone), ``ensemble``, ``n_train``, ``n_labels`` (with validation), ``seed``,
-        ``hours`` (of training, NaN where unknown), ``settings`` (what beside ensemble and number
-        of labels tells it from others), ``own_splits`` (whether the model's seeds have different
-        test sets); and remarks.
+        A row a run: ``run`` (folder), ``model`` (:func:`model_name`, shared by runs that differ
+        only in their seeds), ``ensemble``, ``n_train``, ``n_labels`` (with validation), ``seed``,
+        ``hours`` (of training, NaN where unknown), ``settings`` (that differ from other runs with
+        the same ensemble and number of labels), ``own_splits`` (whether the seeds of the model
+        have different test sets); and remarks.
 
     Raises:
-        ComparisonError: where calculators or units differ.
+        ComparisonError: if calculators or units differ.
     """
     _check_calculators(sets)
     _check_units(runs, sets)
     rows, settings = [], {}
     for run in runs:
         own = sets[run.datapath]
-        record = run.record
-        seconds = record.get("train_seconds")
+        seconds = run.record.get("train_seconds")
         rows.append(
             {
                 "run": str(run.folder),
@@ -75,47 +95,39 @@ def group_runs(runs: Sequence[Run], sets: Mapping[Path, TestSet]) -> tuple[pd.Da
         )
         settings[str(run.folder)] = _settings(run, own)
     table = pd.DataFrame(rows)
-    table["settings"] = ""
-    several, table["own_splits"] = _splits(table, settings)
-    for row in table[several & ~table["own_splits"]].to_dict("records"):
+    several, own_splits = _splits(table, settings)
+    for row in table[several & ~own_splits].to_dict("records"):
         settings[row["run"]]["test split"] = row["split"]
-    notes = []
-    for (ensemble, n_train), own_rows in table.groupby(["ensemble", "n_train"]):
-        texts = {name: json.dumps(settings[name], sort_keys=True) for name in own_rows["run"]}
-        if len(set(texts.values())) == 1:
-            continue
-        changing = sorted(
-            key
-            for key in {key for name in own_rows["run"] for key in settings[name]}
-            if len({str(settings[name].get(key)) for name in own_rows["run"]}) > 1
-        )
-        for name in own_rows["run"]:
-            own_values = [f"{_short(key)}={settings[name].get(key)}" for key in changing[:3]]
-            table.loc[table["run"] == name, "settings"] = ", ".join(own_values)
-        notes.append(
-            f"runs on {ensemble}, N = {n_train} are not averaged over all: they differ in "
-            + ", ".join(changing)
-        )
-    extra = table["settings"].map(lambda text: f" ({text})" if text else "")
-    table["model"] = table["ensemble"] + ", N = " + table["n_train"].astype(str) + extra
-    table.loc[table["own_splits"], "model"] += ", own test splits"
+    table["settings"], notes = _differences(table, settings)
+    table["own_splits"] = own_splits
+    table["model"] = [model_name(row) for row in table.to_dict("records")]
     notes += [
-        f"{model}: each seed has a test set of its own and is tested on what itself has not seen, "
-        "so the spread over seeds is that of test sets, too. For one test set train with "
-        "data.splitting._target_=schnetpack_phonon.data.splits.NestedSplit, as phonon_study does"
-        for model in table.loc[table["own_splits"], "model"].unique()
+        f"{model}: each seed has its own test set and is tested on structures that it has not "
+        "seen, so the spread over seeds includes that over test sets. For one common test set "
+        "train with data.splitting._target_=schnetpack_phonon.data.NestedSplit, as phonon_study "
+        "does"
+        for model in table.loc[own_splits, "model"].unique()
     ]
     single = table["model"].value_counts()
     if (single == 1).any():
-        names = "; ".join(single.index[single == 1])
-        notes.append(f"one seed only, so no spread: {names}")
-    repeated = table[table.duplicated(["model", "seed"], keep=False)]
+        notes.append(f"one seed only, so no spread: {'; '.join(single.index[single == 1])}")
+    repeated = table.loc[table.duplicated(["model", "seed"], keep=False), "run"]
     if not repeated.empty:
-        names = ", ".join(Path(name).name for name in repeated["run"])
-        notes.append(
-            f"the same model and seed several times, which makes spreads too small: {names}"
-        )
+        names = ", ".join(Path(name).name for name in repeated)
+        notes.append(f"the same model and seed several times, so spreads are too small: {names}")
     return table.drop(columns="split"), notes
+
+
+def model_name(row: Mapping[Any, Any], size: bool = True) -> str:
+    """What a model is called in tables and figures.
+
+    Args:
+        row: of a run, as :func:`group_runs` gives it.
+        size: whether with the number of training structures.
+    """
+    settings = f" ({row['settings']})" if row["settings"] else ""
+    number = f", N = {row['n_train']}" if size else ""
+    return f"{row['ensemble']}{number}{settings}{', own test splits' if row['own_splits'] else ''}"
 
 
 def _splits(
@@ -129,12 +141,32 @@ def _splits(
     return several, several & of_seed.groupby(alike).transform("all") & known.astype(bool)
 
 
+def _differences(
+    table: pd.DataFrame, settings: Mapping[str, dict[str, str]]
+) -> tuple[list[str], list[str]]:
+    """Settings that tell each run from others of its ensemble and size, as text; remarks."""
+    found, notes = dict.fromkeys(table["run"], ""), []
+    for (ensemble, n_train), own in table.groupby(["ensemble", "n_train"])["run"]:
+        keys = {key for name in own for key in settings[name]}
+        changing = sorted(k for k in keys if len({str(settings[n].get(k)) for n in own}) > 1)
+        if changing:
+            for name in own:
+                values = [f"{_short(key)}={settings[name].get(key)}" for key in changing[:3]]
+                found[name] = ", ".join(values)
+            notes.append(
+                f"runs on {ensemble}, N = {n_train} are not averaged over all: they differ in "
+                + ", ".join(changing)
+            )
+    return [*found.values()], notes
+
+
 def _settings(run: Run, own: TestSet) -> dict[str, str]:
-    """All that makes a model another one, flat, with the content of its database."""
-    plain = dict(_flat(OmegaConf.to_container(run.config, resolve=False)))
+    """Everything that can change the model, flat, and the content of its database."""
+    config: Any = OmegaConf.to_container(run.config, resolve=False)
+    config["callbacks"] = _callbacks(config.get("callbacks") or {})
     kept = {
         key: value
-        for key, value in plain.items()
+        for key, value in _flat(config)
         if not any(key == name or key.startswith(f"{name}.") for name in _IGNORED)
     }
     kept["data.num_train"] = len(run.train_idx)  # shares and numbers may say the same
@@ -144,13 +176,25 @@ def _settings(run: Run, own: TestSet) -> dict[str, str]:
     return {key: str(value) for key, value in kept.items()}
 
 
+def _callbacks(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Those that can change a model, by class: users may give them any name and order."""
+    built = (one for one in config.values() if isinstance(one, dict) and "_target_" in one)
+    kept = [{key: value for key, value in one.items() if key not in _PLACES} for one in built]
+    found: dict[str, Any] = {}
+    for one in sorted(kept, key=lambda one: json.dumps(one, sort_keys=True)):
+        package, name = (one["_target_"].split(".")[k] for k in (0, -1))
+        if name not in _PASSIVE.get(package, ()):
+            found.setdefault(name, []).append(one)
+    return {name: own[0] if len(own) == 1 else own for name, own in found.items()}
+
+
 def _flat(values: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    if isinstance(values, dict):
-        for key, value in values.items():
+    """Keys joined by dots; classes of ours without their module, which versions have moved."""
+    if isinstance(values, (dict, list)):
+        for key, value in values.items() if isinstance(values, dict) else enumerate(values):
             yield from _flat(value, f"{prefix}{key}.")
-    elif isinstance(values, list):
-        for k, value in enumerate(values):
-            yield from _flat(value, f"{prefix}{k}.")
+    elif isinstance(values, str) and values.startswith(f"{_OURS}."):
+        yield prefix[:-1], f"{_OURS}.{values.rpartition('.')[2]}"
     else:
         yield prefix[:-1], values
 

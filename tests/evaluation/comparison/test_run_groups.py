@@ -54,7 +54,7 @@ def test_splits_that_differ_with_the_seed_are_averaged_and_told(folder):
     assert set(table["model"]) == {"phonon, N = 2, own test splits"}
     assert table["own_splits"].all()
     (note,) = notes
-    assert "each seed has a test set of its own" in note
+    assert "each seed has its own test set" in note
     assert "NestedSplit" in note
 
 
@@ -78,10 +78,75 @@ def test_seeds_with_one_split_have_none_of_their_own(folder):
     assert not table["own_splits"].any()
 
 
-def test_places_and_callbacks_do_not_make_another_model(folder):
-    other = {"callbacks": {"a": 1}, "logger": {"b": 2}}
-    table, _ = grouped(folder, ("phonon", 1, [1, 2], None), ("phonon", 2, [1, 2], other))
-    assert table["model"].nunique() == 1
+def stopping(package="pytorch_lightning.callbacks", **options):
+    return {"_target_": f"{package}.EarlyStopping", "monitor": "val_loss"} | options
+
+
+def monitor(package="pytorch_lightning.callbacks", name="LearningRateMonitor", **options):
+    return {"_target_": f"{package}.{name}"} | options
+
+
+EMA = "schnetpack.train.ExponentialMovingAverage"
+CHECKPOINT = {"_target_": "schnetpack.train.ModelCheckpoint", "monitor": "val_loss"}
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ({}, {"a": monitor(), "b": monitor(name="TQDMProgressBar"), "c": None}),
+        ({"lr_monitor": monitor()}, {"lr_monitor": monitor(logging_interval="step")}),
+        ({}, {"a": monitor("schnetpack_phonon.callbacks", "ReportCallback", model_path="b")}),
+        ({}, {"a": monitor("schnetpack_phonon.evaluation", "BondAttributionCallback")}),
+        (
+            {"a": monitor("schnetpack_phonon.callbacks", "CPUThreads", n_threads=1)},
+            {"b": monitor("schnetpack_phonon.evaluation", "CPUThreads", n_threads=2)},
+        ),
+        ({"early_stopping": stopping()}, {"stop": stopping()}),
+        ({"a": stopping(), "b": {"_target_": EMA}}, {"a": {"_target_": EMA}, "b": stopping()}),
+        (
+            {"a": stopping(), "b": stopping(monitor="train_loss")},
+            {"a": stopping(monitor="train_loss"), "b": stopping()},
+        ),
+        ({"a": CHECKPOINT | {"dirpath": "one"}}, {"a": CHECKPOINT | {"dirpath": "other"}}),
+    ],
+)
+def test_callbacks_that_cannot_change_a_model(folder, one, other):
+    configs = [{"callbacks": one}, {"callbacks": other, "logger": {"b": 2}}]
+    table, notes = grouped(folder, *(("phonon", k, [1], c) for k, c in enumerate(configs)))
+    assert list(table["model"]) == ["phonon, N = 1"] * 2
+    assert notes == []
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "setting"),
+    [
+        (stopping(patience=5), stopping(patience=6), "EarlyStopping.patience=6"),
+        ({"_target_": EMA, "decay": 0.9}, {"_target_": EMA, "decay": 0.99}, "Average.decay=0.99"),
+        (CHECKPOINT, CHECKPOINT | {"monitor": "train_loss"}, "ModelCheckpoint.monitor=train_loss"),
+        (stopping(), stopping("somebody.else"), "EarlyStopping._target_=somebody.else"),
+        (None, monitor(name="StochasticWeightAveraging", swa_lrs=0.1), "swa_lrs=0.1"),
+        (None, monitor(name="GradientAccumulationScheduler", scheduling=2), "scheduling=2"),
+        (None, monitor("somebody.else", "ReportCallback", x=1), "ReportCallback.x=1"),
+    ],
+)
+def test_other_callbacks_make_other_models(folder, one, other, setting):
+    """Also when their names in the configuration are the same, or different."""
+    for name in ("a", "b"):
+        configs = [{"callbacks": {"a": one}}, {"callbacks": {name: other}}]
+        table, notes = grouped(folder, *(("phonon", k, [1], c) for k, c in enumerate(configs)))
+        assert table["model"].nunique() == 2
+        assert setting in table["model"][1]
+        assert any("not averaged over all: they differ in callbacks." in note for note in notes)
+
+
+def test_classes_of_ours_are_the_same_wherever_they_are(folder):
+    """Their modules have moved, and configurations name them."""
+    heads = [
+        {"model": {"output_modules": [{"_target_": f"schnetpack_phonon.{place}"}]}}
+        for place in ("heads.BandGap", "models.BandGap", "models.heads.BandGap", "models.Intensive")
+    ]
+    table, _ = grouped(folder, *(("phonon", k, [1], c) for k, c in enumerate(heads)))
+    assert table["model"][0] == table["model"][1] == table["model"][2] != table["model"][3]
 
 
 def test_one_seed_is_said(folder):
