@@ -1,4 +1,4 @@
-"""What all else uses: keys and units, errors, files, progress, processes, pages."""
+"""Basis of all other folders: keys and units, errors, files, processes, progress, pages."""
 
 from schnetpack_phonon._moved import names_of
 
