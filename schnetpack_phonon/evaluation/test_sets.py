@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from ase import Atoms
 
-from schnetpack_phonon.common.digests import structure_digest
+from schnetpack_phonon.common.digests import coarse_structure_hash
 from schnetpack_phonon.common.errors import HeldOutError
 from schnetpack_phonon.common.properties import (
     PROPERTIES,
@@ -170,7 +170,7 @@ def _rows(
         unit = kinds.map(lambda kind: units.get(str(kind), "")).astype(str)
         group = rows["kind"] + ", " + value.map("{:g} ".format) + unit
         rows.loc[present, "group"] = group[present].str.strip()
-    rows["digest"] = [structure_digest(a) for a in atoms]
+    rows["digest"] = [coarse_structure_hash(a) for a in atoms]
     return rows
 
 
