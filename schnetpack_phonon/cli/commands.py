@@ -23,13 +23,7 @@ def main() -> None:
       spkphonon report runs/NAME                            print the table of a finished run
       spkphonon COMMAND --help                              options of a command, with examples
     """
-    parser = Parser(prog="spkphonon", doc=main.__doc__ or "Example:")
-    parser.add_argument("--version", action="version", version=f"spkphonon {__version__}")
-    commands = parser.add_subparsers(required=True, metavar="COMMAND", title="commands")
-    generate.add_commands(commands)
-    _add_data_commands(commands)
-    attribute.add_command(commands)
-    _add_run_commands(commands)
+    parser = _parser()
     if "_ARGCOMPLETE" in os.environ:  # set by the shell that asks for completions
         import argcomplete
 
@@ -41,6 +35,17 @@ def main() -> None:
         options.parser.refuse(unknown)
     with one_line_errors(options.parser.prog):
         options.run(options)
+
+
+def _parser() -> Parser:
+    parser = Parser(prog="spkphonon", doc=main.__doc__ or "Example:")
+    parser.add_argument("--version", action="version", version=f"spkphonon {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND", title="commands")
+    generate.add_commands(commands)
+    _add_data_commands(commands)
+    attribute.add_command(commands)
+    _add_run_commands(commands)
+    return parser
 
 
 def _add_data_commands(commands: Any) -> None:
