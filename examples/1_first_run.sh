@@ -3,4 +3,4 @@
 #     sh 1_first_run.sh 'data.structure.names=[Ag3SBr]' 'data.ensemble.temperatures=[300]'
 set -e
 spktrain experiment=phonon_antiperovskite run.id=first "$@"
-spkphonon report runs/first                  # the table again; pictures in runs/first/figures
+spkphonon report runs/first                  # the table again; figures are in runs/first/figures

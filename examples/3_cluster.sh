@@ -1,5 +1,5 @@
 #!/bin/sh
-# My DFT labels from a cluster that has no Python of ours. Here the "cluster" is EMT, in a line.
+# DFT labels from a cluster that does not have this package. Here the "cluster" is one line with EMT.
 set -e
 here=$(cd "$(dirname "$0")" && pwd)
 cp -r "$here/my_crystal/." .
@@ -15,6 +15,6 @@ atoms.get_potential_energy(), atoms.get_stress()
 write(sys.argv[1] + 'result.extxyz', atoms)" "$folder"
 done
 spkphonon collect calculations --results=result.extxyz
-spkphonon generate experiment=mine "$@"      # makes the database; nothing is left to compute
-spkphonon card data/file_phonon.db           # what they are
-spktrain experiment=mine run.id=cluster "$@" # what they teach
+spkphonon generate experiment=mine "$@"      # makes the database; all labels are there
+spkphonon card data/file_phonon.db           # describes it
+spktrain experiment=mine run.id=cluster "$@"

@@ -1,6 +1,6 @@
 #!/bin/sh
-# Which bonds carry the gap, in the eyes of a model that was trained on phonon snapshots and of one
-# that was trained on random ones. Labels come with the package. 3 minutes of one core; smaller:
+# Attribution of the gap to bonds, by a model trained on phonon snapshots and by one trained on random
+# snapshots. The labels are included in the package. 3 minutes on one core; smaller:
 #     sh 4_bonds.sh 'data.structure.names=[Ag3SBr]' trainer.max_epochs=5
 set -e
 spktrain experiment=phonon_antiperovskite_dft run.id=phonon "$@"

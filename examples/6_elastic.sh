@@ -1,6 +1,6 @@
 #!/bin/sh
-# Elastic tensors: labels from strained copies, a head that learns them, and the second derivatives
-# of the energy that the same model has learned. Here Cu3Au, which EMT labels in milliseconds.
+# Elastic tensors: labels from strained copies, an output module trained on them, and second
+# derivatives of the energy of the same model. Here Cu3Au, which EMT labels in milliseconds.
 set -e
 here=$(cd "$(dirname "$0")" && pwd)
 cp -r "$here/my_crystal/." .

@@ -1,3 +1,4 @@
+# PYTHON_ARGCOMPLETE_OK
 """The command ``spkphonon``."""
 
 from schnetpack_phonon._moved import names_of
@@ -5,7 +6,6 @@ from schnetpack_phonon._moved import names_of
 __getattr__, __dir__, __all__ = names_of(
     __name__,
     """
-    attribute: run
     commands: main
     sweep_report: SweepReport
     """,

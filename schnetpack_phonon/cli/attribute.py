@@ -6,43 +6,20 @@ import argparse
 import os
 from functools import partial
 from pathlib import Path
-from pickle import UnpicklingError
+from typing import TYPE_CHECKING, Any
 
-import ase.io
-import numpy as np
-import torch
-from matplotlib.figure import Figure
+from schnetpack_phonon.cli import parsers
 
-from schnetpack_phonon.attribution.methods import METHODS
-from schnetpack_phonon.attribution.report import Settings, Tables, compare, measure, write
-from schnetpack_phonon.attribution.results import FIGURES
-from schnetpack_phonon.common.properties import band_gap
-from schnetpack_phonon.data.reading import read_structures
-from schnetpack_phonon.models.predict import load_trained
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
-_EPILOG = """\
-A model file is a pickle, which can run any program when it is loaded: load only models that you
-made or whose maker you trust. With several models (seeds, or trained on different ensembles) the
-tables of each go to a folder of its own, and their bonds are compared.
-"""
+# Those of attribution.methods, which is not imported for a help page.
+METHODS = ("IntegratedGradients", "GradientShap", "FeatureAblation", "Saliency", "Shapley")
 
 
-def run(arguments: list[str]) -> int | str:
-    """Attributes, writes tables and figures, prints the verdict; returns the exit status."""
-    options = _parser().parse_args(arguments)
-    try:
-        for line in _attribute(options):
-            print(line)
-    except (OSError, ValueError) as error:
-        return f"spkphonon attribute: {error}"
-    except KeyboardInterrupt:
-        return 130
-    return 0
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser("spkphonon attribute", epilog=_EPILOG)
-    add = parser.add_argument
+def add_command(commands: Any) -> None:
+    """Adds the parser."""
+    add = parsers.add_command(commands, "attribute", _run).add_argument
     add("data", help="ASE database (.db) or any structure file that ASE reads")
     add(
         "--model",
@@ -51,22 +28,47 @@ def _parser() -> argparse.ArgumentParser:
         type=Path,
         help="run folder or best_model; may be repeated",
     )
-    add("--output", default=band_gap, help="scalar output or component: stress[0,0] (%(default)s)")
+    add("--output", default="band_gap", help="a scalar, or stress[0,0] (%(default)s)")
     add("--ideal", help="structure file of the undisplaced crystal, the same atoms in that order")
     add("--split", type=Path, help="split.npz of a run: only its test set")
     add("--indices", type=int, nargs="+", help="only these structures, counted from 0")
-    add("--max-structures", type=int, default=200, help="at most so many (%(default)s)")
+    add("--max-structures", type=int, default=200, help="of them at most (%(default)s)")
     add("--kind", choices=("displacement", "mask"), default="displacement")
     add("--method", default=METHODS[0], help=f"{', '.join(METHODS)} (%(default)s)")
     add("--n-steps", type=int, default=8, help="quadrature nodes (%(default)s)")
-    add("--unit", help="of the output, where it is none of ours")
+    add("--unit", help="of an output that this package does not know")
     add("--no-control", action="store_true", help="without the untrained control")
     add("--device", default="cpu", help="cpu or cuda (%(default)s)")
     add("--out", type=Path, default=Path("attribution"), help="folder (%(default)s)")
-    return parser
+
+
+def _run(options: argparse.Namespace) -> None:
+    """Attribute predictions of trained models to bonds.
+
+    Writes tables and figures, and prints what they support. With several models (seeds, or trained
+    on different ensembles) the tables of each go to a folder of its own, and their bonds are
+    compared.
+
+    A model file is a pickle, which can run any program when it is loaded: load only models that
+    you made or whose maker you trust.
+
+    Example:
+      spkphonon attribute data/NAME.db --model runs/NAME --split runs/NAME/split.npz
+      spkphonon attribute frames.extxyz --ideal crystal.extxyz --model MODEL --output energy
+    """
+    parsers.show_messages()
+    for line in _attribute(options):
+        print(line)
 
 
 def _attribute(options: argparse.Namespace) -> list[str]:
+    import ase.io
+    import torch
+
+    from schnetpack_phonon.attribution.report import Settings, Tables, compare, measure, write
+    from schnetpack_phonon.data.reading import read_structures
+    from schnetpack_phonon.models.predict import load_trained
+
     settings = Settings(
         options.output,
         options.kind,
@@ -103,6 +105,10 @@ def _attribute(options: argparse.Namespace) -> list[str]:
 
 
 def _test_set(split: Path) -> list[int]:
+    from pickle import UnpicklingError
+
+    import numpy as np
+
     try:
         with np.load(split) as parts:
             return parts["test_idx"].tolist()
@@ -111,6 +117,8 @@ def _test_set(split: Path) -> list[int]:
 
 
 def _save(folder: Path, figure: Figure, name: str) -> None:
+    from schnetpack_phonon.attribution.results import FIGURES
+
     (folder / FIGURES).mkdir(exist_ok=True)
     figure.savefig(folder / FIGURES / f"{name}.png", dpi=150)
 

@@ -8,8 +8,10 @@ import pandas as pd
 import pytest
 import torch
 
-from schnetpack_phonon.cli.attribute import run
+from schnetpack_phonon.attribution.methods import METHODS
+from schnetpack_phonon.cli.attribute import METHODS as NAMED_IN_HELP
 from schnetpack_phonon.models.heads import Intensive
+from tests.cli.command_fixtures import call
 from tests.models.model_fixtures import potential, thermal
 
 pytestmark = pytest.mark.filterwarnings("ignore:You are using `torch.load`:FutureWarning")
@@ -28,11 +30,16 @@ def files(tmp_path):
     return tmp_path
 
 
-def test_two_models_in_folders_of_their_own_and_compared(files, capsys):
+@pytest.fixture
+def run(files, monkeypatch):
+    return lambda arguments: call(monkeypatch, "attribute", *arguments)
+
+
+def test_two_models_in_folders_of_their_own_and_compared(files, run, capsys):
     ase.io.write(files / "ideal.extxyz", thermal()[0])
     models = [a for k in (1, 2) for a in ("--model", str(files / f"run{k}"))]
     options = ["--ideal", "ideal.extxyz", "--split", "split.npz", "--n-steps", "4"]
-    assert run(["x.extxyz", *models, *options]) == 0
+    run(["x.extxyz", *models, *options])
     text = capsys.readouterr().out
     assert "different runs correlate with r" in text
     for name in ("run1", "run2"):
@@ -42,9 +49,9 @@ def test_two_models_in_folders_of_their_own_and_compared(files, capsys):
     assert (files / "attribution" / "figures" / "bonds_3d_models.png").is_file()
 
 
-def test_mask_needs_no_ideal_crystal(files):
+def test_mask_needs_no_ideal_crystal(run):
     model = ["--model", "run1/best_model", "--no-control", "--n-steps", "4"]
-    assert run(["x.extxyz", *model, "--kind", "mask", "--indices", "0"]) == 0
+    run(["x.extxyz", *model, "--kind", "mask", "--indices", "0"])
 
 
 @pytest.mark.parametrize(
@@ -62,13 +69,16 @@ def test_mask_needs_no_ideal_crystal(files):
         (["--model", "run1/best_model", "--model", "run1/best_model"], "given twice"),
     ],
 )
-def test_bad_input_is_one_line(files, options, said):
-    status = run(["x.extxyz", *options])
-    assert said in status
-    assert "\n" not in status
+def test_bad_input_is_one_line(run, options, said):
+    with pytest.raises(SystemExit) as stop:
+        run(["x.extxyz", *options])
+    assert stop.value.code.startswith("spkphonon attribute: ")
+    assert said in stop.value.code
+    assert "\n" not in stop.value.code
 
 
-def test_help_warns_of_pickles(capsys):
+def test_help_names_all_methods_and_warns_of_pickles(run, capsys):
     with pytest.raises(SystemExit):
         run(["--help"])
     assert "pickle" in capsys.readouterr().out
+    assert NAMED_IN_HELP == METHODS

@@ -1,5 +1,6 @@
 """spkphonon, called as a user calls it."""
 
+import os
 import re
 import subprocess
 import sys
@@ -9,10 +10,11 @@ import ase.io
 import pytest
 import torch
 
-from schnetpack_phonon.cli.commands import main
+import schnetpack_phonon
 from schnetpack_phonon.data.reading import read_provenance
 from schnetpack_phonon.labels.store import LabelStore
 from schnetpack_phonon.models.heads import Intensive
+from tests.cli.command_fixtures import call
 from tests.data.data_fixtures import labelled_copper
 from tests.evaluation.comparison.comparison_fixtures import databases, write_run
 from tests.labels.offline_fixtures import CODE, IDEAL, run
@@ -99,14 +101,12 @@ def test_collect_from_a_folder_that_was_not_exported(tmp_path, monkeypatch):
 
 
 def collect(monkeypatch, *arguments):
-    with pytest.raises(SystemExit) as stop:
-        call(monkeypatch, "collect", *map(str, arguments))
-    return stop.value.code
-
-
-def call(monkeypatch, *arguments):
-    monkeypatch.setattr(sys, "argv", ["spkphonon", *arguments])
-    main()
+    """The exit code, or the message that it comes with."""
+    try:
+        call(monkeypatch, "collect", *arguments)
+    except SystemExit as stop:
+        return stop.code
+    return 0
 
 
 def test_report_prints_the_page_of_a_run(tmp_path, monkeypatch, capsys):
@@ -140,7 +140,7 @@ def test_label_stores(tmp_path, monkeypatch, capsys):
     assert "1 records" in said("export", "--failed", "a.jsonl", "failed.csv")
     assert "dropped 1 failed" in said("prune", "a.jsonl")
     assert "1 finished labels, kept 0" in said("prune", "a.jsonl", "--finished", "--code=ase 3.25")
-    with pytest.raises(SystemExit, match=r"spkphonon labels: no label store at .*nowhere"):
+    with pytest.raises(SystemExit, match=r"spkphonon labels list: no label store at .*nowhere"):
         said("list", "nowhere")
     with pytest.raises(SystemExit):
         said("prune", "b.jsonl", "--finished")
@@ -148,12 +148,93 @@ def test_label_stores(tmp_path, monkeypatch, capsys):
     assert len(LabelStore("b.jsonl")) == 1
 
 
-@pytest.mark.parametrize(("arguments", "code"), [([], 0), (["--help"], 0), (["nonsense"], 2)])
-def test_usage(arguments, code, monkeypatch, capsys):
+COMMANDS = ["generate", "export", "collect", "card", "extxyz"]
+COMMANDS += ["labels", "attribute", "report", "thermal"]
+PAGES = [[], *([name] for name in COMMANDS)]
+PAGES += [["labels", name] for name in ("list", "merge", "export", "prune")]
+
+
+@pytest.mark.parametrize("command", PAGES, ids=" ".join)
+def test_help_of_every_command(command, monkeypatch, capsys):
+    """Ours also where Hydra's options are taken."""
     with pytest.raises(SystemExit) as stop:
-        call(monkeypatch, *arguments)
-    assert stop.value.code == code
+        call(monkeypatch, *command, *(["seed=1", "--help"] if command == ["generate"] else ["-h"]))
+    assert stop.value.code == 0
+    page = capsys.readouterr().out
+    for text in (f"spkphonon {' '.join(command)}".rstrip(), "\nexample:\n", "\nexit codes:\n"):
+        assert text in page
+    assert all(name in page for name in COMMANDS) or command
+
+
+def test_without_arguments_it_is_the_help(monkeypatch, capsys):
+    with pytest.raises(SystemExit, match="0"):
+        call(monkeypatch)
     assert "spkphonon generate" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("command", "near"),
+    [
+        ("reprot runs", "report"),
+        ("labels lst data", "list"),
+        ("report runs --tets=md.extxyz", "--test"),
+        ("extxyz a.db a.xyz b.xyz", ""),
+        ("attribute x --model m --kind maks", "mask"),
+        ("generate seed=1 --dryrun", "--dry-run"),
+        ("generate seed=1 --cgf job", "--cfg"),
+        ("export seed=1 out", ""),
+        ("card", ""),
+    ],
+)
+def test_wrong_command_lines_name_what_is_near(command, near, monkeypatch, capsys):
+    with pytest.raises(SystemExit) as stop:
+        call(monkeypatch, *command.split())
+    assert stop.value.code == 2
+    *_, last = capsys.readouterr().err.splitlines()
+    assert last.startswith("spkphonon")
+    assert ("did you mean" in last) == bool(near)
+    assert f"did you mean {near}?" in last or not near
+
+
+def test_hydra_s_own_pages_are_there(tmp_path):
+    config = spkphonon(tmp_path, "generate", EMT[0], "seed=3", "--cfg", "job")
+    assert "seed: 3" in config.stdout
+    groups = spkphonon(tmp_path, "generate", "--config-help")
+    assert "data/calculator: ase, cp2k" in groups.stdout
+    assert not list(tmp_path.iterdir())
+
+
+def test_interrupted(monkeypatch):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("schnetpack_phonon.labels.maintenance.summary", interrupt)
+    with pytest.raises(SystemExit, match="130"):
+        call(monkeypatch, "labels", "list", "a.jsonl")
+
+
+def test_help_imports_nothing_heavy():
+    code = """
+import sys
+from schnetpack_phonon.cli import main
+sys.argv = ["spkphonon", "--version"]
+try:
+    main()
+except SystemExit:
+    assert not {"numpy", "pandas", "torch", "hydra", "ase", "argcomplete"} & set(sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == f"spkphonon {schnetpack_phonon.__version__}\n"
+
+
+def test_shell_completion(tmp_path):
+    """As the shell asks for it: the answer comes on file descriptor 8."""
+    pytest.importorskip("argcomplete", reason="needs the extra 'completion'")
+    environment = {"_ARGCOMPLETE": "1", "_ARGCOMPLETE_SUPPRESS_SPACE": "1", "IFS": "\n"}
+    environment |= {"COMP_LINE": "spkphonon labels pr", "COMP_POINT": "19"}
+    environment |= {"_ARGCOMPLETE_STDOUT_FILENAME": str(tmp_path / "answer")}
+    subprocess.run([COMMAND], env=os.environ | environment, check=True)
+    assert (tmp_path / "answer").read_text().strip() == "prune"
 
 
 def test_progress_is_told_where_there_is_no_terminal(tmp_path):

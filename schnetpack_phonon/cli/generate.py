@@ -1,0 +1,120 @@
+"""``spkphonon generate``, ``export`` and ``collect``: from a configuration to its database."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from schnetpack_phonon.cli.parsers import add_command, one_line_errors
+
+log = logging.getLogger(__name__)
+
+
+def add_commands(commands: Any) -> None:
+    """Adds the parsers; overrides are what they do not know, since Hydra has its own grammar."""
+    usage = "spkphonon {} [options] [overrides ...]"
+    parser = add_command(commands, "generate", _generate, usage=usage.format("generate"))
+    parser.set_defaults(overrides=[])
+    parser.add_argument("--dry-run", action="store_true", help="describe the ensemble, label none")
+
+    parser = add_command(commands, "export", _export, usage=usage.format("export FOLDER"))
+    parser.set_defaults(overrides=[])
+    parser.add_argument("folder", type=Path, metavar="FOLDER", help="to write; the first argument")
+
+    add = add_command(commands, "collect", _collect).add_argument
+    add("folder", type=Path, metavar="FOLDER", help="written by spkphonon export")
+    add("--results", metavar="FILE", help="read this file in each folder with ASE")
+    add("--give-up", action="store_true", help="store what failed as failed, to be replaced")
+    add("--label-store", type=Path, metavar="STORE", help="default: that of the export")
+
+
+def _generate(options: argparse.Namespace) -> None:
+    """Make the database and stop, without training.
+
+    Takes the overrides and options of spktrain:
+      NAME=VALUE     changes the configuration
+      --cfg job      prints the configuration and stops
+      --hydra-help   lists the options of Hydra
+      --config-help  lists the configuration groups, as spktrain --help does
+
+    Example:
+      spkphonon generate --dry-run experiment=phonon_antiperovskite
+      spkphonon generate experiment=phonon_antiperovskite data.ensemble.n_snapshots=10
+    """
+
+    def act(data: Any, _: Any) -> None:
+        if options.dry_run:
+            print(data.preview())
+            return
+        data.prepare_data()
+        log.info("database: %s", Path(data.datapath).resolve())
+
+    _with_data(options, act)
+
+
+def _export(options: argparse.Namespace) -> None:
+    """Write the inputs of the labels that are needed next.
+
+    Takes the overrides and options of spktrain, as spkphonon generate does.
+
+    Example:
+      spkphonon export FOLDER experiment=... data/calculator=cp2k data.calculator.version=2023.1
+    """
+    if "=" in str(options.folder):
+        options.parser.error(f"FOLDER comes before the overrides, found {options.folder}")
+    folder = options.folder.absolute()  # Hydra changes the working directory
+
+    def act(data: Any, config: Any) -> None:
+        from omegaconf import OmegaConf
+
+        from schnetpack_phonon.labels.offline import export
+
+        code: Any = OmegaConf.to_container(config.data.calculator, resolve=True)
+        made = data.generation
+        print(export(made.plan, made.recipe.calculator, made.label_store, folder, code))
+
+    _with_data(options, act)
+
+
+def _with_data(options: argparse.Namespace, act: Callable[[Any, Any], None]) -> None:
+    """Calls ``act`` with the data module of a Hydra configuration and with the configuration."""
+    # The other commands do without Hydra and torch.
+    import hydra
+    from hydra._internal.utils import get_args_parser
+    from omegaconf import DictConfig
+    from schnetpack import cli as _  # noqa: F401  registers the resolvers that its configs use
+
+    prog, grammar = options.parser.prog, get_args_parser()
+    overrides = ["--help" if each == "--config-help" else each for each in options.overrides]
+    unknown = [each for each in grammar.parse_known_args(overrides)[1] if each.startswith("-")]
+    if unknown:
+        options.parser.refuse(unknown, grammar.format_usage())
+
+    @hydra.main(config_path="pkg://schnetpack/configs", config_name="train", version_base="1.2")
+    def run(config: DictConfig) -> None:
+        with one_line_errors(prog):
+            act(hydra.utils.instantiate(config.data), config)
+
+    sys.argv = [prog, *overrides]
+    run()
+
+
+def _collect(options: argparse.Namespace) -> None:
+    """Read the outputs in an exported folder into the label store.
+
+    Example:
+      spkphonon collect FOLDER
+      spkphonon collect FOLDER --results=vasprun.xml
+    """
+    from schnetpack_phonon.labels.offline import collect
+
+    found = collect(
+        options.folder.absolute(), options.results, options.give_up, options.label_store
+    )
+    print(found)
+    if not found.complete:
+        sys.exit(3)
