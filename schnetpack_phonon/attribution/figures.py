@@ -63,8 +63,8 @@ def against_length(bonds: pd.DataFrame, label: str, n_types: int = 6) -> Figure:
     return figure
 
 
-def freezing(table: pd.DataFrame, r: float, label: str) -> Figure:
-    """What the bonds foretell against what freezing them does, about each structure's mean.
+def predicted_against_actual(table: pd.DataFrame, r: float, label: str) -> Figure:
+    """Predicted and actual effects of subsets of bonds, about the mean of each structure.
 
     Args:
         table: ``index``, ``structure``, ``predicted``, ``actual``.
@@ -91,8 +91,8 @@ def freezing(table: pd.DataFrame, r: float, label: str) -> Figure:
     axis.set(
         xlim=(-limit, limit),
         ylim=(-limit, limit),
-        xlabel=f"foretold by the attribution, {label}",
-        ylabel=f"change by freezing 30 % of bonds, {label}",
+        xlabel=f"predicted by attributions, {label}",
+        ylabel=f"effect of resetting 30 % of bonds, {label}",
     )
     axis.set_aspect("equal")
     axis.locator_params(nbins=5)

@@ -9,13 +9,13 @@ import torch
 from ase import Atoms
 from ase.build import bulk
 from schnetpack import properties as host
-from schnetpack.atomistic import Atomwise, Forces, PairwiseDistances
+from schnetpack.atomistic import Atomwise, Forces, PairwiseDistances, ZBLRepulsionEnergy
 from schnetpack.model import NeuralNetworkPotential
 from schnetpack.nn import CosineCutoff, GaussianRBF
 from schnetpack.representation import PaiNN
 from torch import nn
 
-from schnetpack_phonon.attribution.bond_attribution import attribute
+from schnetpack_phonon.attribution.bond_attribution import attribute, unseen_terms
 from schnetpack_phonon.attribution.paths import opposite
 from schnetpack_phonon.attribution.results import BondAttribution, shares
 from schnetpack_phonon.common.errors import AttributionError
@@ -313,3 +313,9 @@ def test_wrong_arguments_are_named():
         one(model, ideal, displaced[[3, 0, 1, 2, 4]], "y")
     with pytest.raises(ValueError, match="different atoms"):
         one(model, bulk("Cu"), displaced, "y")
+
+
+def test_terms_beyond_edges_are_listed():
+    model = potential(Intensive(16, "y"), ZBLRepulsionEnergy("eV", "Ang", "z"))
+    assert unseen_terms(model) == []
+    assert unseen_terms(model, mask=True) == ["ZBLRepulsionEnergy"]

@@ -5,15 +5,24 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from schnetpack.atomistic import Atomwise, Forces
 from schnetpack.nn import scatter_add
 
 from schnetpack_phonon.attribution.bond_attribution import attribute
-from schnetpack_phonon.attribution.edges import Edges
+from schnetpack_phonon.attribution.edges import Edges, check_model, output_component
 from schnetpack_phonon.attribution.paths import StraightPath, straight_path
 from schnetpack_phonon.common.errors import AttributionError
 from schnetpack_phonon.data.reading import Structure
 from schnetpack_phonon.models.heads import Intensive
-from tests.models.model_fixtures import CUTOFF, REPRESENTATIONS, assemble, batch, potential, thermal
+from tests.models.model_fixtures import (
+    CUTOFF,
+    REPRESENTATIONS,
+    assemble,
+    batch,
+    potential,
+    scripted,
+    thermal,
+)
 
 
 def whole() -> StraightPath:
@@ -85,7 +94,7 @@ def test_components_of_tensors_and_what_is_wrong_with_names():
     edges = Edges(model, [found[0].path], "stress[0,2]")
     expected = model(edges._batch((1.0,)))["stress"][0, 0, 2].item()
     assert found[0].value == pytest.approx(expected, rel=1e-5)
-    with pytest.raises(AttributionError, match=r"shape \(3, 3\) a structure"):
+    with pytest.raises(AttributionError, match=r"shape \(3, 3\) for a structure"):
         attribute(model, [Structure(*pair)], "stress")
     with pytest.raises(AttributionError, match=r"write stress\[0,0\]"):
         attribute(model, [Structure(*pair)], "stress[xx]")
@@ -122,3 +131,20 @@ def test_inputs_that_are_not_there_are_named_and_can_be_given():
     with pytest.raises(AttributionError, match="total_charge"):
         Edges(model, [whole()], "y").values(1.0)
     Edges(model, [whole()], "y", {"total_charge": torch.tensor(2.0)}).values(1.0)
+
+
+def test_responses_are_refused():
+    model = potential(Atomwise(16, output_key="energy"), Forces())
+    with pytest.raises(AttributionError, match="derivative of another output"):
+        output_component(model, "forces")
+
+
+def test_models_out_of_reach_are_refused():
+    model = potential(Intensive(16, "y"))
+    check_model(model)
+    with pytest.raises(AttributionError, match="scripted"):
+        check_model(scripted(potential(Atomwise(16, output_key="energy"), Forces())))
+    with pytest.raises(AttributionError, match="compiled"):
+        check_model(torch.compile(model))
+    with pytest.raises(AttributionError, match="no 'representation'"):
+        check_model(torch.nn.Linear(1, 1))

@@ -101,7 +101,7 @@ def test_models_are_compared_on_the_same_bonds(model, tables):
     assert [axis.get_title() for axis in figure.axes[:2]] == ["one", "same"]
 
 
-def test_wrong_settings_are_told_before_anything_is_computed(model):
+def test_wrong_settings_are_reported_before_anything_is_computed(model):
     with pytest.raises(AttributionError, match="it has band_gap"):
         measure(model, STRUCTURES, Settings("gap"))
     with pytest.raises(AttributionError, match="expected displacement or mask"):
