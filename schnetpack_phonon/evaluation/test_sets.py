@@ -41,8 +41,10 @@ class TestSet:
         path: of the file.
         name: of the ensemble, such as ``phonon`` or ``random (uniform)``; else of the file.
         atoms: the structures.
-        rows: a row a structure: ``structure`` (crystal), ``group`` (the ensemble and its
-            parameter), ``parameter``, ``parent``, ``digest`` (of species, cell and positions).
+        rows: a row a structure: ``structure`` (crystal), ``kind`` (name of the ensemble; the kind
+            alone where a file holds several), ``parameter`` (temperature or amplitude, NaN where
+            there is none), ``group`` (both, for display), ``parent``, ``digest`` (of species, cell
+            and positions).
         labels: a column a property, of :func:`.cell`; NaN where there is none.
         units: of the labels.
         calculator: settings of the code that labelled; None where the file does not tell.
@@ -158,7 +160,7 @@ def _rows(
     rows["parameter"] = np.nan
     rows["group"] = name
     kinds = pairs["kind"] if "kind" in pairs else pd.Series(name, index=rows.index)
-    several = kinds.nunique() > 1
+    rows["kind"] = kinds.astype(str) if kinds.nunique() > 1 else name
     for column in _PARAMETERS:
         if column not in pairs:
             continue
@@ -166,8 +168,7 @@ def _rows(
         present = value.notna()
         rows.loc[present, "parameter"] = value[present]
         unit = kinds.map(lambda kind: units.get(str(kind), "")).astype(str)
-        head = kinds.astype(str) if several else pd.Series(name, index=rows.index)
-        group = head + ", " + value.map("{:g} ".format) + unit
+        group = rows["kind"] + ", " + value.map("{:g} ".format) + unit
         rows.loc[present, "group"] = group[present].str.strip()
     rows["digest"] = [structure_digest(a) for a in atoms]
     return rows

@@ -28,11 +28,17 @@ def test_database_of_ours(paths):
     found = read_test_set(paths["phonon"])
     assert found.name == "phonon"
     assert set(found.rows["group"]) == {"phonon, 100 K", "phonon, 300 K"}
+    assert set(zip(*found.rows[["kind", "parameter"]].T.to_numpy(), strict=True)) == {
+        ("phonon", 100.0),
+        ("phonon", 300.0),
+    }
     assert set(found.rows["structure"]) == {"Cu3PdAu", "Cu3PtAu"}
     assert len(found.atoms) == len(found.labels) == 16
     assert found.units["energy_per_atom"] == "eV"
     assert found.calculator["code"] == "ase.calculators.emt.EMT"
-    assert read_test_set(paths["random"]).name == "random (one-sided)"
+    other = read_test_set(paths["random"])
+    assert other.name == "random (one-sided)"
+    assert set(other.rows["kind"]) == {"random (one-sided)"}
 
 
 def test_only_related_structures_count_as_seen(paths, tmp_path):

@@ -1,0 +1,42 @@
+"""Grids of panels: sizes, unused panels, frames."""
+
+import pytest
+
+from schnetpack_phonon.common import style
+
+
+@pytest.mark.parametrize(("n", "shape"), [(1, (1, 1)), (2, (1, 2)), (3, (2, 2))])
+def test_panels(n, shape):
+    """At most two columns; unused panels are off and not given."""
+    figure, axes = style.panels(n, (3, 2), (0.5, 1))
+    assert len(axes) == n
+    assert tuple(figure.get_size_inches()) == (0.5 + 3 * shape[1], 1 + 2 * shape[0])
+    assert len(figure.axes) == shape[0] * shape[1]
+    assert [axis for axis in figure.axes if axis.axison] == axes
+
+
+def test_grid_passes_options():
+    _, axes = style.grid(2, 3, (1, 1), sharey=True)
+    assert axes.shape == (2, 3)
+    axes[0, 0].set_ylim(0, 7)
+    assert axes[1, 2].get_ylim() == (0, 7)
+
+
+def test_hide_frame():
+    _, axes = style.panels(1, (1, 1))
+    style.hide_frame(axes)
+    shown = {side for side, spine in axes[0].spines.items() if spine.get_visible()}
+    assert shown == {"left", "bottom"}
+
+
+def test_colors_and_markers_repeat():
+    assert style.color(len(style.COLORS) + 1) == style.COLORS[1]
+    assert style.marker(len(style.MARKERS) + 1) == style.MARKERS[1]
+
+
+def test_unknown_property_is_called_like_its_key():
+    assert style.property_of("band_gap").label == "band gap"
+    assert (style.property_of("other").label, style.property_of("other").report_unit) == (
+        "other",
+        "",
+    )
