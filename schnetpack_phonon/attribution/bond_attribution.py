@@ -10,7 +10,9 @@ its start is far from all training data.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -30,7 +32,7 @@ _WITH_NODES = ("IntegratedGradients", "GradientShap")
 #: Modules of SchNetPack whose part of an output does not come from edges within the cutoff.
 _BEYOND_EDGES = ("EnergyCoulomb", "EnergyEwald", "DipoleMoment", "Polarizability")
 #: Modules of SchNetPack that read edges outside of the representation, where no mask acts.
-_BESIDE_MASK = ("ZBLRepulsionEnergy",)
+_OUTSIDE_MASK = ("ZBLRepulsionEnergy",)
 
 
 def attribute(
@@ -74,11 +76,29 @@ def attribute(
     even = even and kind == "displacement" and method in ("IntegratedGradients", "FeatureAblation")
     weights = next(model.parameters())
     limit = edges_per_pass or default_edges_per_pass(weights.device)
-    split = _Split(model, output, kind, method, n_steps, unit, inputs, limit)
     exact = method != "IntegratedGradients"
     found: list[BondAttribution] = []
     for group in _groups(structures, cutoff_of(model), kind, even, limit // n_steps):
-        found += split([s for s, _ in group], [path for _, path in group], even)
+        edges = Edges(model, [path for _, path in group], output, inputs)
+        how = {"method": method, "n_steps": n_steps, "copies": edges.copies_per_pass(limit)}
+        total, back = _both_ways(edges, kind, even, partial(split_over_bonds, edges, **how))
+        starts, values = _ends(edges, kind)
+        for k, (structure, path) in enumerate(group):
+            one = BondAttribution(
+                output=output,
+                unit=unit,
+                method=method,
+                path=path,
+                attribution=total[k],
+                even=(total[k] + back[k]) / 2 if even else None,
+                start=float(starts[k]),
+                value=float(values[k]),
+                n_steps=n_steps if method in _WITH_NODES else 0,
+                additive=method in (*_WITH_NODES, "Shapley"),
+                index=structure.index,
+                structure=structure.name or path.ideal.get_chemical_formula(),
+            )
+            found.append(one)
         if exact:
             progress(len(group))
     if exact:
@@ -89,7 +109,11 @@ def attribute(
         allowed = tolerance * max(abs(one.change), 0.1 * scale)
         allowed = max(allowed, rounding * max(abs(one.start), abs(one.value)))
         if abs(one.residual) > allowed:
-            found[k] = split.refined(one, allowed)
+            edges = Edges(model, [one.path], output, inputs)
+            how = {"allowed": allowed, "n_steps": n_steps, "copies": edges.copies_per_pass(limit)}
+            total, back = _both_ways(edges, kind, even, partial(integrate_in_parts, edges, **how))
+            half = (total[0] + back[0]) / 2 if even else None
+            found[k] = replace(one, attribution=total[0], even=half, n_steps=total[1])
         progress(1)
     return found
 
@@ -101,7 +125,7 @@ def unseen_terms(model: nn.Module, mask: bool = False) -> list[str]:
         model: SchNetPack model.
         mask: for mask attribution, where there are more of them.
     """
-    names = _BEYOND_EDGES + (_BESIDE_MASK if mask else ())
+    names = _BEYOND_EDGES + (_OUTSIDE_MASK if mask else ())
     return sorted({type(m).__name__ for m in model.modules() if type(m).__name__ in names})
 
 
@@ -129,71 +153,26 @@ def _groups(
         yield group
 
 
-@dataclass(frozen=True)
-class _Split:
-    """Attributes groups of structures, see :func:`attribute`."""
+def _path(edges: Edges, kind: str) -> tuple[Callable, torch.Tensor, torch.Tensor]:
+    """The model as a function of its edges, and both ends of the path of its argument."""
+    if kind == "mask":
+        none, full = (edges.tensor(np.full((1, edges.n_edges), x)) for x in (0.0, 1.0))
+        return edges.masked, none, full
+    return edges.displaced, edges.vectors(0.0), edges.vectors(1.0)
 
-    model: NeuralNetworkPotential
-    output: str
-    kind: str
-    method: str
-    n_steps: int
-    unit: str
-    inputs: Mapping[str, torch.Tensor] | None
-    limit: int
 
-    def __call__(
-        self, structures: Sequence[Structure], paths: Sequence[StraightPath], even: bool
-    ) -> list[BondAttribution]:
-        edges = Edges(self.model, paths, self.output, self.inputs)
-        how = self.method, self.n_steps, edges.copies_per_pass(self.limit)
-        with edges.frozen():
-            function, first, last = self._path(edges)
-            total = split_over_bonds(edges, function, first, last, *how)
-            if even:
-                back = split_over_bonds(edges, function, first, 2 * first - last, *how)
-                half = [(a + b) / 2 for a, b in zip(total, back, strict=True)]
-            if self.kind == "mask":
-                with torch.no_grad():
-                    ends = function(torch.cat([first, last])).double().cpu().numpy()
-            else:
-                ends = edges.values(0.0, 1.0)
-        return [
-            BondAttribution(
-                output=self.output,
-                unit=self.unit,
-                method=self.method,
-                path=path,
-                attribution=total[k],
-                even=half[k] if even else None,
-                start=float(ends[0, k]),
-                value=float(ends[1, k]),
-                n_steps=self.n_steps if self.method in _WITH_NODES else 0,
-                additive=self.method in (*_WITH_NODES, "Shapley"),
-                index=structure.index,
-                structure=structure.name or path.ideal.get_chemical_formula(),
-            )
-            for k, (structure, path) in enumerate(zip(structures, paths, strict=True))
-        ]
+def _both_ways(edges: Edges, kind: str, even: bool, split: Callable) -> tuple[Any, Any]:
+    """``split(function, first, last)`` along the path and, for even parts, the opposite one."""
+    function, first, last = _path(edges, kind)
+    with edges.frozen():
+        there = split(function, first, last)
+        return there, split(function, first, 2 * first - last) if even else None
 
-    def _path(
-        self, edges: Edges
-    ) -> tuple[Callable[[torch.Tensor], torch.Tensor], torch.Tensor, torch.Tensor]:
-        """The model as a function of its edges, and both ends of the path of its argument."""
-        if self.kind == "mask":
-            none, full = (edges.tensor(np.full((1, edges.n_edges), x)) for x in (0.0, 1.0))
-            return edges.masked, none, full
-        return edges.displaced, edges.vectors(0.0), edges.vectors(1.0)
 
-    def refined(self, found: BondAttribution, allowed: float) -> BondAttribution:
-        """The same with a divided path, so that the residual is at most ``allowed``."""
-        edges = Edges(self.model, [found.path], self.output, self.inputs)
-        how = allowed, self.n_steps, edges.copies_per_pass(self.limit)
-        even = found.even
-        with edges.frozen():
-            function, first, last = self._path(edges)
-            total, n_steps = integrate_in_parts(edges, function, first, last, *how)
-            if even is not None:
-                back, _ = integrate_in_parts(edges, function, first, 2 * first - last, *how)
-                even = (total + back) / 2
-        return replace(found, attribution=total, even=even, n_steps=n_steps)
+def _ends(edges: Edges, kind: str) -> np.ndarray:
+    """Predictions at both ends of the paths, shape=(2, n_graphs)."""
+    function, first, last = _path(edges, kind)
+    with edges.frozen(), torch.no_grad():
+        if kind == "displacement":
+            return edges.values(0.0, 1.0)
+        return function(torch.cat([first, last])).double().cpu().numpy()

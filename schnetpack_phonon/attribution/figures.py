@@ -133,7 +133,7 @@ def snapshot(
 
 
 def bond_shares(shares: pd.DataFrame, key: str) -> Figure:
-    """Variance shares by bond type, of the trained and the untrained model, one panel a crystal.
+    """Variance shares by bond type, trained and untrained, one panel for each crystal.
 
     Args:
         shares: ``structure``, ``model`` (trained or untrained), ``bond_type``, ``share``,

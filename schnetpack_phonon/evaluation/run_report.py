@@ -1,4 +1,4 @@
-"""A run folder -> one short page that says what came out and where it lies."""
+"""A short page about a run: its results and the places of its files."""
 
 from __future__ import annotations
 
@@ -12,14 +12,10 @@ from schnetpack_phonon.attribution.results import FIGURES, SHARES, VERDICT
 from schnetpack_phonon.common.errors import ReportError
 from schnetpack_phonon.common.page import markdown_table
 from schnetpack_phonon.common.properties import PROPERTIES
-from schnetpack_phonon.common.style import COLORS, MARKERS, property_of
+from schnetpack_phonon.common.style import color, marker, panels, property_of
 
 PAGE = "report.md"
-
-
 METRICS = "metrics.csv"
-
-
 PREDICTIONS = "predictions.csv"
 
 
@@ -27,7 +23,7 @@ def write_report(folder: Path, datapath: str, model_path: str) -> str:
     """Writes ``report.md`` from the tables and figures in a run folder.
 
     Args:
-        folder: the run; holds ``metrics.csv``, perhaps ``bond_shares.csv`` and ``figures``.
+        folder: of the run, with ``metrics.csv``, ``bond_shares.csv`` and ``figures`` if there are.
         datapath: the database.
         model_path: the trained model, relative to the folder.
 
@@ -66,8 +62,50 @@ def read_report(folder: Path) -> str:
         ReportError: if there is none.
     """
     if not (folder / PAGE).is_file():
-        raise ReportError(f"no {PAGE} in {folder.resolve()}: not a finished run of ours")
+        raise ReportError(f"no {PAGE} in {folder.resolve()}: not a finished run of this package")
     return (folder / PAGE).read_text()
+
+
+def parity(predictions: pd.DataFrame, errors: pd.DataFrame) -> Figure:
+    """Prediction against label, one panel for each property, one colour for each crystal.
+
+    Args:
+        predictions: ``property``, ``structure``, ``label``, ``prediction`` in report units.
+        errors: indexed by property: ``mae`` (in report units), ``r2`` and ``r2_crystal``.
+    """
+    keys = list(errors.index)
+    figure, axes = panels(len(keys), (4.2, 3.9))
+    structures = sorted(predictions["structure"].unique())
+    for axis, key in zip(axes, keys, strict=True):
+        rows = predictions[predictions["property"] == key].copy()
+        relative = property_of(key).arbitrary_zero
+        if relative:
+            mean = rows.groupby("structure")["label"].transform("mean")
+            rows[["label", "prediction"]] = rows[["label", "prediction"]].sub(mean, axis=0)
+        for k, structure in enumerate(structures):
+            own = rows[rows["structure"] == structure]
+            look = {"color": color(k), "ms": 4.5, "alpha": 0.75, "mew": 0, "label": structure}
+            axis.plot(own["label"], own["prediction"], marker(k), **look)
+        both = rows[["label", "prediction"]].to_numpy()
+        margin = 0.05 * np.ptp(both) or 1.0
+        limits = both.min() - margin, both.max() + margin
+        axis.plot(limits, limits, color="0.4", linewidth=0.8, zorder=0)
+        label, unit = property_of(key).label, property_of(key).report_unit
+        r2 = f"R² {errors.loc[key, 'r2']:.3f}"
+        if relative:
+            label = f"{label} − crystal mean"
+            r2 = f"R² within crystals {errors.loc[key, 'r2_crystal']:.3f}"
+        axis.set(
+            xlim=limits,
+            ylim=limits,
+            xlabel=f"calculated {label} ({unit})",
+            ylabel=f"predicted {label} ({unit})",
+            aspect="equal",
+        )
+        axis.set_title(f"MAE {errors.loc[key, 'mae']:.3g} {unit},  {r2}", fontsize="medium")
+        axis.locator_params(nbins=5)
+    axes[0].legend(frameon=False, fontsize="small")
+    return figure
 
 
 def _errors_table(metrics: pd.DataFrame) -> list[str]:
@@ -85,72 +123,13 @@ def _errors_table(metrics: pd.DataFrame) -> list[str]:
 
 def _shares_table(shares: pd.DataFrame) -> list[str]:
     pairs = ["structure", "bond_type"]
-    trained, control = (shares[shares["model"] == m] for m in ("trained", "untrained"))
-    both = trained.merge(control, on=pairs, suffixes=("", "_control"), how="left")
+    said = [f"{x:.2f} [{a:.2f}, {b:.2f}]" for x, a, b in shares[["share", "low", "high"]].values]
+    trained, control = (
+        shares.assign(said=said)[shares["model"] == m] for m in ("trained", "untrained")
+    )
+    both = trained.merge(control[[*pairs, "said"]], on=pairs, suffixes=("", "_control"), how="left")
     both = both.sort_values(["structure", "share"], ascending=[True, False])
-    rows = [
-        [
-            row["structure"],
-            row["bond_type"],
-            f"{row['share']:.2f} [{row['low']:.2f}, {row['high']:.2f}]",
-            f"{row['share_control']:.2f} [{row['low_control']:.2f}, {row['high_control']:.2f}]",
-        ]
-        for row in both.groupby("structure").head(3).to_dict("records")
-    ]
+    both = both.fillna({"said_control": "nan [nan, nan]"}).groupby("structure").head(3)
+    rows = both[[*pairs, "said", "said_control"]].to_numpy().tolist()
     head = ["crystal", "bond", "variance share [95 %]", "untrained control"]
     return markdown_table(head, rows)
-
-
-def parity(predictions: pd.DataFrame, errors: pd.DataFrame) -> Figure:
-    """Prediction against label, one panel a property, one colour a crystal.
-
-    Args:
-        predictions: ``property``, ``structure``, ``label``, ``prediction`` in report units.
-        errors: indexed by property: ``mae`` (in report units), ``r2`` and ``r2_crystal``.
-    """
-    keys = list(errors.index)
-    n_columns = min(len(keys), 2)
-    n_rows = -(-len(keys) // n_columns)
-    figure = Figure(figsize=(4.2 * n_columns, 3.9 * n_rows), layout="constrained")
-    axes = figure.subplots(n_rows, n_columns, squeeze=False).ravel()
-    structures = sorted(predictions["structure"].unique())
-    for axis, key in zip(axes, keys, strict=False):
-        rows = predictions[predictions["property"] == key].copy()
-        relative = property_of(key).arbitrary_zero
-        if relative:
-            mean = rows.groupby("structure")["label"].transform("mean")
-            rows[["label", "prediction"]] = rows[["label", "prediction"]].sub(mean, axis=0)
-        for k, structure in enumerate(structures):
-            own = rows[rows["structure"] == structure]
-            axis.plot(
-                own["label"],
-                own["prediction"],
-                MARKERS[k % len(MARKERS)],
-                color=COLORS[k % len(COLORS)],
-                markersize=4.5,
-                alpha=0.75,
-                markeredgewidth=0,
-                label=structure,
-            )
-        both = rows[["label", "prediction"]].to_numpy()
-        margin = 0.05 * np.ptp(both) or 1.0
-        limits = both.min() - margin, both.max() + margin
-        axis.plot(limits, limits, color="0.4", linewidth=0.8, zorder=0)
-        label, unit = property_of(key).label, property_of(key).report_unit
-        r2 = f"R² {errors.loc[key, 'r2']:.3f}"
-        if relative:
-            label = f"{label} − crystal mean"
-            r2 = f"R² within crystals {errors.loc[key, 'r2_crystal']:.3f}"
-        axis.set(
-            xlim=limits,
-            ylim=limits,
-            xlabel=f"calculated {label} ({unit})",
-            ylabel=f"predicted {label} ({unit})",
-        )
-        axis.set_title(f"MAE {errors.loc[key, 'mae']:.3g} {unit},  {r2}", fontsize="medium")
-        axis.set_aspect("equal")
-        axis.locator_params(nbins=5)
-    for axis in axes[len(keys) :]:
-        axis.set_axis_off()
-    axes[0].legend(frameon=False, fontsize="small")
-    return figure

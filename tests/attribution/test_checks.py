@@ -61,7 +61,7 @@ def tables(n: int = 12, residual: float = 0.0, control: float = 0.2):
         ({"residual": 0.05}, "12 of 12 miss more than 1 %"),
     ],
 )
-def test_verdict_says_what_the_figures_support(given, said):
+def test_verdict_says_what_the_checks_support(given, said):
     text = "\n".join(verdict(*tables(**given)))
     assert said in text
     assert "predict well" in text
@@ -79,7 +79,7 @@ def test_verdict_on_a_property_that_no_bond_changes():
     assert "nan" not in text
 
 
-def test_verdict_names_what_is_not_seen():
+def test_verdict_names_terms_that_are_not_included():
     structures, shares, frozen = tables()
     noise = frozen.assign(actual=frozen["actual"].to_numpy()[::-1])
     text = "\n".join(verdict(structures, shares, noise, 0.5, ["EnergyEwald"], "mask"))
@@ -93,7 +93,7 @@ BONDS = {"i": [0, 0, 1, 1], "j": [1, 2, 0, 2], "image_x": 0, "image_y": 0, "imag
 
 
 def attributed(folder, missed, r, bonds, control=(0.0, 0.1)):
-    """What the callback leaves: three structures, one of them with a miss; two crystals."""
+    """Files of the callback: three structures, one of them with a residual; two crystals."""
     folder.mkdir(parents=True)
     trained = pd.DataFrame({"index": [0, 1, 2], "change": 1.0, "residual": [0.0, -missed, 0.0]})
     untrained = trained.assign(model="untrained", residual=0.5)
@@ -124,7 +124,7 @@ def runs(tmp_path):
     return table.assign(run=[str(tmp_path / run) for run in table["run"]])
 
 
-def test_figures_side_by_side(runs):
+def test_checks_of_several_runs(runs):
     table = checks_table(runs).set_index("model")
     assert list(table.index) == ["phonon, N = 10", "random, N = 10"]
     phonon, random = table.iloc[0], table.iloc[1]
@@ -140,7 +140,7 @@ def test_figures_side_by_side(runs):
     assert (random["n_clear"], random["n_leading"]) == (0, 2)
 
 
-def test_in_words(runs):
+def test_text_of_a_page(runs):
     first, second = checks_text(checks_table(runs)).to_dict("records")
     assert first == {
         "trained on": "phonon, N = 10",

@@ -1,4 +1,4 @@
-"""A model by its edges is the host's model; masks delete edges to the last bit."""
+"""A model as a function of its edges is the same model; masks delete edges exactly."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_masks_are_exact(representation, dtype):
         assert torch.equal(none[0], model(batch([alone], dtype))["y"])
 
 
-def test_mask_of_a_cutoff_that_others_share_is_the_representations_alone():
+def test_mask_on_a_shared_cutoff_acts_on_the_representation_only():
     model = potential(Intensive(16, "y"))
     shared = model.representation.cutoff_fn
 
@@ -79,7 +79,7 @@ def test_mask_of_a_cutoff_that_others_share_is_the_representations_alone():
     assert values[0] == values[1] != 0
 
 
-def test_components_of_tensors_and_what_is_wrong_with_names():
+def test_components_of_tensors_and_wrong_names():
     class Tensor(torch.nn.Module):
         model_outputs = ("stress",)
 
@@ -109,7 +109,7 @@ def test_mask_needs_a_cutoff_function_to_act_on():
 
 
 def test_bonds_out_of_range_are_left_out():
-    """A list with more than the host's own gives the same, to the last bit."""
+    """A neighbour list with a larger cutoff gives exactly the same."""
     model = potential(Intensive(16, "y"))
     ends = thermal(1)[1], thermal(1)[1]
     edges, more = (Edges(model, [straight_path(*ends, r)], "y") for r in (CUTOFF, CUTOFF + 1))
@@ -119,7 +119,7 @@ def test_bonds_out_of_range_are_left_out():
     assert torch.equal(*values)
 
 
-def test_inputs_that_are_not_there_are_named_and_can_be_given():
+def test_missing_inputs_are_named_and_can_be_given():
     class Charged(torch.nn.Module):
         model_outputs = ("y",)
 
@@ -139,7 +139,7 @@ def test_responses_are_refused():
         output_component(model, "forces")
 
 
-def test_models_out_of_reach_are_refused():
+def test_models_without_hooks_are_refused():
     model = potential(Intensive(16, "y"))
     check_model(model)
     with pytest.raises(AttributionError, match="scripted"):

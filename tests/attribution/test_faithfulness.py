@@ -66,7 +66,7 @@ def test_subsets_have_one_size_and_differ():
 
 
 @pytest.mark.parametrize("representation", REPRESENTATIONS)
-def test_untrained_forgets_every_weight_and_keeps_buffers(representation):
+def test_untrained_model_has_new_weights_and_the_same_buffers(representation):
     """Training is imitated by a shift of 10, far from where any weight starts."""
     model = potential(Intensive(16, "y"), representation=representation)
     model.output_modules[0].offset.fill_(1.5)
@@ -84,7 +84,7 @@ def test_untrained_forgets_every_weight_and_keeps_buffers(representation):
     assert state(fresh)["tensors"] == state(again)["tensors"] != state(other)["tensors"]
 
 
-def test_untrained_says_what_it_cannot_forget():
-    """The host's radial bases can be trained, and have no reset_parameters."""
+def test_weights_that_cannot_be_reset_are_named():
+    """Radial bases of SchNetPack can be trained, and have no reset_parameters."""
     with pytest.warns(UserWarning, match=r"keeps the trained representation\.radial_basis"):
         untrained(potential(Intensive(16, "y"), trainable_basis=True), 0)

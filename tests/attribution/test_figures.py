@@ -1,4 +1,4 @@
-"""Pictures of bonds draw without a warning, hold their numbers and name their units."""
+"""Figures of bonds are drawn without warnings, show their numbers and name their units."""
 
 from __future__ import annotations
 

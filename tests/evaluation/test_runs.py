@@ -62,7 +62,10 @@ def test_runs_of_a_sweep_once_each(run, tmp_path):
         (lambda run: (run / "split.npz").write_text("no"), r"split\.npz is missing or damaged"),
         (lambda run: np.savez(run / "split.npz", train_idx=[1]), r"split\.npz is missing"),
         (lambda run: (run / "config.yaml").write_text("a: [1"), r"config\.yaml cannot be read"),
-        (lambda run: (run / "config.yaml").write_text("a: 1"), "not that of a SchNetPack run"),
+        (
+            lambda run: (run / "config.yaml").write_text("a: 1"),
+            "not the configuration of a SchNetPack run",
+        ),
         (lambda run: (run / "run.json").write_text("{"), r"run\.json is damaged"),
         (lambda run: (run / "run.json").write_text("{}"), "another version"),
         (lambda run: (run.parents[1] / "data" / "phonon.db").unlink(), "database is not at"),
@@ -78,7 +81,7 @@ def test_database_that_only_the_process_knew(run):
     text = (run / "config.yaml").read_text()
     hidden = text.replace("phonon.db", "${hydra:runtime.choices.data/ensemble}.db")
     (run / "config.yaml").write_text(hidden)
-    with pytest.raises(RunError, match="cannot tell its database"):
+    with pytest.raises(RunError, match="only the process of the run knew"):
         read_run(run)
 
 
