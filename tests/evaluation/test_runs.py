@@ -19,8 +19,8 @@ def run(tmp_path) -> Path:
     return write_run(tmp_path / "runs" / "one", datapath, seed=7, train=[1, 2], val=[3])
 
 
-def test_run_of_the_host(run, tmp_path):
-    """Without a record of ours; the folder in which it ran is found by where its data lie."""
+def test_run_of_schnetpack(run, tmp_path):
+    """Without our record; the folder in which it ran follows from the place of its data."""
     found = read_run(run)
     assert found.datapath == (tmp_path / "data" / "phonon.db").resolve()
     assert (list(found.train_idx), list(found.val_idx)) == ([1, 2], [3])
@@ -39,6 +39,10 @@ def test_record_of_a_run(run, tmp_path):
     assert found.targets == {"a": "b"}
     assert found.seed == 11
     assert found.record["datapath_from_here"] == "../../data/phonon.db"
+    assert json.loads((run / "run.json").read_text())["format"] == 1
+    change(run, "run.json", format=2)
+    with pytest.raises(RunError, match="another version"):
+        read_run(run)
 
 
 def test_runs_and_data_that_were_moved_together(run, tmp_path):
@@ -90,11 +94,3 @@ def test_folders_without_runs(tmp_path):
         find_runs([tmp_path])
     with pytest.raises(RunError, match="no folder"):
         find_runs([tmp_path / "nowhere"])
-
-
-def test_record_is_of_this_format(run, tmp_path):
-    write_record(run, {"datapath": str(tmp_path / "data" / "phonon.db")})
-    assert json.loads((run / "run.json").read_text())["format"] == 1
-    change(run, "run.json", format=2)
-    with pytest.raises(RunError, match="another version"):
-        read_run(run)
