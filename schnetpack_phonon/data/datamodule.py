@@ -20,7 +20,7 @@ from schnetpack_phonon.labels.finite_strain import FiniteStrain
 from schnetpack_phonon.phonons.force_constants import PhononSource
 from schnetpack_phonon.structures.crystals import StructureSource
 
-_DATASETS = Path(__file__).parent / "datasets"
+_DATASETS = Path(__file__).parents[1] / "datasets"
 
 
 class EnsembleData(AtomsDataModule):

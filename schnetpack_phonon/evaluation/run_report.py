@@ -13,14 +13,10 @@ from schnetpack_phonon.attribution.results import FIGURES, SHARES, VERDICT
 from schnetpack_phonon.common.errors import ReportError
 from schnetpack_phonon.common.page import Section, Table, write_markdown
 from schnetpack_phonon.common.properties import label
-from schnetpack_phonon.common.style import COLORS, MARKERS, property_of
+from schnetpack_phonon.common.style import color, marker, panels, property_of
 
 PAGE = "report.md"
-
-
 METRICS = "metrics.csv"
-
-
 PREDICTIONS = "predictions.csv"
 
 
@@ -28,7 +24,7 @@ def write_report(folder: Path, datapath: str, model_path: str) -> str:
     """Writes ``report.md`` from the tables and figures in a run folder.
 
     Args:
-        folder: the run; holds ``metrics.csv``, perhaps ``bond_shares.csv`` and ``figures``.
+        folder: of the run, with ``metrics.csv``, ``bond_shares.csv`` and ``figures`` if there are.
         datapath: the database.
         model_path: the trained model, relative to the folder.
 
@@ -65,7 +61,7 @@ def read_report(folder: Path) -> str:
         ReportError: if there is none.
     """
     if not (folder / PAGE).is_file():
-        raise ReportError(f"no {PAGE} in {folder.resolve()}: not a finished run of ours")
+        raise ReportError(f"no {PAGE} in {folder.resolve()}: not a finished run of this package")
     return (folder / PAGE).read_text()
 
 
@@ -81,20 +77,16 @@ def _errors(metrics: pd.DataFrame) -> Table:
 
 def _shares(shares: pd.DataFrame) -> Table:
     pairs = ["structure", "bond_type"]
-    trained, control = (shares[shares["model"] == m] for m in ("trained", "untrained"))
-    both = trained.merge(control, on=pairs, suffixes=("", "_control"), how="left")
+    said = [f"{x:.2f} [{a:.2f}, {b:.2f}]" for x, a, b in shares[["share", "low", "high"]].values]
+    trained, control = (
+        shares.assign(said=said)[shares["model"] == m] for m in ("trained", "untrained")
+    )
+    both = trained.merge(control[[*pairs, "said"]], on=pairs, suffixes=("", "_control"), how="left")
     both = both.sort_values(["structure", "share"], ascending=[True, False])
-    rows = [
-        {
-            "crystal": row["structure"],
-            "bond": row["bond_type"],
-            "variance share [95 %]": f"{row['share']:.2f} [{row['low']:.2f}, {row['high']:.2f}]",
-            "untrained control": f"{row['share_control']:.2f} "
-            f"[{row['low_control']:.2f}, {row['high_control']:.2f}]",
-        }
-        for row in both.groupby("structure").head(3).to_dict("records")
-    ]
-    return Table("shares", pd.DataFrame(rows))
+    both = both.fillna({"said_control": "nan [nan, nan]"}).groupby("structure").head(3)
+    rows = both[[*pairs, "said", "said_control"]].to_numpy().tolist()
+    head = ["crystal", "bond", "variance share [95 %]", "untrained control"]
+    return Table("shares", pd.DataFrame(rows, columns=head))
 
 
 def _listed(lines: Iterable[str]) -> str:
@@ -102,19 +94,16 @@ def _listed(lines: Iterable[str]) -> str:
 
 
 def parity(predictions: pd.DataFrame, errors: pd.DataFrame) -> Figure:
-    """Prediction against label, one panel a property, one colour a crystal.
+    """Prediction against label, one panel for each property, one colour for each crystal.
 
     Args:
         predictions: ``property``, ``structure``, ``label``, ``prediction`` in report units.
         errors: indexed by property: ``mae`` (in report units), ``r2`` and ``r2_crystal``.
     """
     keys = list(errors.index)
-    n_columns = min(len(keys), 2)
-    n_rows = -(-len(keys) // n_columns)
-    figure = Figure(figsize=(4.2 * n_columns, 3.9 * n_rows), layout="constrained")
-    axes = figure.subplots(n_rows, n_columns, squeeze=False).ravel()
+    figure, axes = panels(len(keys), (4.2, 3.9))
     structures = sorted(predictions["structure"].unique())
-    for axis, key in zip(axes, keys, strict=False):
+    for axis, key in zip(axes, keys, strict=True):
         rows = predictions[predictions["property"] == key].copy()
         relative = property_of(key).arbitrary_zero
         if relative:
@@ -122,16 +111,8 @@ def parity(predictions: pd.DataFrame, errors: pd.DataFrame) -> Figure:
             rows[["label", "prediction"]] = rows[["label", "prediction"]].sub(mean, axis=0)
         for k, structure in enumerate(structures):
             own = rows[rows["structure"] == structure]
-            axis.plot(
-                own["label"],
-                own["prediction"],
-                MARKERS[k % len(MARKERS)],
-                color=COLORS[k % len(COLORS)],
-                markersize=4.5,
-                alpha=0.75,
-                markeredgewidth=0,
-                label=structure,
-            )
+            look = {"color": color(k), "ms": 4.5, "alpha": 0.75, "mew": 0, "label": structure}
+            axis.plot(own["label"], own["prediction"], marker(k), **look)
         both = rows[["label", "prediction"]].to_numpy()
         margin = 0.05 * np.ptp(both) or 1.0
         limits = both.min() - margin, both.max() + margin
@@ -146,11 +127,9 @@ def parity(predictions: pd.DataFrame, errors: pd.DataFrame) -> Figure:
             ylim=limits,
             xlabel=f"calculated {name} ({unit})",
             ylabel=f"predicted {name} ({unit})",
+            aspect="equal",
         )
         axis.set_title(f"MAE {errors.loc[key, 'mae']:.3g} {unit},  {r2}", fontsize="medium")
-        axis.set_aspect("equal")
         axis.locator_params(nbins=5)
-    for axis in axes[len(keys) :]:
-        axis.set_axis_off()
     axes[0].legend(frameon=False, fontsize="small")
     return figure

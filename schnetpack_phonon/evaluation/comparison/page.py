@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from schnetpack_phonon.attribution.trust import trust_table, trust_text
+from schnetpack_phonon.attribution.checks import checks_table, checks_text
 from schnetpack_phonon.common.page import Picture, Section, Table, strings, write_page
 from schnetpack_phonon.common.properties import band_gap
 from schnetpack_phonon.evaluation.comparison import figures as figures
@@ -236,7 +236,7 @@ def _shares(found: CrossTests) -> list[Section]:
         "standard deviation over seeds.",
     ]
     tables = [Table("attribution", rows, shares, "Shares")]
-    trust = trust_table(found.runs)
+    trust = checks_table(found.runs)
     if not trust.empty:
         text.append(
             "Trust, by training data: the largest part of a structure's change that the bonds miss "
@@ -244,7 +244,7 @@ def _shares(found: CrossTests) -> list[Section]:
             "(faithfulness r), and of single bonds of different seeds; and in how many crystals "
             "the leading bond lies clear of the untrained control."
         )
-        tables.append(Table("trust", trust_text(trust), trust, "Trust"))
+        tables.append(Table("trust", checks_text(trust), trust, "Trust"))
     return [Section("Which bonds", text, [picture, *tables])]
 
 
