@@ -1,4 +1,4 @@
-"""What a database holds and how it was made, on one page that can go with it."""
+"""A page about a database: what it holds and how it was made."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import ase.db
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
@@ -16,9 +15,9 @@ from schnetpack_phonon.common.page import Picture, Section, Table, write_markdow
 from schnetpack_phonon.common.properties import PROPERTIES, band_gap, cbm, partial_occupation, vbm
 from schnetpack_phonon.common.style import COLORS, property_of
 from schnetpack_phonon.data.database import read_metadata
-from schnetpack_phonon.data.reading import read_labels, read_provenance
+from schnetpack_phonon.data.reading import read_labels, read_provenance, read_rows
 
-_FLAG = 0.01  # electrons: above it an orbital is partly filled
+_FLAG = 0.01  # electrons: above it an orbital counts as partly filled
 
 
 def write_card(path: str | Path) -> str:
@@ -57,16 +56,15 @@ def content_digest(path: str | Path) -> str:
     """Hash of species, positions, cells and labels of all rows in their order.
 
     Numbers are rounded to 1e-6: a database made again from the same labels has the same digest on
-    any machine, whatever its file's own bytes are.
+    any machine, whatever the bytes of the file are.
     """
     digest = hashlib.sha256()
-    with ase.db.connect(str(path), use_lock_file=False) as db:
-        for row in db.select():
-            digest.update(row.numbers.astype(np.int64).tobytes())
-            arrays = {"positions": row.positions, "cell": row.cell, **row.data}
-            for name in sorted(arrays):
-                values = np.asarray(arrays[name], dtype=float)
-                digest.update(name.encode() + (values.round(6) + 0.0).tobytes())
+    for row in read_rows(path):
+        digest.update(row.atoms.numbers.astype(np.int64).tobytes())
+        arrays = {"positions": row.atoms.positions, "cell": row.atoms.cell.array, **row.data}
+        for name in sorted(arrays):
+            values = np.asarray(arrays[name], dtype=float)
+            digest.update(name.encode() + (values.round(6) + 0.0).tobytes())
     return digest.hexdigest()
 
 
@@ -151,7 +149,7 @@ def _sd(values: pd.Series) -> float:
 
 
 def distribution(labels: pd.DataFrame, parameter: str, unit: str, key: str = band_gap) -> Figure:
-    """A label's distribution at each temperature or amplitude, one panel a crystal.
+    """Distribution of a label at each temperature or amplitude, one panel for each crystal.
 
     Args:
         labels: ``structure``, the column ``parameter``, and ``label`` in report units.
@@ -178,5 +176,5 @@ def distribution(labels: pd.DataFrame, parameter: str, unit: str, key: str = ban
         axis.set_title(structure, fontsize="medium")
         axis.spines[["top", "right"]].set_visible(False)
     axes[0].set_ylabel(f"calculated {property_of(key).label} ({property_of(key).report_unit})")
-    figure.suptitle("each dot a snapshot, bars the mean", fontsize="small", color="0.3")
+    figure.suptitle("each dot is a snapshot, bars are means", fontsize="small", color="0.3")
     return figure

@@ -172,7 +172,7 @@ def test_its_error_can_be_trained():
 
 def test_structures_that_are_no_minimum_have_no_relaxed_ion_tensor():
     model = with_elastic_response(trained(), ElasticResponse(relaxed_ions=True))
-    with pytest.raises(ValueError, match="relax the atoms with this model, or take the clamped"):
+    with pytest.raises(ValueError, match="relax the atoms with this model, or use the clamped"):
         model(inputs_of([SNAPSHOT]))
 
 

@@ -132,7 +132,7 @@ def test_calculator_multiplies_energies_per_atom():
 def test_calculator_names_what_the_model_does_not_give():
     atoms = STRUCTURES[0].copy()
     atoms.calc = ModelCalculator(potential(BandEdges(16)))
-    with pytest.raises(PropertyNotImplementedError, match="'forces'; it gives band_gap, cbm, vbm"):
+    with pytest.raises(PropertyNotImplementedError, match="'forces'; it predicts band_gap, cbm"):
         atoms.get_forces()
 
 
@@ -173,6 +173,6 @@ def test_elements_that_were_not_trained_on_are_refused():
 def test_stress_needs_a_crystal():
     slab = STRUCTURES[0].copy()
     slab.pbc = [True, True, False]
-    with pytest.raises(ValueError, match=r"\[True, True, False\]; the model gives stress"):
+    with pytest.raises(ValueError, match=r"\[True, True, False\]; the model predicts stress"):
         Predictor(mechanical())([slab])
     assert Predictor(potential(BandEdges(16)))([slab])[0]["band_gap"] >= 0

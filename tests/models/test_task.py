@@ -1,4 +1,4 @@
-"""The scaled loss against standardised values, and the task through a small training."""
+"""The scaled loss against standardised values, the task in a small training, the metric by hand."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from schnetpack_phonon.models.elastic_response import ElasticResponse
 from schnetpack_phonon.models.elastic_tensor import ElasticTensor
 from schnetpack_phonon.models.heads import BandGap
 from schnetpack_phonon.models.stress import StressTensor
-from schnetpack_phonon.models.task import ScaledOutput, ScaledTask
+from schnetpack_phonon.models.task import RelativeFrobeniusError, ScaledOutput, ScaledTask
 from tests.models.model_fixtures import CUTOFF, assemble, batch, data_module, potential, thermal
 
 
@@ -191,7 +191,7 @@ class Featureless(nn.Module):
         (lambda: assemble(Featureless(), BandEdges(16)), "gives no 'scalar_representation'"),
         (lambda: potential(StressTensor(32, CUTOFF)), r"shape \[2, 16\]; a head has n_in=32"),
         (lambda: potential(BandEdges(8)), r"shape \[2, 16\]; a head has n_in=8: set its n_in"),
-        (lambda: potential(ElasticTensor(16, 6.0)), "up to 6 Ang; .* ends at 5: set the head's"),
+        (lambda: potential(ElasticTensor(16, 6.0)), "up to 6 Ang; .* ends at 5: use it for"),
     ],
     ids=["cutoff", "no features", "no features, edges", "wide", "narrow", "long bonds"],
 )
@@ -224,3 +224,17 @@ def test_metrics_take_tensors_of_any_layout():
     pred, target = {"stress": stress.mT}, {"stress": stress.mT + 0.5}
     own.update_metrics(pred, target, "train")
     assert own.metrics["train"]["mae"].compute() == 0.5
+
+
+def test_relative_error_is_the_mean_over_structures_however_they_are_batched():
+    """Labels of 3 and 4 on the diagonal have the norm 5; errors of 0.5 and 1 are 10 and 20 %."""
+    labels = torch.diag_embed(torch.tensor([[3.0, 4.0], [3.0, 4.0], [30.0, 40.0]]))
+    predictions = labels.clone()
+    predictions[0, 0, 1] += 0.5
+    predictions[1, 1, 0] -= 1.0
+    whole, parts = RelativeFrobeniusError(), RelativeFrobeniusError()
+    whole.update(predictions, labels)
+    for part in (slice(0, 1), slice(1, 3)):
+        parts(predictions[part], labels[part])
+    assert whole.compute().item() == pytest.approx(0.1)
+    assert parts.compute().item() == pytest.approx(0.1)

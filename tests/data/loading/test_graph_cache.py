@@ -172,6 +172,6 @@ def test_order_of_training_does_not_depend_on_the_cache(path, tmp_path):
 def test_structures_of_other_types_are_named_and_leave_nothing(path, tmp_path):
     with ase.db.connect(path) as db:
         db.update(12, data={"energy": np.array([[7.0]])})
-    with pytest.raises(DifferentGraphsError, match=r"energy: .*beside .*data.loading=null"):
+    with pytest.raises(DifferentGraphsError, match=r"energy: .* and .*data.loading=null"):
         opened(path, tmp_path / "cache")
     assert [file.suffix for file in (tmp_path / "cache").iterdir()] == [".lock"]
