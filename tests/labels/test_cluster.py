@@ -138,7 +138,7 @@ def test_pilot_jobs_here(parsl, tmp_path, monkeypatch):
 
 _KILLED = """
 import sys
-from schnetpack_phonon import cluster
+from schnetpack_phonon.labels import cluster
 from tests.common.worker_fixtures import process
 cluster._HEARTBEAT, cluster._LOST_AFTER = 1, 5
 pool = cluster.pilot_jobs_here(1, log_folder=sys.argv[1])
