@@ -39,7 +39,8 @@ distance: evaluation.distance  edges: attribution.edges  elastic_moduli: models.
 elastic_response: models.elastic_response  elastic_tensor: models.elastic_tensor
 elasticity: structures.elasticity  energy: models.heads  epochs: data.splits
 espresso: calculators.espresso  espresso_output: calculators.espresso  exchange: labels.offline
-executors: common.executors common.errors  external_code: calculators.external_code
+executors: common.executors common.errors
+external_code: calculators.external_code calculators.output
 files: common.files  finite_strain: labels.finite_strain  fixed_ensembles: ensembles.fixed
 force_constants: phonons.force_constants  force_pool: phonons.force_pool
 freezing: attribution.faithfulness  generation: data.generation  gpaw: calculators.gpaw

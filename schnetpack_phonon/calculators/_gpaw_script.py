@@ -1,4 +1,4 @@
-"""Runs in GPAW's own Python: reads ``label.json`` where it stands and leaves ``results.json``."""
+"""Runs in the Python of GPAW: reads ``label.json`` and writes ``results.json`` beside it."""
 
 import json
 import os

@@ -1,12 +1,12 @@
-"""Electronic-structure codes as labelling calculators.
+"""What all labelling calculators share.
 
-A labelling calculator turns atoms into a dictionary of labels. It holds settings only, so it
-travels to workers; the code's own state is made afresh for every structure.
+A labelling calculator computes a dictionary of labels from atoms. It holds settings only, so that
+it can be sent to worker processes; the state of the code is created anew for every structure.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import cache, partial
 from importlib.metadata import version
 from typing import Any, Protocol
@@ -25,7 +25,7 @@ from schnetpack_phonon.common.executors import call_within
 from schnetpack_phonon.common.properties import Labels
 from schnetpack_phonon.structures.elasticity import voigt_to_tensor
 
-package_version = cache(version)  # reads files; asked for with each label
+package_version = cache(version)  # it reads files, and every label asks for it
 
 
 FORCE_LABELS = (
@@ -41,35 +41,38 @@ EDGE_LABELS = (properties.band_gap, properties.vbm, properties.cbm)
 
 
 class LabellingCalculator(Protocol):
-    """What the labelling machinery asks of a code."""
+    """What labelling needs from a code."""
 
     properties: tuple[str, ...]
     """Keys of the labels."""
 
     @property
     def settings(self) -> dict[str, Any]:
-        """Everything that changes a label, as plain values; hashed to identify labels."""
+        """All options that change a label, as plain values; labels are identified by their hash."""
 
     @property
     def code_version(self) -> str:
         """Name and version of the code."""
 
     def check(self, atoms: Atoms) -> None:
-        """Raises ValueError where the code would give a wrong number for these atoms."""
+        """Raises ValueError if the code would compute wrong labels for these atoms."""
 
     def ase_calculator(self) -> Calculator:
-        """A fresh ASE calculator with energy, forces and stress."""
+        """A new ASE calculator with energy, forces and stress."""
 
     def label(self, atoms: Atoms) -> Labels:
         """Labels with the shapes and units of :mod:`.common.properties`."""
 
 
 def labels_from_results(atoms: Atoms, results: Mapping[str, Any]) -> Labels:
-    """ASE results (energy, forces, stress, perhaps vbm and cbm) -> labels.
+    """Labels from ASE results (energy, forces, stress and, if available, vbm and cbm).
 
-    Where the bands overlap the crystal is a metal: the gap is zero, and both edges are the
-    middle of the overlap, since no number is the edge of a gap that is not there.
-    Further scalar results that are in :data:`.PROPERTIES` are kept.
+    If the bands overlap, the crystal is a metal: the gap is zero, and both band edges are set to
+    the middle of the overlap, since there is no gap whose edges they could be. The results
+    ``band_gap_gamma`` and ``partial_occupation`` are kept.
+
+    Raises:
+        CalculationFailed: if a label is infinite or not a number.
     """
     energy = float(results["energy"])
     stress = voigt_to_tensor(np.asarray(results["stress"]))
@@ -100,7 +103,7 @@ def labels_from_results(atoms: Atoms, results: Mapping[str, Any]) -> Labels:
 
 
 def as_ase_calculator(results: Callable[[Atoms], dict[str, Any]]) -> Calculator:
-    """An ASE calculator around a function from atoms to ASE results."""
+    """An ASE calculator that takes its results from a function of the atoms."""
 
     class _FromResults(Calculator):
         implemented_properties = ("energy", "forces", "stress", "vbm", "cbm")
@@ -112,17 +115,8 @@ def as_ase_calculator(results: Callable[[Atoms], dict[str, Any]]) -> Calculator:
     return _FromResults()
 
 
-def check_size(atoms: Atoms, min_atoms: int, why: str) -> None:
-    """Raises ValueError for a cell of fewer than ``min_atoms`` atoms."""
-    if len(atoms) < min_atoms:
-        raise ValueError(
-            f"the supercell of {atoms.get_chemical_formula()} has {len(atoms)} atoms; "
-            f"{why} >= {min_atoms}: enlarge data.structure.supercell"
-        )
-
-
 def band_edges(energies: np.ndarray, occupations: np.ndarray) -> tuple[float, float]:
-    """Highest level that is at least half full (of 2) and the lowest above it.
+    """Highest level occupied by at least one of two electrons, and the lowest of the others.
 
     Args:
         energies: orbital energies, shape=(n_orbitals,), any unit.
@@ -140,12 +134,12 @@ def band_edges(energies: np.ndarray, occupations: np.ndarray) -> tuple[float, fl
 def mesh_edges(
     n_electrons: float, energies: np.ndarray, occupations: np.ndarray, at_gamma: np.ndarray
 ) -> dict[str, float]:
-    """Band edges of a crystal without spin; bands are counted by electrons, two in each.
+    """Band edges of a crystal without spin polarisation; each band holds two electrons.
 
-    Where the bands overlap ``vbm`` is above ``cbm``, for :func:`labels_from_results`.
+    If the bands overlap, ``vbm`` is above ``cbm``; :func:`labels_from_results` handles that.
 
     Args:
-        n_electrons: in the cell.
+        n_electrons: number of electrons in the cell.
         energies: levels in eV, ascending at each k-point, shape=(n_kpoints, n_bands).
         occupations: electrons per orbital between 0 and 2, shape=(n_kpoints, n_bands).
         at_gamma: levels at Gamma, which may be one of the k-points, shape=(n_bands,).
@@ -174,13 +168,28 @@ def mesh_edges(
     }
 
 
+def check_size(atoms: Atoms, min_atoms: int, why: str) -> None:
+    """Raises ValueError for a cell of fewer than ``min_atoms`` atoms."""
+    if len(atoms) < min_atoms:
+        raise ValueError(
+            f"the supercell of {atoms.get_chemical_formula()} has {len(atoms)} atoms; "
+            f"{why} >= {min_atoms}: enlarge data.structure.supercell"
+        )
+
+
+def check_known(what: str, name: str, known: Iterable[str]) -> None:
+    """Raises ValueError for a name that is not one of the known names."""
+    if name not in known:
+        raise ValueError(f"unknown {what} {name!r}; there are {', '.join(known)}")
+
+
 class AseCalculator:
-    """Any ASE calculator that gives energy, forces and stress; band edges are left out.
+    """Any ASE calculator with energy, forces and stress; there are no labels of band edges.
 
     Args:
-        factory: makes a fresh calculator; in YAML a ``_target_`` with ``_partial_: true``.
-        min_atoms: smallest cell accepted.
-        time_limit: of one label, in seconds; none by default.
+        factory: creates a new calculator; in YAML a ``_target_`` with ``_partial_: true``.
+        min_atoms: smallest number of atoms in a cell.
+        time_limit: for one calculation, in seconds; no limit by default.
     """
 
     properties = FORCE_LABELS

@@ -1,4 +1,4 @@
-"""GFN-xTB tight binding through tblite: labels that any machine computes in a second."""
+"""Labels from GFN-xTB tight binding with tblite, in about a second on any machine."""
 
 from __future__ import annotations
 
@@ -16,10 +16,12 @@ from schnetpack_phonon.calculators.base import (
     FORCE_LABELS,
     as_ase_calculator,
     band_edges,
+    check_known,
     check_size,
     labels_from_results,
     package_version,
 )
+from schnetpack_phonon.calculators.output import NotConverged
 from schnetpack_phonon.common.executors import call_within
 from schnetpack_phonon.common.properties import Labels
 
@@ -35,16 +37,16 @@ class TightBinding:
     Args:
         method: ``GFN1-noX`` (GFN1-xTB without its halogen-bond term, the default),
             ``GFN1-xTB``, ``GFN2-xTB`` or ``IPEA1-xTB``. The halogen-bond term of GFN1 and IPEA1
-            (Br, I, At beside N, O, P, S) misses lattice translations in tblite; those two are
-            refused for such crystals.
+            (Br, I, At together with N, O, P, S) ignores lattice translations in tblite, so these
+            two methods are refused for such crystals.
         electronic_temperature: Fermi smearing in K.
-        accuracy: tblite's accuracy factor; smaller is tighter.
+        accuracy: accuracy factor of tblite; smaller is more accurate.
         max_iterations: of the self-consistent cycle.
-        min_atoms: smallest cell accepted. With the Gamma point alone a primitive cell is
-            nonsense (NaCl: gap 2.6 eV with 2 atoms, 4.5 eV with 8).
-        mixing: damping of the mixer where tblite's own (0.4) does not converge. Other mixing can
-            lead to another electronic state, so two of these must give the same labels.
-        time_limit: of one label, in seconds; none by default.
+        min_atoms: smallest number of atoms in a cell. With the Gamma point alone, labels of a
+            primitive cell are wrong (NaCl: gap 2.6 eV with 2 atoms, 4.5 eV with 8).
+        mixing: damping of the mixer if the default of tblite (0.4) does not converge. It can lead
+            to another electronic state, so two of these values must give the same labels.
+        time_limit: for one calculation, in seconds; no limit by default.
 
     References:
         Grimme, Bannwarth, Shushkov, J. Chem. Theory Comput. 13, 1989 (2017) (GFN1);
@@ -66,8 +68,7 @@ class TightBinding:
         mixing: Sequence[float] = (0.2, 0.1),
         time_limit: float | None = None,
     ):
-        if method not in self.METHODS:
-            raise ValueError(f"unknown xTB method {method!r}; there are {', '.join(self.METHODS)}")
+        check_known("xTB method", method, self.METHODS)
         self.method = method
         self.electronic_temperature = electronic_temperature
         self.accuracy = accuracy
@@ -97,7 +98,7 @@ class TightBinding:
         if has_term and species & self._halogens and species & self._acceptors:
             raise ValueError(
                 f"{self.method} of tblite is wrong for periodic "
-                f"{atoms.get_chemical_formula()}: its halogen-bond term misses lattice "
+                f"{atoms.get_chemical_formula()}: its halogen-bond term ignores lattice "
                 "translations. Use GFN1-noX (the same without that term) or GFN2-xTB"
             )
 
@@ -110,24 +111,24 @@ class TightBinding:
     def _results(self, atoms: Atoms) -> dict[str, Any]:
         try:
             return self._single_point(atoms)
-        except _NotConverged as error:
+        except NotConverged as error:
             reason = str(error)
         found: list[dict[str, Any]] = []
         for damping in self.mixing:
             try:
                 result = self._single_point(atoms, damping)
-            except _NotConverged:
+            except NotConverged:
                 continue
             if any(self._same(result, other) for other in found):
-                log.info("%s; it does with mixing %s, and to one state", reason, self.mixing)
+                log.info("%s; with mixing %s it converges to one state", reason, self.mixing)
                 return result
             found.append(result)
         if found:
-            reason += f", and with mixing {self.mixing} not twice to the same state"
+            reason += f", and not twice to the same state with mixing {self.mixing}"
         raise CalculationFailed(reason)
 
     def _same(self, one: dict[str, Any], other: dict[str, Any]) -> bool:
-        """Within what calculations of one state differ by, far less than two states do."""
+        """Whether two results are of one electronic state; results of two states differ more."""
         tolerance = _STATE_TOLERANCE * max(self.accuracy, 1)
         return all(np.abs(one[key] - other[key]).max() < tolerance for key in one)
 
@@ -136,8 +137,8 @@ class TightBinding:
             from tblite import interface
         except ImportError as error:
             raise ImportError(
-                f"tblite cannot be loaded: {error}. Where PyTorch was loaded first this can be its "
-                "older OpenMP library: label in worker processes (data/executor=process_pool)"
+                f"tblite cannot be loaded: {error}. If PyTorch was loaded first, its older OpenMP "
+                "library may be the cause: label in worker processes (data/executor=process_pool)"
             ) from error
         calculation = interface.Calculator(
             _gfn1_without_halogen_bonds() if self.method == "GFN1-noX" else self.method,
@@ -155,7 +156,7 @@ class TightBinding:
         try:
             result = calculation.singlepoint()
         except RuntimeError as error:
-            kind = _NotConverged if "not converged" in str(error) else CalculationFailed
+            kind = NotConverged if "not converged" in str(error) else CalculationFailed
             raise kind(f"{self.method}: {error}") from error
         vbm, cbm = band_edges(result["orbital-energies"], result["orbital-occupations"])
         return {
@@ -165,10 +166,6 @@ class TightBinding:
             "vbm": vbm * Hartree,
             "cbm": cbm * Hartree,
         }
-
-
-class _NotConverged(CalculationFailed):
-    pass
 
 
 def _gfn1_without_halogen_bonds() -> dict[str, Any]:

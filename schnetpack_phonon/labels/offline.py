@@ -20,7 +20,8 @@ from ase import Atoms
 from ase.io import write
 
 from schnetpack_phonon.calculators.base import LabellingCalculator
-from schnetpack_phonon.calculators.external_code import LOG, ExternalCode
+from schnetpack_phonon.calculators.external_code import ExternalCode
+from schnetpack_phonon.calculators.output import LOG
 from schnetpack_phonon.common.digests import file_hash
 from schnetpack_phonon.common.errors import ManifestError, UnavailableError
 from schnetpack_phonon.common.files import locked, replacing

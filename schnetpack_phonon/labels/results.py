@@ -13,13 +13,8 @@ from ase.calculators.calculator import CalculationFailed
 from ase.io import read
 
 from schnetpack_phonon.calculators.base import labels_from_results
-from schnetpack_phonon.calculators.external_code import (
-    ExternalCode,
-    NotConverged,
-    OtherStructure,
-    check_places,
-    check_symbols,
-)
+from schnetpack_phonon.calculators.external_code import ExternalCode
+from schnetpack_phonon.calculators.output import NotConverged, OtherStructure, check_structure
 from schnetpack_phonon.common.digests import file_hash
 from schnetpack_phonon.common.properties import Labels
 from schnetpack_phonon.labels.manifest import Calculation, Manifest
@@ -153,8 +148,8 @@ def _outcome(
 def _read_results(path: Path, calculation: Calculation) -> dict[str, Any]:
     """ASE results in any file that ASE reads; its last structure is taken."""
     atoms = read(path)
-    check_symbols(calculation.atoms, atoms.get_chemical_symbols(), path.name)
-    check_places(calculation.atoms, atoms.cell.array, atoms.positions, path.name)
+    symbols, cell = atoms.get_chemical_symbols(), atoms.cell.array
+    check_structure(calculation.atoms, symbols, cell, atoms.positions, path.name)
     found = atoms.info | (atoms.calc.results if atoms.calc else {})
     missing = [key for key in ("energy", "forces", "stress") if key not in found]
     if missing:

@@ -1,6 +1,6 @@
-"""The programs that give labels, what they wrote, and executables that write it again.
+"""The programs that compute labels, their stored outputs, and executables that write these again.
 
-``tests/data/NAME/KIND`` holds what a program wrote for the crystal of its :class:`Code`, less
+``outputs/NAME/KIND`` contains what a program wrote for the crystal of its :class:`Code`, without
 tables of settings and times.
 """
 
@@ -70,6 +70,10 @@ class Code:
     stops: list[tuple[Atoms, dict[str, Any], str]] = field(default_factory=list)
     missing: str = ""
 
+    @property
+    def name(self) -> str:
+        return self.make.func.name
+
     def stored(self, kind: str) -> Path:
         return DATA / self.config / kind
 
@@ -127,7 +131,7 @@ CODES = {
         ],
         refused=[
             ({"functional": "LDA"}, "unknown functional 'LDA'; there are PBE, PBEsol, revPBE"),
-            ({"added_mos": 0}, "added_mos is 0; a gap needs an empty band: >= 1"),
+            ({"added_mos": 0}, "added_mos is 0; expected >= 1"),
             ({"mixing": [0.4, 0.01]}, r"mixing is \[0\.4, 0\.01\]; expected .* counts as conver"),
         ],
         installed={"added_mos": 4},
@@ -176,7 +180,7 @@ CODES = {
             ({"electronic_temperature": 0}, "electronic_temperature is 0; expected > 0"),
             (
                 {"namelists": {"SYSTEM": {"nspin": 2, "Degauss": 0.1, "nbnd": 9}}},
-                "namelists.system sets degauss, nspin, which other options set or labels need",
+                "namelists.system sets degauss, nspin, which other options set",
             ),
         ],
         installed={"pseudo_dir": "/usr/share/espresso/pseudo"},
@@ -225,7 +229,7 @@ CODES = {
             ({"electronic_temperature": 0}, "electronic_temperature is 0; expected > 0"),
             (
                 {"incar": {"ispin": 2, "Sigma": 0.1, "IVDW": 12}},
-                "incar sets ISPIN, SIGMA, which other options set or labels need as it is",
+                "incar sets ISPIN, SIGMA, which other options set",
             ),
         ],
         tells_version=False,
@@ -253,7 +257,7 @@ CODES = {
             ({"electronic_temperature": 0}, "electronic_temperature is 0; expected > 0"),
             (
                 {"parameters": {"xc": "LDA", "spinpol": True, "maxiter": 17}},
-                "parameters sets spinpol, xc, which other options set or labels need as it is",
+                "parameters sets spinpol, xc, which other options set",
             ),
         ],
         installed={"cutoff": 300, "command": _gpaw_python()},
@@ -284,10 +288,10 @@ def output(tmp_path):
     """A stored output of which ``pattern`` is replaced -> folder that holds it."""
 
     def make(
-        kind: str, pattern: str, replacement: str, name: str = "label.out", code: str = "cp2k"
+        kind: str, pattern: str, replacement: str, name: str = "label.out", code: str = "CP2K"
     ) -> Path:
         folder = Path(tempfile.mkdtemp(dir=tmp_path))
-        shutil.copytree(DATA / code / kind, folder, dirs_exist_ok=True)
+        shutil.copytree(CODES[code].stored(kind), folder, dirs_exist_ok=True)
         text, count = re.subn(pattern, replacement, (folder / name).read_text(), flags=re.DOTALL)
         assert count, f"{pattern} is not in {name}"
         (folder / name).write_text(text)

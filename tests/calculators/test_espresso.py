@@ -1,18 +1,27 @@
-"""The input of pw.x says what is asked, and the installed program understands it."""
+"""pw.x: its input contains all options, and its output is read correctly."""
 
 import io
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
 from ase.build import bulk
+from ase.calculators.calculator import CalculationFailed
 from ase.constraints import FixAtoms
 from ase.io import read
+from ase.units import Bohr, GPa, Hartree, Rydberg
 
+from schnetpack_phonon.calculators.base import band_edges
 from schnetpack_phonon.common.errors import UnavailableError
-from tests.calculators.code_fixtures import CODES, PSEUDOPOTENTIALS
+from tests.calculators.code_fixtures import CODES, MESHES, PSEUDOPOTENTIALS
 
 CODE = CODES["Quantum ESPRESSO"]
 ATOMS = CODE.atoms
+
+
+def read_output(folder: Path) -> dict:
+    return CODE.make().read_output(folder, ATOMS)
 
 
 def lines(calculator, atoms, folder) -> list[str]:
@@ -109,3 +118,84 @@ def test_pseudopotential_is_not_there(options, message, tmp_path):
         calculator.check(arsenic)
     with pytest.raises(UnavailableError, match=message):
         calculator.write_input(tmp_path, arsenic, 0.4)
+
+
+def test_output_at_gamma():
+    """Numbers as they stand in the file."""
+    results = read_output(CODE.stored("gamma"))
+    assert results["energy"] == pytest.approx(-7.965102881855942 * Hartree, rel=1e-12)
+    assert results["forces"].shape == (2, 3)
+    assert results["vbm"] == pytest.approx(6.5745, abs=5e-5)
+    assert results["cbm"] == pytest.approx(7.8602, abs=5e-5)
+    assert results["band_gap_gamma"] == results["cbm"] - results["vbm"]
+    assert results["partial_occupation"] < 1e-9
+
+
+@pytest.mark.parametrize("kind", MESHES)
+def test_numbers_that_are_printed(kind):
+    """With fewer digits; bands counted by electrons are those told by occupation."""
+    text = (CODE.stored(kind) / "label.log").read_text()
+    results = read_output(CODE.stored(kind))
+
+    def numbers(pattern: str) -> np.ndarray:
+        return np.array([row.split() for row in re.findall(pattern, text)], dtype=float)
+
+    levels = numbers(r"bands \(ev\):\n\n(.*?)\n\n").ravel()
+    occupations = 2 * numbers(r"occupation numbers *\n(.*?)\n\n").ravel()
+    assert len(levels) == len(occupations) == (8 if kind == "gamma" else 64)
+    edges = np.array(band_edges(levels, occupations))
+    np.testing.assert_allclose([results["vbm"], results["cbm"]], edges, atol=5e-5)
+    energy = numbers(r"! +total energy += +(\S+) Ry").item()
+    assert results["energy"] == pytest.approx(energy * Rydberg, abs=1e-7)
+    forces = numbers(r"force = +(.*)")
+    np.testing.assert_allclose(results["forces"], forces * Rydberg / Bohr, atol=1e-6)
+    kbar = numbers(r"\n(?: {2}[- ]\d\.\d{8}){3} +(.*)")
+    pressure = float(re.search(r"P= +(\S+)", text)[1])  # positive: wants to expand
+    np.testing.assert_allclose(results["stress"], -kbar / 10 * GPa, atol=1e-5)
+    assert np.trace(results["stress"]) / 3 == pytest.approx(-pressure / 10 * GPa, abs=1e-5)
+
+
+def test_edges_over_the_mesh():
+    """The highest valence level is at Gamma, the lowest conduction level elsewhere."""
+    results = read_output(CODE.stored("mesh"))
+    text = (CODE.stored("mesh") / "label.log").read_text()
+    levels = re.findall(r"bands \(ev\):\n\n(.*?)\n\n", text)
+    valence, conduction = np.array([row.split()[3:5] for row in levels], dtype=float).T
+    assert valence.argmax() == 0
+    assert conduction.argmin() > 0
+    assert results["vbm"] == pytest.approx(valence.max(), abs=5e-5)
+    assert results["cbm"] == pytest.approx(conduction.min(), abs=5e-5)
+    assert results["band_gap_gamma"] == pytest.approx(conduction[0] - valence[0], abs=1e-4)
+
+
+_BOX = """
+ %%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%
+     Error in routine readpp (1):
+     file ./Al.UPF not found
+ %%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%%
+
+     stopping ...
+"""
+
+
+def test_reason_in_the_box(output):
+    folder = output("mesh", r" *End of self.*", _BOX, "label.log", CODE.name)
+    named = r"ESPRESSO stopped: Error in routine readpp \(1\): file ./Al.UPF not found$"
+    with pytest.raises(CalculationFailed, match=named):
+        read_output(folder)
+
+
+def test_output_without_what_was_printed(output):
+    """All numbers are in the XML file."""
+    folder = output("mesh", "a", "a", "label.xml", CODE.name)
+    (folder / "label.log").unlink()
+    assert read_output(folder)["energy"] == pytest.approx(
+        read_output(CODE.stored("mesh"))["energy"]
+    )
+
+
+def test_killed_before_the_end(output):
+    folder = output("mesh", r"JOB DONE.*", "", "label.log", CODE.name)
+    (folder / "label.xml").unlink()
+    with pytest.raises(CalculationFailed, match="cut off"):
+        read_output(folder)

@@ -1,6 +1,6 @@
-"""What holds for all programs that are run, and how: version, attempts, time, threads, leftovers.
+"""What holds for all programs: options, version, attempts, time, threads, files left behind.
 
-Where the program does not matter CP2K stands for all of them.
+CP2K is used if the program does not matter.
 """
 
 import inspect
@@ -21,8 +21,7 @@ from omegaconf import OmegaConf
 
 from schnetpack_phonon._hydra import config_folder
 from schnetpack_phonon.calculators.cp2k import CP2K
-from schnetpack_phonon.calculators.external_code import NotConverged, OtherStructure, check_places
-from schnetpack_phonon.common import properties
+from schnetpack_phonon.calculators.output import NotConverged
 from schnetpack_phonon.common.errors import UnavailableError
 from tests.calculators.code_fixtures import CODES, MESHES
 from tests.calculators.cp2k_fixtures import STORED, aluminium_phosphide
@@ -110,68 +109,13 @@ def test_travels_to_workers(code, fake, tmp_path):
     assert written(there, code.atoms, tmp_path) == written(calculator, code.atoms, tmp_path)
 
 
-# ---- outputs
-
-
-@pytest.mark.parametrize("kind", MESHES)
-def test_labels_of_stored_outputs(code, kind, fake):
-    calculator = code.make(kpoints=MESHES[kind], command=fake(code.stored(kind), code=code))
-    calculator.check(code.atoms)
-    labels = calculator.label(code.atoms)
-    assert set(labels) == set(calculator.properties)
-    for key, value in labels.items():
-        assert value.shape == properties.array_shape(key, len(code.atoms))
-    assert 0 < labels["band_gap"] <= labels["band_gap_gamma"]
-    assert (labels["band_gap"] == labels["band_gap_gamma"]) == (kind == "gamma")
-    atoms = code.atoms.copy()
-    atoms.calc = code.make(command=fake(code.stored(kind), code=code)).ase_calculator()
-    assert atoms.get_potential_energy() == labels["energy"]
-    np.testing.assert_allclose(atoms.get_stress(voigt=False), labels["stress"][0])
-
-
-def test_version_that_wrote_an_output(code):
-    assert code.make().read_version(code.stored("mesh")) == code.version
-
-
-@pytest.mark.parametrize("change", ["another order", "another element"])
-def test_outputs_of_other_atoms(code, change):
-    others = code.atoms[::-1] if change == "another order" else code.atoms.copy()
-    if change == "another element":
-        others.numbers[0] = 31
-    with pytest.raises(OtherStructure, match=r"output has \d atoms \(Al.*\); expected .* in that"):
-        code.make().read_output(code.stored("mesh"), others)
-
-
-def test_outputs_of_other_places():
-    """Not by lattice vectors, which codes are free to add."""
-    atoms = aluminium_phosphide()
-    cell, positions = atoms.cell.array, atoms.positions
-    check_places(atoms, cell, positions + cell.sum(axis=0), "A code")
-    with pytest.raises(OtherStructure, match=r"A code's output has another cell, by 0\.06 Ang: is"):
-        check_places(atoms, cell + np.eye(3) * 0.06, positions, "A code")
-    with pytest.raises(OtherStructure, match=r"A code's .* atom 1 \(P\) elsewhere, by 0\.05 Ang"):
-        check_places(atoms, cell, positions + np.outer([0, 1], [0.03, 0.04, 0]), "A code")
-    with pytest.raises(OtherStructure, match="elsewhere, by nan"):
-        check_places(atoms, cell, positions * np.nan, "A code")
-
-
-def test_no_output(code, tmp_path):
-    """The last that was printed may tell why."""
-    calculator = code.make()
-    with pytest.raises(CalculationFailed, match=f"{calculator.name} wrote no output$"):
-        calculator.read_output(tmp_path, code.atoms)
-    (tmp_path / "label.log").write_text("program: cannot load libfftw3.so\n\n")
-    with pytest.raises(CalculationFailed, match="wrote no output: program: cannot load"):
-        calculator.read_output(tmp_path, code.atoms)
-
-
 # ---- runs
 
 
 def test_next_mixing_where_the_density_does_not_converge(code, output, fake, monkeypatch):
     """And no more of them than are needed."""
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    diverged = output(*code.unconverged, code.config)
+    diverged = output(*code.unconverged, code.name)
     command = fake(diverged, code.stored("mesh"), code.stored("mesh"), code=code)
     calculator = code.make(command=command, mixing=[0.4, 0.15, 0.1])
     labels = calculator.label(code.atoms)
@@ -181,7 +125,7 @@ def test_next_mixing_where_the_density_does_not_converge(code, output, fake, mon
 
 
 def test_no_mixing_converges(code, output, fake):
-    diverged = output(*code.unconverged, code.config)
+    diverged = output(*code.unconverged, code.name)
     command = fake(diverged, diverged, code=code)
     with pytest.raises(NotConverged, match=f"{code.make().name}'s density did not converge"):
         code.make(command=command, mixing=[0.3, 0.2]).label(code.atoms)
@@ -202,7 +146,7 @@ def test_number_of_threads_is_the_worker_s(fake, monkeypatch):
 
 def test_nothing_stays_on_the_disk(code, fake, output, tmp_path, monkeypatch):
     """Neither where it runs nor among the temporary files, also after a failure."""
-    diverged = output(*code.unconverged, code.config)
+    diverged = output(*code.unconverged, code.name)
     command = fake(code.stored("mesh"), diverged, code=code)
     for name in ("here", "scratch"):
         (tmp_path / name).mkdir()
@@ -285,7 +229,7 @@ def test_outputs_of_another_version_are_not_taken(code, fake):
     command = fake(code.stored("mesh"), code=code)
     calculator = code.make(command=command, version="0.1")
     calculator.ask_version = lambda: "0.1"
-    named = f"0.1 are asked for and '{command}' is {code.version}: set"
+    named = f"0.1 are needed, but '{command}' is {code.version}: set"
     with pytest.raises(UnavailableError, match=named):
         calculator.label(code.atoms)
 

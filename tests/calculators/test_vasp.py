@@ -1,14 +1,21 @@
-"""VASP's inputs say what is asked, with atoms, pseudopotentials and outputs in one order."""
+"""VASP: inputs contain all options, and outputs are read correctly, in the order of VASP."""
+
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
 from ase import Atoms
+from ase.calculators.calculator import CalculationFailed
 from ase.constraints import FixAtoms
 from ase.io import read
+from ase.units import GPa
 
-from schnetpack_phonon.calculators.vasp import Vasp
+from schnetpack_phonon.calculators.base import band_edges
+from schnetpack_phonon.calculators.output import NotConverged
+from schnetpack_phonon.calculators.vasp import Vasp, grouped
 from schnetpack_phonon.common.errors import UnavailableError
-from tests.calculators.code_fixtures import CODES
+from tests.calculators.code_fixtures import CODES, MESHES
 
 CODE = CODES["VASP"]
 ATOMS = CODE.atoms
@@ -90,14 +97,17 @@ def test_pseudopotentials_of_the_environment(pseudopotentials, tmp_path, monkeyp
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"pp_path": None}, "licence, are not found: set the environment's VASP_PP_PATH or data.c"),
+        (
+            {"pp_path": None},
+            "licence, are not found: set VASP_PP_PATH in the environment or data.c",
+        ),
         (
             {"potentials": "GW"},
             r"there is no pseudopotential .*/vasp/GW/Al/POTCAR: set data.calcul",
         ),
         (
             {"setups": {"As": "As_d"}},
-            r"no .*/As_d/POTCAR: .* data.calculator.setups=\{As: ...\} whe",
+            r"no .*/As_d/POTCAR: .* data.calculator.setups=\{As: ...\} if ",
         ),
     ],
 )
@@ -113,3 +123,135 @@ def test_label_needs_the_executable():
         UnavailableError, match=r"\(there is no no-such-vasp\): install VASP \(with a l"
     ):
         CODE.make(command="no-such-vasp").label(ATOMS)
+
+
+# ---- outputs
+
+
+def read_output(folder: Path) -> dict:
+    return CODE.make().read_output(folder, ATOMS)
+
+
+@pytest.fixture
+def changed(output):
+    """The stored output of a mesh with something replaced -> folder."""
+    return lambda *change: output("mesh", *change, "vasprun.xml", "VASP")
+
+
+@pytest.mark.parametrize(
+    ("symbols", "order"),
+    [("SAgBrAgS", [0, 4, 1, 3, 2]), ("AgAgS", [0, 1, 2]), ("SAgS", [0, 2, 1]), ("Ag", [0])],
+)
+def test_order_of_vasp(symbols, order):
+    assert grouped(Atoms(symbols)).tolist() == order
+
+
+def test_output_at_gamma():
+    """Numbers as they stand in the file; its second atom is our third."""
+    results = read_output(CODE.stored("gamma"))
+    assert results["energy"] == -446.32936071
+    forces = [
+        [-1.17208882, -0.52590705, -0.47017092],
+        [1.07380792, 0.54146193, 0.45588437],
+        [0.14833261, -0.39876330, 0.33469662],
+        [-0.05005172, 0.38320842, -0.32041007],
+    ]
+    np.testing.assert_array_equal(results["forces"], forces)
+    kbar = [
+        [162.20588858, 70.28822562, 79.79084744],
+        [70.28822562, 171.47395549, -70.85742586],
+        [79.79084744, -70.85742586, 157.97877247],
+    ]
+    np.testing.assert_allclose(results["stress"], -np.array(kbar) / 10 * GPa, rtol=1e-12)
+    assert (results["vbm"], results["cbm"]) == (6.0308, 7.2156)
+    assert results["band_gap_gamma"] == pytest.approx(1.1848)
+    assert results["partial_occupation"] == 0
+
+
+@pytest.mark.parametrize("kind", MESHES)
+def test_reader_of_ase(kind):
+    """Takes the same numbers out of the file, in VASP's order."""
+    theirs = read(CODE.stored(kind) / "vasprun.xml", format="vasp-xml")
+    ours = read_output(CODE.stored(kind))
+    assert ours["energy"] == theirs.get_potential_energy(force_consistent=True)
+    np.testing.assert_allclose(ours["forces"][[0, 2, 1, 3]], theirs.get_forces(), atol=1e-12)
+    np.testing.assert_allclose(ours["stress"], theirs.get_stress(voigt=False), atol=1e-12)
+    levels = np.concatenate([k.eps_n for k in theirs.calc.kpts])
+    occupations = np.concatenate([k.f_n for k in theirs.calc.kpts])
+    assert band_edges(levels, occupations) == (ours["vbm"], ours["cbm"])
+    gamma = theirs.calc.kpts[0]
+    valence, conduction = band_edges(gamma.eps_n, gamma.f_n)
+    assert ours["band_gap_gamma"] == pytest.approx(conduction - valence, abs=1e-12)
+
+
+def test_edges_over_the_mesh(changed):
+    """A level of the second k-point becomes an edge; the gap at Gamma stays what it is."""
+    before = read_output(CODE.stored("mesh"))
+    level = r"(kpoint 2.*?(?:<r>[^\n]*\n\s+){8}<r> +)\S+"
+    lowered = read_output(changed(level, r"\g<1>5.9"))
+    assert (lowered["vbm"], lowered["cbm"]) == (before["vbm"], 5.9)
+    assert lowered["band_gap_gamma"] == before["band_gap_gamma"]
+
+
+def test_all_steps_taken(changed):
+    """The last may have converged, which OUTCAR tells and vasprun.xml does not."""
+    folder = changed('(name="NELM"> +)100', r"\g<1>4")
+    with pytest.raises(NotConverged, match="VASP's density did not converge"):
+        read_output(folder)
+    (folder / "OUTCAR").write_text("--- aborting loop EDIFF was not reached (unconverged)  ---\n")
+    with pytest.raises(NotConverged):
+        read_output(folder)
+    (folder / "OUTCAR").write_text("---- aborting loop because EDIFF is reached ----\n")
+    assert read_output(folder)["energy"] < 0
+
+
+_BOX = """
+ -----------------------------------------------------------------------------
+|                                                                             |
+|     EEEEEEE  RRRRRR   RRRRRR   OOOOOOO  RRRRRR      ###     ###     ###     |
+|     E        R     R  R     R  O     O  R     R     ###     ###     ###     |
+|     EEEEEEE  R     R  R     R  OOOOOOO  R     R     ###     ###     ###     |
+|                                                                             |
+|     The number of bands is not sufficient to hold all electrons.            |
+|     I found NBANDS    =      160                                            |
+|                                                                             |
+|       ---->  I REFUSE TO CONTINUE WITH THIS SICK JOB ... BYE!!! <----       |
+|                                                                             |
+ -----------------------------------------------------------------------------
+
+MPI_ABORT was invoked on rank 0
+"""
+
+
+@pytest.mark.parametrize(
+    ("printed", "message"),
+    [
+        (_BOX, "VASP stopped: The number of bands .* electrons. I found NBANDS = 160$"),
+        (
+            " DAV: 1\n Error EDDDAV: Call to ZHEGV failed\n more",
+            "VASP stopped: Error EDDDAV: .*led$",
+        ),
+        (" VERY BAD NEWS! internal error in SGRCON:", "VASP stopped: VERY BAD NEWS! .* SGRCON:$"),
+    ],
+)
+def test_reason_that_was_printed(changed, printed, message):
+    folder = changed(r"<calculation>.*", "")
+    (folder / "label.log").write_text(printed)
+    with pytest.raises(CalculationFailed, match=message):
+        read_output(folder)
+    (folder / "vasprun.xml").unlink()
+    with pytest.raises(CalculationFailed, match=message):
+        read_output(folder)
+
+
+def test_printed_errors_do_not_matter_where_the_output_is_whole(changed):
+    folder = changed("a", "a")
+    (folder / "label.log").write_text("WARNING: Sub-Space-Matrix is not hermitian: no error\n")
+    assert read_output(folder)["energy"] < 0
+
+
+def test_stored_outputs_are_in_the_order_of_vasp():
+    """Or they would not test that it is undone."""
+    text = (CODE.stored("mesh") / "vasprun.xml").read_text()
+    assert re.findall(r"<rc><c>(\w+)", text) == ["Al", "Al", "As", "As"]
+    assert ATOMS.get_chemical_symbols() == ["Al", "As", "Al", "As"]

@@ -81,7 +81,7 @@ def test_output_of_another_snapshot(root, first, refused):
     shutil.copy(root / other / "label.out", root / first / "label.out")
     status, reason = refused()
     assert status is Status.OTHER_STRUCTURE
-    assert "is it of another structure or in another order" in reason
+    assert "does it belong to another structure" in reason
 
 
 def test_output_with_the_atoms_in_another_order(root, first, refused):
@@ -95,7 +95,7 @@ def test_output_in_another_cell(root, first, refused):
     spoil(root, first, r" C 2\.73", " C 2.75")
     status, reason = refused()
     assert status is Status.OTHER_STRUCTURE
-    assert "has another cell, by 0.02 Ang" in reason
+    assert "has another cell, different by 0.02 Ang" in reason
 
 
 def test_output_of_another_version(root, first, refused):
@@ -216,8 +216,8 @@ def test_results_of_another_structure(root, first, refused, bring):
     for other, named in (
         (atoms[::-1], "has 2 atoms (PAl...); expected AlP in that order"),
         (atoms.repeat((2, 1, 1)), "has 4 atoms"),
-        (turned, "has another cell, by 5.46 Ang"),
-        (displaced, "has atom 0 (Al) elsewhere, by 0.0173 Ang"),
+        (turned, "has another cell, different by 5.46 Ang"),
+        (displaced, "has atom 0 (Al) at another position, 0.0173 Ang away"),
     ):
         bring(other)
         status, reason = refused("result.extxyz")
