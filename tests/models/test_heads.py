@@ -149,17 +149,6 @@ def test_composition_fit_of_constant_labels_can_divide(tmp_path):
     assert composition_fit(data, "band_gap")[1].item() > 0
 
 
-@pytest.mark.parametrize(
-    ("key", "message"),
-    [("gap", "'gap'.*there are band_gap, vbm"), ("vbm", "no training structure.*'vbm'")],
-)
-def test_composition_fit_says_what_is_missing(tmp_path, key, message):
-    labels = {"band_gap": [1, 2, 3], "vbm": [np.nan, np.nan, 1.0]}
-    data = data_module(tmp_path / "labels.db", [crystal("Ag3SBr")] * 3, [0, 1], **labels)
-    with pytest.raises(ValueError, match=message):
-        composition_fit(data, key)
-
-
 def test_spread_of_a_tensor_is_one_number(tmp_path):
     """Of all components, each about its own fit; structures with a hole in the tensor are out."""
     formulas = ["Ag3SBr", "Ag3SI"] * 4
