@@ -31,7 +31,7 @@ _, SNAPSHOT = thermal(strain=0.02)
 
 
 def trained(representation: str = "PaiNN", smooth: bool = True) -> NeuralNetworkPotential:
-    """What a user has: the host's energy and forces."""
+    """What a user has: SchNetPack's energy and forces."""
     heads = [Atomwise(16, output_key="energy"), Forces()]
     return potential(
         *heads,

@@ -28,7 +28,7 @@ OLD_MODEL = Path(__file__).parents[1] / "data/version_0.1/runs/schnetpack_2.1/be
 
 
 def mechanical() -> NeuralNetworkPotential:
-    """Energy, forces and stress from the host, gap and edges from us, in double precision."""
+    """Energy, forces and stress from SchNetPack, gap and edges from us, in double precision."""
     parts = potential(BandEdges(16), Atomwise(16, output_key="energy"), dtype=torch.float64)
     return NeuralNetworkPotential(
         parts.representation,

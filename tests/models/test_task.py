@@ -71,7 +71,7 @@ def data(tmp_path: Path) -> AtomsDataModule:
 
 
 def fresh_task() -> ScaledTask:
-    """Our head, and one of the host whose output has another name than its label."""
+    """Our head, and one of SchNetPack whose output has another name than its label."""
     pressure = Atomwise(16, aggregation_mode="avg", output_key="pressure")
     return ScaledTask(
         potential(BandGap(16, "band_gap"), pressure),
@@ -112,7 +112,7 @@ def test_fit_takes_scales_from_training_labels(trained, tmp_path):
     trainer.save_checkpoint(tmp_path / "last.ckpt")
     tested = fresh_task()  # Lightning's way before a test
     tested.load_state_dict(torch.load(tmp_path / "last.ckpt", weights_only=False)["state_dict"])
-    stored = ScaledTask.load_from_checkpoint(tmp_path / "last.ckpt")  # the host's after training
+    stored = ScaledTask.load_from_checkpoint(tmp_path / "last.ckpt")  # SchNetPack's after training
     numbers = torch.as_tensor(thermal()[0].numbers)
     for each in (task, tested, stored):
         for out, key in zip(each.outputs, LABELS, strict=True):
@@ -208,7 +208,7 @@ def test_representations_that_cannot_be_tried_are_left_to_the_first_step():
 
 
 def test_metrics_take_tensors_of_any_layout():
-    """As the host's stress, which is a derivative by the transposed strain."""
+    """As SchNetPack's stress, which is a derivative by the transposed strain."""
     stress = torch.arange(18.0).reshape(2, 3, 3)
     own = output("stress")
     pred, target = {"stress": stress.mT}, {"stress": stress.mT + 0.5}
