@@ -11,7 +11,7 @@ __getattr__, __dir__, __all__ = names_of(
     export: write_extxyz write_xyz
     generation: Generation describe
     preparation: Recipe end_members prepare
-    reading: Structure read_displaced read_labels read_provenance read_structures
+    reading: Structure read_labels read_provenance read_rows read_structures
     splits: EpochSampler NestedSplit ParentSplit
     statistics: composition_fit fit_to_shares label_spread training_elements training_labels
     """,

@@ -1,4 +1,4 @@
-"""What a database holds and how it was made, on one page that can go with it."""
+"""A page about a database: what it holds and how it was made."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import ase.db
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
@@ -16,9 +15,9 @@ from schnetpack_phonon.common.page import Picture, Section, Table, write_markdow
 from schnetpack_phonon.common.properties import PROPERTIES, band_gap, cbm, partial_occupation, vbm
 from schnetpack_phonon.common.style import COLORS, property_of
 from schnetpack_phonon.data.database import read_metadata
-from schnetpack_phonon.data.reading import read_labels, read_provenance
+from schnetpack_phonon.data.reading import read_labels, read_provenance, read_rows
 
-_FLAG = 0.01  # electrons: above it an orbital is partly filled
+_FLAG = 0.01  # electrons: above it an orbital counts as partly filled
 
 
 def write_card(path: str | Path) -> str:
@@ -32,23 +31,27 @@ def write_card(path: str | Path) -> str:
     """
     path = Path(path)
     metadata = read_metadata(path)
-    settings = metadata["settings"]
-    provenance, labels = read_provenance(path), read_labels(path)
-    rows = pd.concat([provenance, labels], axis=1)
+    settings, parameters = metadata["settings"], metadata["parameters"]
+    labels = read_labels(path)
+    rows = pd.concat([read_provenance(path), labels], axis=1)
+    elastic = {f"elastic tensors: {key}": v for key, v in settings.get("elastic", {}).items()}
+    made_with = {**metadata["versions"], **settings["calculator"], **elastic}
+    crystals = sorted(rows["structure"].unique())
+    units = {key: PROPERTIES[key].unit for key in map(str, labels)}
     text = [
-        f"{len(rows)} structures, {_listed(rows['structure'].unique())}; "
+        f"{len(rows)} structures, "
+        f"{', '.join(crystals) if len(crystals) < 9 else f'{len(crystals)} compositions'}; "
         f"{metadata['n_failed']} calculations failed and {metadata['n_rejected']} snapshots were "
-        "rejected for short distances; others replace them.",
-        f"Labels: {', '.join(_labels(labels))}, and forces and stress of each structure.",
+        "rejected for short distances; each was replaced by another one.",
+        f"Labels: {', '.join(f'`{k}` ({unit})' if unit else f'`{k}`' for k, unit in units.items())}"
+        ", and forces and stress of each structure.",
         f"Content (SHA-256 of positions and labels, rounded to 1e-6): `{content_digest(path)}`",
     ]
-    figures = _gaps(path, rows, metadata["parameters"])
-    made_with = {**metadata["versions"], **settings["calculator"], **_elastic(settings)}
     sections = [
         Section("", ["\n".join(text)]),
         Section("Made with", [], [_settings(made_with)]),
         *([Section("Phonons", [], [_phonons(metadata)])] if metadata["phonons"] else []),
-        Section("Labels", [], [_groups(rows, metadata["parameters"]), *figures]),
+        Section("Labels", [], [_groups(rows, parameters), *_gaps(path, rows, parameters)]),
     ]
     return write_markdown(path.with_name(f"{path.stem}_card.md"), path.name, sections)
 
@@ -57,32 +60,16 @@ def content_digest(path: str | Path) -> str:
     """Hash of species, positions, cells and labels of all rows in their order.
 
     Numbers are rounded to 1e-6: a database made again from the same labels has the same digest on
-    any machine, whatever its file's own bytes are.
+    any machine, whatever the bytes of the file are.
     """
     digest = hashlib.sha256()
-    with ase.db.connect(str(path), use_lock_file=False) as db:
-        for row in db.select():
-            digest.update(row.numbers.astype(np.int64).tobytes())
-            arrays = {"positions": row.positions, "cell": row.cell, **row.data}
-            for name in sorted(arrays):
-                values = np.asarray(arrays[name], dtype=float)
-                digest.update(name.encode() + (values.round(6) + 0.0).tobytes())
+    for row in read_rows(path):
+        digest.update(row.atoms.numbers.astype(np.int64).tobytes())
+        arrays = {"positions": row.atoms.positions, "cell": row.atoms.cell.array, **row.data}
+        for name in sorted(arrays):
+            values = np.asarray(arrays[name], dtype=float)
+            digest.update(name.encode() + (values.round(6) + 0.0).tobytes())
     return digest.hexdigest()
-
-
-def _labels(labels: pd.DataFrame) -> Iterator[str]:
-    for key in map(str, labels):
-        unit = PROPERTIES[key].unit
-        yield f"`{key}` ({unit})" if unit else f"`{key}`"
-
-
-def _listed(names: Any) -> str:
-    names = sorted(names)
-    return ", ".join(names) if len(names) < 9 else f"{len(names)} compositions"
-
-
-def _elastic(settings: dict[str, Any]) -> dict[str, Any]:
-    return {f"elastic tensors: {key}": value for key, value in settings.get("elastic", {}).items()}
 
 
 def _settings(settings: dict[str, Any]) -> Table:
@@ -109,7 +96,10 @@ def _phonons(metadata: dict[str, Any]) -> Table:
 
 
 def _groups(rows: pd.DataFrame, parameters: dict[str, list[str]]) -> Table:
-    """A line a crystal, kind and parameter; band edges as spread, since their zero is arbitrary."""
+    """A line for each crystal, ensemble and parameter.
+
+    Band edges have a spread only, since their zero is arbitrary.
+    """
     lines = []
     for (structure, kind), own_kind in rows.groupby(["structure", "kind"]):
         name, unit = parameters[str(kind)]
@@ -138,7 +128,7 @@ def _groups(rows: pd.DataFrame, parameters: dict[str, list[str]]) -> Table:
 
 
 def _gaps(path: Path, rows: pd.DataFrame, parameters: dict[str, list[str]]) -> Iterator[Picture]:
-    """Distributions of the gap, a figure an ensemble."""
+    """Distributions of the gap, a figure for each ensemble."""
     for kind, own in rows.groupby("kind") if band_gap in rows else ():
         parameter, unit = parameters[str(kind)]
         figure = distribution(own.assign(label=own[band_gap]), parameter, unit)
@@ -151,7 +141,7 @@ def _sd(values: pd.Series) -> float:
 
 
 def distribution(labels: pd.DataFrame, parameter: str, unit: str, key: str = band_gap) -> Figure:
-    """A label's distribution at each temperature or amplitude, one panel a crystal.
+    """Distribution of a label at each temperature or amplitude, one panel for each crystal.
 
     Args:
         labels: ``structure``, the column ``parameter``, and ``label`` in report units.
@@ -178,5 +168,5 @@ def distribution(labels: pd.DataFrame, parameter: str, unit: str, key: str = ban
         axis.set_title(structure, fontsize="medium")
         axis.spines[["top", "right"]].set_visible(False)
     axes[0].set_ylabel(f"calculated {property_of(key).label} ({property_of(key).report_unit})")
-    figure.suptitle("each dot a snapshot, bars the mean", fontsize="small", color="0.3")
+    figure.suptitle("each dot is a snapshot, bars are means", fontsize="small", color="0.3")
     return figure

@@ -1,7 +1,8 @@
-"""Labelled snapshots <-> SchNetPack's ASE database.
+"""Databases of labelled snapshots in SchNetPack's ASE format: writing them and checking them.
 
-The file is written aside and moved into place when it is complete, so a database that exists is
-a whole one. Units stand in the host's metadata keys, our own under ``schnetpack_phonon``.
+A database is written to a temporary file and moved into place when it is complete, so that one
+that exists is complete. Units are in SchNetPack's metadata keys, our own metadata are under
+``schnetpack_phonon``.
 """
 
 from __future__ import annotations
@@ -29,9 +30,32 @@ from schnetpack_phonon.common.properties import (
 from schnetpack_phonon.ensembles.base import Snapshot
 
 METADATA_KEY = "schnetpack_phonon"
-
-
 FORMAT_VERSION = 1
+
+
+class Row(NamedTuple):
+    """A labelled structure.
+
+    Attributes:
+        atoms: the structure.
+        data: arrays by property, shaped as :mod:`.common.properties` says.
+        key_value_pairs: where the structure comes from, for people and for selections.
+    """
+
+    atoms: Atoms
+    data: Labels
+    key_value_pairs: dict[str, Any]
+
+    @property
+    def ideal(self) -> Atoms | None:
+        """The undisplaced crystal, same order of atoms; None where the row does not hold it."""
+        if ideal_positions not in self.data:
+            return None
+        ideal = self.atoms.copy()
+        ideal.positions = self.data[ideal_positions]
+        if ideal_cell in self.data:
+            ideal.set_cell(self.data[ideal_cell].reshape(3, 3))
+        return ideal
 
 
 def write_database(
@@ -41,122 +65,49 @@ def write_database(
     provenance: dict[str, Any],
     metadata: dict[str, Any],
 ) -> None:
-    """Writes the whole database at once, row by row as they come.
+    """Writes labelled snapshots, their ideal crystals and where they come from.
 
     Args:
         path: ends with ``.db``; must not exist.
         snapshots: one a row.
         labels: of the snapshots, all with the same keys.
         provenance: key-value pairs of every row, beside those of the snapshot.
-        metadata: stored under ``schnetpack_phonon`` beside the host's own keys.
+        metadata: stored under ``schnetpack_phonon`` beside SchNetPack's own keys.
 
     Raises:
         DatabaseError: if the file exists or cannot be written.
     """
-    rows = (
-        Row(
-            snapshot.atoms,
-            {
-                **row,
-                ideal_positions: snapshot.ideal.positions,
-                ideal_cell: snapshot.ideal.cell.array.reshape(
-                    array_shape(ideal_cell, len(snapshot.ideal))
-                ),
-            },
-            {
-                "structure": snapshot.structure,
-                "kind": snapshot.kind,
-                snapshot.parameter_name: snapshot.parameter,
-                "seed": snapshot.seed,
-                "snapshot": snapshot.index,
-                "parent": snapshot.parent,
-                **snapshot.phonons,
-                **provenance,
-            },
-        )
-        for snapshot, row in zip(snapshots, labels, strict=True)
-    )
+
+    def row(snapshot: Snapshot, own: Labels) -> Row:
+        shape = array_shape(ideal_cell, len(snapshot.ideal))
+        data = {
+            **own,
+            ideal_positions: snapshot.ideal.positions,
+            ideal_cell: snapshot.ideal.cell.array.reshape(shape),
+        }
+        pairs = {
+            "structure": snapshot.structure,
+            "kind": snapshot.kind,
+            snapshot.parameter_name: snapshot.parameter,
+            "seed": snapshot.seed,
+            "snapshot": snapshot.index,
+            "parent": snapshot.parent,
+            **snapshot.phonons,
+            **provenance,
+        }
+        return Row(snapshot.atoms, data, pairs)
+
+    rows = (row(snapshot, own) for snapshot, own in zip(snapshots, labels, strict=True))
     write_db(path, rows, {METADATA_KEY: {"format": FORMAT_VERSION, **metadata}})
 
 
-def read_metadata(path: str | Path) -> dict[str, Any]:
-    """Our metadata of a database.
-
-    Raises:
-        DatabaseError: for a file that is damaged, cut off or not made by this package.
-    """
-    advice = "move it away, or set data.datapath to another name"
-    if not Path(path).is_file():
-        raise DatabaseError(f"no database at {Path(path).absolute()}")
-    # Read without ase.db, which would make its tables in a file that has none.
-    uri = f"{Path(path).absolute().as_uri()}?mode=ro"
-    try:
-        with closing(sqlite3.connect(uri, uri=True)) as connection:
-            (complaint,) = connection.execute("PRAGMA quick_check(1)").fetchone()
-            if complaint != "ok":
-                raise DatabaseError(f"{path} is damaged ({complaint}): {advice}")
-            (n_rows,) = connection.execute("SELECT COUNT(*) FROM systems").fetchone()
-            found = connection.execute("SELECT value FROM information WHERE name = 'metadata'")
-            metadata = json.loads((found.fetchone() or ("{}",))[0])
-    except (sqlite3.Error, ValueError) as error:
-        raise DatabaseError(
-            f"{path} is no ASE database or is cut off ({error}): {advice}"
-        ) from error
-    if METADATA_KEY not in metadata:
-        raise DatabaseError(
-            f"{path} was not made by schnetpack_phonon: {advice}, or train on it with the host's "
-            "own schnetpack.data.AtomsDataModule"
-        )
-    ours = metadata[METADATA_KEY]
-    if ours["format"] != FORMAT_VERSION:
-        raise DatabaseError(f"{path} has format {ours['format']}; expected {FORMAT_VERSION}")
-    if n_rows != ours["n_rows"]:
-        raise DatabaseError(f"{path} has {n_rows} rows and should have {ours['n_rows']}: {advice}")
-    return ours
-
-
-def check_settings(path: str | Path, settings: dict[str, Any]) -> None:
-    """Raises DatabaseError, naming each difference, if the database was made otherwise."""
-    lines = list(_differences(read_metadata(path)["settings"], settings))
-    if lines:
-        raise DatabaseError(
-            f"the database at {path} was made with other settings:\n"
-            + "\n".join(lines)
-            + "\nNothing was changed. Set data.datapath to a new name to build it beside (labels "
-            "that both share are not computed again), or restore the settings"
-        )
-
-
-def _differences(there: dict[str, Any], asked: dict[str, Any], prefix: str = "") -> Iterator[str]:
-    for key in sorted(there.keys() | asked.keys()):
-        one, other = there.get(key, "nothing"), asked.get(key, "nothing")
-        if isinstance(one, dict) and isinstance(other, dict):
-            yield from _differences(one, other, f"{prefix}{key}.")
-        elif one != other:
-            yield f"  {prefix}{key}: {one} there, {other} asked for"
-
-
-class Row(NamedTuple):
-    """A labelled structure.
-
-    Attributes:
-        atoms: the structure.
-        data: arrays by property, shaped as :mod:`.common.properties` says.
-        key_value_pairs: what it is, for people and for selections.
-    """
-
-    atoms: Atoms
-    data: Labels
-    key_value_pairs: dict[str, Any]
-
-
 def write_db(path: str | Path, rows: Iterable[Row], metadata: dict[str, Any]) -> None:
-    """Writes labelled structures as a database that the host reads.
+    """Writes labelled structures as a database that SchNetPack reads.
 
     Args:
         path: ends with ``.db``; must not exist.
-        rows: one is held at a time.
-        metadata: beside the host's own keys.
+        rows: one is held in memory at a time.
+        metadata: beside SchNetPack's own keys.
 
     Raises:
         DatabaseError: if the file exists or cannot be written.
@@ -168,10 +119,7 @@ def write_db(path: str | Path, rows: Iterable[Row], metadata: dict[str, Any]) ->
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         # ase.db takes a lock of its own only around single writes; the caller holds one.
-        with (
-            replacing(path) as part,
-            ase.db.connect(str(part), use_lock_file=False) as db,
-        ):
+        with replacing(path) as part, ase.db.connect(str(part), use_lock_file=False) as db:
             for row in rows:
                 db.write(row.atoms, data=row.data, key_value_pairs=row.key_value_pairs)
                 keys |= dict.fromkeys(row.data)
@@ -184,5 +132,62 @@ def write_db(path: str | Path, rows: Iterable[Row], metadata: dict[str, Any]) ->
     except (OSError, sqlite3.Error) as error:
         raise DatabaseError(
             f"cannot write {path}: {error}. The labels are safe in the label store; "
-            "make room and run again"
+            "free disk space and run again"
         ) from error
+
+
+def read_metadata(path: str | Path) -> dict[str, Any]:
+    """Our metadata of a database.
+
+    Raises:
+        DatabaseError: for a file that is missing, damaged, truncated or not made by this package.
+    """
+    advice = "move it away, or set data.datapath to another name"
+    if not Path(path).is_file():
+        raise DatabaseError(f"no database at {Path(path).absolute()}")
+    # Read without ase.db, which would create its tables in a file that has none.
+    uri = f"{Path(path).absolute().as_uri()}?mode=ro"
+    try:
+        with closing(sqlite3.connect(uri, uri=True)) as connection:
+            (complaint,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+            if complaint != "ok":
+                raise DatabaseError(f"{path} is damaged ({complaint}): {advice}")
+            (n_rows,) = connection.execute("SELECT COUNT(*) FROM systems").fetchone()
+            found = connection.execute("SELECT value FROM information WHERE name = 'metadata'")
+            metadata = json.loads((found.fetchone() or ("{}",))[0])
+    except (sqlite3.Error, ValueError) as error:
+        raise DatabaseError(
+            f"{path} is not an ASE database or is truncated ({error}): {advice}"
+        ) from error
+    if METADATA_KEY not in metadata:
+        raise DatabaseError(
+            f"{path} was not made by schnetpack_phonon: {advice}, or train on it with SchNetPack's "
+            "own schnetpack.data.AtomsDataModule"
+        )
+    ours = metadata[METADATA_KEY]
+    if ours["format"] != FORMAT_VERSION:
+        raise DatabaseError(f"{path} has format {ours['format']}; expected {FORMAT_VERSION}")
+    if n_rows != ours["n_rows"]:
+        raise DatabaseError(f"{path} has {n_rows} rows; expected {ours['n_rows']}: {advice}")
+    return ours
+
+
+def check_settings(path: str | Path, settings: dict[str, Any]) -> None:
+    """Raises DatabaseError, naming each difference, if a database was made with other settings."""
+    lines = list(_differences(read_metadata(path)["settings"], settings))
+    if lines:
+        raise DatabaseError(
+            f"the database at {path} was made with other settings:\n"
+            + "\n".join(lines)
+            + "\nNothing was changed. Set data.datapath to a new name to build another database "
+            "(labels that both need are not computed again), or restore the settings"
+        )
+
+
+def _differences(there: dict[str, Any], asked: dict[str, Any], prefix: str = "") -> Iterator[str]:
+    for key in sorted(there.keys() | asked.keys()):
+        one, other = there.get(key, "nothing"), asked.get(key, "nothing")
+        if isinstance(one, dict) and isinstance(other, dict):
+            yield from _differences(one, other, f"{prefix}{key}.")
+        elif one != other:
+            yield f"  {prefix}{key}: {one} in the database, {other} requested"

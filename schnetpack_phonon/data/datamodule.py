@@ -1,4 +1,4 @@
-"""SchNetPack data module that makes its own database when there is none."""
+"""SchNetPack data module that makes its own database if there is none."""
 
 from __future__ import annotations
 
@@ -20,33 +20,32 @@ from schnetpack_phonon.labels.finite_strain import FiniteStrain
 from schnetpack_phonon.phonons.force_constants import PhononSource
 from schnetpack_phonon.structures.crystals import StructureSource
 
-_DATASETS = Path(__file__).parent / "datasets"
+_DATASETS = Path(__file__).parents[1] / "datasets"
 
 
 class EnsembleData(AtomsDataModule):
     """Displaced crystals with labels: structure -> phonons -> ensemble -> labels -> database.
 
-    If there is no database at ``datapath``, :meth:`prepare_data` makes it. Labels are kept one
-    by one in ``label_store``, so an interrupted build goes on where it stopped, and databases
-    that share structures share labels. If there is one, it must have been made with the same
-    settings. All else is the host's :class:`schnetpack.data.AtomsDataModule`.
+    :meth:`prepare_data` makes the database if there is none at ``datapath``; one that exists must
+    have been made with the same settings. Each label is kept in ``label_store``, so that an
+    interrupted build can be continued and databases that share structures share labels.
+    All else is :class:`schnetpack.data.AtomsDataModule`.
 
     Args:
         datapath: the database, ``.db``; force constants go to a folder ``phonons`` beside it.
         structure: the crystals.
-        phonons: how their force constants come about (for ensembles that need them).
+        phonons: source of their force constants (for ensembles that need them).
         ensemble: the sampler.
-        calculator: the code that labels.
+        calculator: the code that computes labels.
         executor: makes the executor that runs it.
         label_store: file of finished labels.
+        batch_size: (train) batch size.
         max_failed_share: largest share of calculations that may fail; each one that does is
             replaced by the next snapshot of its group.
-        shipped_labels: file of labels that comes with this package, looked at before any is
-            computed.
-        elastic: gives elastic tensors beside what the calculator does.
-        loading: keeps graphs in memory; without it batches are made as the host does.
-        batch_size: (train) batch size.
-        kwargs: of the host's data module.
+        shipped_labels: file of labels that comes with this package, used before any is computed.
+        elastic: computes elastic tensors, in addition to the labels of the calculator.
+        loading: keeps graphs in memory; without it batches are made as SchNetPack does.
+        kwargs: of SchNetPack's data module.
     """
 
     def __init__(
@@ -79,24 +78,24 @@ class EnsembleData(AtomsDataModule):
         self._graphs: dict[tuple[int, ...], GraphDataset] = {}
 
     def prepare_data(self) -> None:
-        """Makes the database or checks it: :meth:`.Generation.ensure`."""
+        """Makes the database, or checks the one that exists: :meth:`.Generation.ensure`."""
         trained_on = self.load_properties if self.trainer is not None else None
         self.generation.ensure(trained_on or ())
 
     def preview(self) -> str:
-        """Describes the data to be made: :meth:`.Generation.preview`."""
+        """Describes the data before labels are computed: :meth:`.Generation.preview`."""
         return self.generation.preview()
 
     def _load_partitions(self) -> None:
-        # A split by parent may be smaller than asked for; the host compares a stored split with
-        # the sizes that were asked for and refuses to go on with its own run.
+        # A split by parent may be smaller than requested. SchNetPack compares a stored split with
+        # the requested sizes and would refuse to continue its own run.
         if self.split_file is not None and os.path.exists(self.split_file):
             with np.load(self.split_file) as split:
                 sizes = [len(split[f"{part}_idx"]) for part in ("train", "val", "test")]
             if sum(sizes) > len(self.dataset):
                 raise ValueError(
                     f"{Path(self.split_file).absolute()} splits {sum(sizes)} structures, the "
-                    f"database has {len(self.dataset)}: it belongs to another database; use "
+                    f"database has {len(self.dataset)}: the split is of another database; use "
                     "another run folder"
                 )
             self.num_train, self.num_val, self.num_test = sizes
@@ -110,32 +109,32 @@ class EnsembleData(AtomsDataModule):
         # Transforms may have asked for statistics and so for a loader without any of them.
         self._train_dataloader = self._val_dataloader = self._test_dataloader = None
 
+    # SchNetPack returns a loader that is already there.
+
     def train_dataloader(self) -> AtomsLoader:
-        if self._loading is None or not self._transforms_ready:
-            return super().train_dataloader()
-        if self._train_dataloader is None:
+        if self._on_graphs and self._train_dataloader is None:
             data = self._graphs_of(self._train_dataset)
             sampler = self._setup_sampler(self.train_sampler_cls, self.train_sampler_args, data)
             order = {"shuffle": True} if sampler is None else {"batch_sampler": sampler}
             batch_size = self.batch_size if sampler is None else 1
             self._train_dataloader = self._loader(data, self.num_workers, batch_size, **order)
-        return self._train_dataloader
+        return super().train_dataloader()
 
     def val_dataloader(self) -> AtomsLoader:
-        if self._loading is None or not self._transforms_ready:
-            return super().val_dataloader()
-        if self._val_dataloader is None:
+        if self._on_graphs and self._val_dataloader is None:
             data = self._graphs_of(self._val_dataset)
             self._val_dataloader = self._loader(data, self.num_val_workers, self.val_batch_size)
-        return self._val_dataloader
+        return super().val_dataloader()
 
     def test_dataloader(self) -> AtomsLoader:
-        if self._loading is None or not self._transforms_ready:
-            return super().test_dataloader()
-        if self._test_dataloader is None:
+        if self._on_graphs and self._test_dataloader is None:
             data = self._graphs_of(self._test_dataset)
             self._test_dataloader = self._loader(data, self.num_test_workers, self.test_batch_size)
-        return self._test_dataloader
+        return super().test_dataloader()
+
+    @property
+    def _on_graphs(self) -> bool:
+        return self._loading is not None and self._transforms_ready
 
     def _graphs_of(self, part: ASEAtomsData) -> GraphDataset:
         """Graphs of a partition; those of the database are opened once for the same transforms."""
@@ -145,10 +144,6 @@ class EnsembleData(AtomsDataModule):
             self._graphs[key] = self._loading.open(part, part.transforms)
         return self._graphs[key].subset(part.subset_idx)
 
-    def _loader(
-        self, data: GraphDataset, num_workers: int, batch_size: int, **order: Any
-    ) -> AtomsLoader:
+    def _loader(self, data: GraphDataset, n_workers: int, size: int, **order: Any) -> AtomsLoader:
         assert self._loading is not None
-        return self._loading.loader(
-            data, self.trainer, self._pin_memory, num_workers, batch_size, **order
-        )
+        return self._loading.loader(data, self.trainer, self._pin_memory, n_workers, size, **order)

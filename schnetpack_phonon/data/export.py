@@ -1,4 +1,4 @@
-"""Label stores as files that other programs read."""
+"""Label stores and databases as files that other programs read."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import ase.db
 import numpy as np
 import pandas as pd
 from ase import Atoms
@@ -26,6 +25,7 @@ from schnetpack_phonon.common.properties import (
     stress,
 )
 from schnetpack_phonon.data.database import Row, read_metadata, write_db
+from schnetpack_phonon.data.reading import read_rows
 from schnetpack_phonon.labels.store import Record, existing_store
 
 
@@ -144,20 +144,11 @@ def _with_results(row: Row) -> Atoms:
 
 
 def write_extxyz(path: str | Path, target: str | Path) -> None:
-    """All rows as an extended XYZ file, their provenance in the comment lines.
+    """Writes all rows of a database as extended XYZ, with their provenance in the comment lines.
 
     Raises:
         DatabaseError: for a database that is damaged or not ours.
         OSError: if the file cannot be written.
     """
     read_metadata(path)
-    with ase.db.connect(str(path), use_lock_file=False) as db:
-        rows = (
-            Row(
-                Atoms(row.numbers, row.positions, cell=row.cell, pbc=row.pbc),
-                row.data,
-                row.key_value_pairs,
-            )
-            for row in db.select()
-        )
-        write_xyz(target, rows)
+    write_xyz(target, read_rows(path))

@@ -1,4 +1,4 @@
-"""Harmonic models -> ensemble -> labels -> database, resumable at every step."""
+"""Harmonic models -> ensemble -> labels -> database; an interrupted build can be continued."""
 
 from __future__ import annotations
 
@@ -33,16 +33,11 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Generation:
-    """A database that is made where there is none.
+    """A database that is made if there is none; options as in :class:`.EnsembleData`.
 
     Attributes:
-        recipe: of the database.
-        datapath: the database, ``.db``; force constants go to a folder ``phonons`` beside it.
-        executor: makes the executor that runs the calculator; asked for only if needed.
-        label_store: file of finished labels.
-        max_failed_share: largest share of calculations that may fail; each one that does is
-            replaced by the next snapshot of its group.
-        shipped_labels: a second store, read and never written.
+        executor: makes the executor that runs the calculator; called only if needed.
+        shipped_labels: a second store, which is read and never written.
     """
 
     recipe: Recipe
@@ -53,22 +48,28 @@ class Generation:
     shipped_labels: Path | None = None
 
     def ensure(self, trained_on: Sequence[str] = ()) -> None:
-        """Makes the database if it is not there; checks its settings if it is.
+        """Makes the database if it does not exist; checks its settings if it does.
 
-        Of several processes one makes it and the others wait.
+        If several processes call this, one makes the database and the others wait.
 
         Args:
             trained_on: keys that its rows must have.
 
         Raises:
-            DatabaseError: if what is there is damaged, foreign or made with other settings, or
-                where it cannot be written.
+            DatabaseError: if the existing file is damaged, not ours or made with other settings,
+                or the database cannot be written.
             LabellingError: if labels cannot be computed; finished ones are kept.
-            ValueError: if the calculator would be wrong for a crystal, or does not give a key.
+            ValueError: if the calculator is unsuitable for a crystal, or does not give a key.
         """
-        self._check_keys(trained_on)
-        if self.datapath.exists():
-            check_settings(self.datapath, self.recipe.settings)
+        given = self.recipe.properties
+        missing = [key for key in trained_on if key not in (*given, ideal_positions, ideal_cell)]
+        if missing:
+            raise ValueError(
+                f"data.load_properties asks for {', '.join(missing)}; the labels will be "
+                f"{', '.join(given)}. Choose another data/calculator (or "
+                "data/elastic=finite_strain for elastic tensors), or an experiment without them"
+            )
+        if self._exists():
             return
         self._check_crystals()
         with ExitStack() as stack:
@@ -81,23 +82,11 @@ class Generation:
                     f"cannot write {self.datapath}: {error.strerror}; "
                     f"{advice(error, 'data.datapath')}"
                 ) from error
-            if self.datapath.exists():
-                check_settings(self.datapath, self.recipe.settings)
-            else:
+            if not self._exists():
                 self._build()
 
-    def _check_keys(self, wanted: Sequence[str]) -> None:
-        given = self.recipe.properties
-        missing = [key for key in wanted if key not in (*given, ideal_positions, ideal_cell)]
-        if missing:
-            raise ValueError(
-                f"data.load_properties asks for {', '.join(missing)}; the labels will be "
-                f"{', '.join(given)}. Choose another data/calculator (or "
-                "data/elastic=finite_strain for elastic tensors), or an experiment without them"
-            )
-
     def preview(self) -> str:
-        """Describes the ensemble in a folder beside the database, and labels none of its snapshots.
+        """Describes the ensemble in a folder beside the database, before computing its labels.
 
         Lattice and force constants are calculated if they are not in the label store yet.
 
@@ -107,29 +96,24 @@ class Generation:
         self._check_crystals()
         with self._labeller() as labeller:
             crystals, models = prepare(self.recipe, labeller, self.datapath.parent)
-            cost = self._cost(labeller.store, _Drawn(self.recipe, crystals, models))
+            drawn = _Drawn(self.recipe, crystals, models)
+            n_missing = sum(job.key not in labeller.store for job in drawn)
+        cost = f"{drawn.n_wanted}, of which {drawn.n_wanted - n_missing} are in the label store"
+        if self.recipe.elastic:
+            kinds = " and as many relaxations" if self.recipe.elastic.relaxed_ions else ""
+            cost += f"; for elastic tensors {N_STRAINS} strained copies of each{kinds}"
         folder = self.datapath.with_name(f"{self.datapath.stem}_preview")
         text = write_preview(folder, self.recipe.ensemble, crystals, models, cost)
         log.info("preview: %s", folder / "preview.md")
         return text
 
-    def _cost(self, store: LabelStore, drawn: _Drawn) -> str:
-        """What the labels of an ensemble take, in words."""
-        n_wanted, n_missing = drawn.n_wanted, sum(job.key not in store for job in drawn)
-        text = f"{n_wanted}, of which {n_wanted - n_missing} are in the label store"
-        if self.recipe.elastic:
-            kinds = " and as many relaxations" if self.recipe.elastic.relaxed_ions else ""
-            text += f"; for elastic tensors {N_STRAINS} strained copies of each{kinds}"
-        return text
-
     def plan(self) -> dict[str, list[Job]]:
-        """What has to be labelled next: all jobs that need no labels but those in the store.
+        """Jobs to be computed next: all that need no labels but those in the store.
 
         Returns:
-            What for -> jobs; empty where nothing is missing.
+            Purpose -> jobs; empty if nothing is missing.
         """
-        if self.datapath.exists():
-            check_settings(self.datapath, self.recipe.settings)
+        if self._exists():
             return {}
         self._check_crystals()
         store = LabelStore(self.label_store, self.shipped_labels)
@@ -139,23 +123,36 @@ class Generation:
             self._labelled(planner, _Drawn(self.recipe, crystals, models))
         return planner.missing
 
+    def _exists(self) -> bool:
+        """Raises DatabaseError if there is one that was made with other settings."""
+        if self.datapath.exists():
+            check_settings(self.datapath, self.recipe.settings)
+            return True
+        return False
+
     def _check_crystals(self) -> None:
         for crystal in self.recipe.structure.crystals:
             self.recipe.calculator.check(crystal.supercell)
 
     @contextmanager
     def _labeller(self) -> Iterator[Labeller]:
-        """Whose workers are ended at once on errors; labels in flight are lost, stored ones not."""
+        """On errors its workers are killed: labels being computed are lost, stored ones are not."""
         store = LabelStore(self.label_store, self.shipped_labels)
         executor = self.executor()
         labeller = Labeller(executor, store, self.max_failed_share)
         try:
             yield labeller
         except BaseException as error:
-            _stop(executor)
+            try:
+                executor.shutdown(kill_workers=True)  # type: ignore[call-arg]
+            except TypeError:
+                executor.shutdown(wait=False, cancel_futures=True)
             if isinstance(error, KeyboardInterrupt):
-                log.warning("interrupted; %d labels are in %s", len(store), store.path)
-                log.warning("the same command goes on from there")
+                log.warning(
+                    "interrupted; %d labels are in %s: the same command continues from there",
+                    len(store),
+                    store.path,
+                )
             raise
         finally:
             log.info("%s", labeller.tally)
@@ -168,36 +165,34 @@ class Generation:
             crystals, models = prepare(self.recipe, labeller, self.datapath.parent)
             drawn = _Drawn(self.recipe, crystals, models)
             labels, found = self._labelled(labeller, drawn)
-            cost = _label_cost(labeller)
-        counts = {
-            "n_rows": sum(found),
-            "n_failed": len(found) - sum(found),
-            "n_rejected": drawn.n_rejected,
-        }
+            times = [labeller.store[key].seconds for key in labeller.tally.keys]
+        timed = [seconds for seconds in times if seconds is not None]
+        n_failed = found.count(False)
+        counts = {"n_rows": sum(found), "n_failed": n_failed, "n_rejected": drawn.n_rejected}
         settings = self.recipe.settings
+        packages = {p: version(p) for p in ("schnetpack_phonon", "schnetpack", "phonopy")}
         write_database(
             self.datapath,
             compress(drawn.snapshots(), found),
             (own for own in labels if own is not None),
-            provenance={
-                "code": calculator.code_version,
-                "settings_hash": settings_hash(settings),
-            },
+            provenance={"code": calculator.code_version, "settings_hash": settings_hash(settings)},
             metadata={
                 "settings": settings,
                 "parameters": {
                     m.kind: [m.parameter_name, m.parameter_unit] for m in ensemble.members
                 },
-                "versions": {
-                    "calculator": calculator.code_version,
-                    **{p: version(p) for p in ("schnetpack_phonon", "schnetpack", "phonopy")},
-                },
+                "versions": {"calculator": calculator.code_version, **packages},
                 "crystals": {c.name: {"cell": c.unitcell.cell.array.tolist()} for c in crystals},
                 "phonons": [
                     {"structure": name, "temperature": temperature, **_summary(model)}
                     for (name, temperature), model in models.items()
                 ],
-                "cost": cost,
+                # Of all labels, those of phonons and strained copies among them.
+                "cost": {
+                    "n_calculations": len(times),
+                    "n_timed": len(timed),
+                    "hours": sum(timed) / 3600,
+                },
                 **counts,
             },
         )
@@ -210,7 +205,7 @@ class Generation:
     def _labelled(
         self, labeller: Labeller, drawn: _Drawn
     ) -> tuple[Iterable[Labels | None], list[bool]]:
-        """Labels of what is drawn, with more for what fails, and where there are any."""
+        """Labels of the snapshots, and which have them; others are drawn for those that fail."""
         while True:
             labels = self._labels(labeller, drawn)
             found = [own is not None for own in labels]
@@ -222,13 +217,13 @@ class Generation:
             n_failed, n_wanted = sum(failed), drawn.n_wanted
             if n_failed > self.max_failed_share * n_wanted:
                 raise LabellingError(
-                    f"{n_failed} snapshots failed for {n_wanted} wanted ones, "
-                    f"more than the share of {self.max_failed_share:g} that is allowed "
-                    f"(data.max_failed_share); reasons are in {self.label_store}"
+                    f"{n_failed} snapshots failed for {n_wanted} requested ones; "
+                    f"data.max_failed_share allows a share of {self.max_failed_share:g}. Reasons "
+                    f"are in {self.label_store}"
                 )
 
     def _labels(self, labeller: Labeller, drawn: _Drawn) -> Iterable[Labels | None]:
-        """Of each snapshot; None where a calculation failed."""
+        """Labels of each snapshot; None where a calculation failed."""
         calculator, elastic = self.recipe.calculator, self.recipe.elastic
         records = labeller.run(drawn, f"{self.recipe.ensemble.settings['kind']} ensemble")
         labels = Repeated(lambda: (record.labels for record in records))
@@ -248,7 +243,13 @@ class Generation:
 class _Drawn:
     """The first snapshots of each group, as jobs.
 
-    Each pass draws them anew. They are the same each time, so none has to be kept.
+    Each pass draws them again, the same each time, so that none has to be kept in memory.
+
+    Attributes:
+        n_wanted: requested number of snapshots.
+        n_more: of each group, in place of failed ones.
+        sizes: of each group, as the last pass found them.
+        n_rejected: snapshots with short distances in the last pass.
     """
 
     def __init__(self, recipe: Recipe, crystals: Sequence[Crystal], models: Models):
@@ -257,9 +258,7 @@ class _Drawn:
         wanted = [group.n_snapshots for group in self._groups()]
         self.n_wanted = sum(wanted)
         self.n_more = [0] * len(wanted)
-        """Of each group, in place of failed ones."""
         self.sizes: list[int] = []
-        """Of each group, as the last pass found it."""
         self.n_rejected = 0
 
     def __iter__(self) -> Iterator[Job]:
@@ -277,19 +276,12 @@ class _Drawn:
                 else:
                     sizes[-1] += 1
                     yield snapshot
-        self.sizes, self.n_rejected = sizes, n_rejected
+        self.sizes, self.n_rejected = sizes, n_rejected  # of whole passes only
 
 
 def describe(snapshot: Snapshot) -> str:
     parameter = f"{snapshot.parameter_name} {snapshot.parameter:g}"
     return f"{snapshot.structure}, {snapshot.kind}, {parameter}, snapshot {snapshot.index}"
-
-
-def _label_cost(labeller: Labeller) -> dict[str, float]:
-    """What all labels took, those of phonons and strained copies among them."""
-    times = [labeller.store[key].seconds for key in labeller.tally.keys]
-    known = [seconds for seconds in times if seconds is not None]
-    return {"n_calculations": len(times), "n_timed": len(known), "hours": sum(known) / 3600}
 
 
 def _summary(model: HarmonicModel) -> dict[str, Any]:
@@ -300,10 +292,3 @@ def _summary(model: HarmonicModel) -> dict[str, Any]:
         "lowest_frequency": float(model.frequencies.min()),
         "steps": list(model.renormalization.steps) if model.renormalization else [],
     }
-
-
-def _stop(executor: Executor) -> None:
-    try:
-        executor.shutdown(kill_workers=True)  # type: ignore[call-arg]
-    except TypeError:
-        executor.shutdown(wait=False, cancel_futures=True)

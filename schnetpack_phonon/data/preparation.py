@@ -1,4 +1,4 @@
-"""Crystals -> relaxed crystals -> harmonic models: what an ensemble is drawn from."""
+"""Crystals -> relaxed crystals -> harmonic models, from which an ensemble is drawn."""
 
 from __future__ import annotations
 
@@ -32,15 +32,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Recipe:
-    """All that determines a database.
-
-    Attributes:
-        structure: the crystals.
-        phonons: how their force constants come about (for ensembles that need them).
-        ensemble: the sampler.
-        calculator: the code that labels.
-        elastic: gives elastic tensors beside what the calculator does.
-    """
+    """All that determines a database; parts as in :class:`.EnsembleData`."""
 
     structure: StructureSource
     phonons: PhononSource
@@ -64,8 +56,7 @@ class Recipe:
             "phonons": self.phonons.settings if self.ensemble.temperatures else None,
             "ensemble": self.ensemble.settings,
             "calculator": self.calculator.settings,
-            **({"elastic": self.elastic.settings} if self.elastic else {}),
-        }
+        } | ({"elastic": self.elastic.settings} if self.elastic else {})
 
 
 def prepare(recipe: Recipe, labeller: Labeller, folder: Path) -> tuple[list[Crystal], Models]:
@@ -76,8 +67,11 @@ def prepare(recipe: Recipe, labeller: Labeller, folder: Path) -> tuple[list[Crys
         labeller: computes what is not in the label store yet.
         folder: force constants go to a folder ``phonons`` in it.
     """
-    crystals = _relaxed(recipe, labeller)
-    _warn_of_unrelaxed(recipe, labeller, crystals)
+    if recipe.structure.relax:
+        crystals = _relaxed(recipe, labeller)
+    else:
+        crystals = recipe.structure.crystals
+        _warn_of_unrelaxed(recipe, labeller, [c for c in crystals if not c.end_members])
     for crystal in crystals:
         log.info("%s: space group %s", crystal.name, crystal.space_group)
     temperatures = recipe.ensemble.temperatures
@@ -95,7 +89,7 @@ def prepare(recipe: Recipe, labeller: Labeller, folder: Path) -> tuple[list[Crys
 
 
 def _report(recipe: Recipe, crystals: Sequence[Crystal], models: Models, folder: Path) -> None:
-    """Logs what the modes are like and keeps the force constants for phonopy."""
+    """Logs a summary of the modes and writes the force constants for phonopy."""
     settings = [recipe.phonons.settings, recipe.calculator.settings]
     for crystal in crystals:
         own = different_models(crystal, models)
@@ -116,16 +110,14 @@ def _report(recipe: Recipe, crystals: Sequence[Crystal], models: Models, folder:
 
 
 def _warn_of_unrelaxed(recipe: Recipe, labeller: Labeller, crystals: Sequence[Crystal]) -> None:
-    """Looks at forces and stress of crystals that were not relaxed with the calculator."""
-    given = [] if recipe.structure.relax else [c for c in crystals if not c.end_members]
-    cells = [crystal.supercell for crystal in given]
-    jobs = [label_job(recipe.calculator, atoms, "ideal crystal") for atoms in cells]
+    """Computes forces and stress of crystals that are not relaxed with the calculator."""
+    jobs = [label_job(recipe.calculator, c.supercell, "ideal crystal") for c in crystals]
     try:
         records = labeller.run(jobs, "ideal crystals")
     except LabellingError as error:
         log.warning("cannot tell whether the crystals are relaxed: %s", error)
         return
-    for crystal, record in zip(given, records, strict=True):
+    for crystal, record in zip(crystals, records, strict=True):
         warning = record.labels and unrelaxed(record.labels)
         if warning:
             log.warning("%s: %s", crystal.name, warning)
@@ -133,8 +125,6 @@ def _warn_of_unrelaxed(recipe: Recipe, labeller: Labeller, crystals: Sequence[Cr
 
 def _relaxed(recipe: Recipe, labeller: Labeller) -> list[Crystal]:
     crystals = recipe.structure.crystals
-    if not recipe.structure.relax:
-        return crystals
     pure = end_members(crystals)
     records = labeller.run([relax_job(recipe.calculator, c) for c in pure], "lattice")
     relaxed = {}
@@ -150,7 +140,7 @@ def _relaxed(recipe: Recipe, labeller: Labeller) -> list[Crystal]:
 
 
 def end_members(crystals: Sequence[Crystal]) -> list[Crystal]:
-    """The crystals that can be relaxed under their own symmetry, each once."""
+    """The crystals that can be relaxed with their own symmetry, each once."""
     found = {c.name: c for mix in crystals for c, _ in mix.end_members or ((mix, 1.0),)}
     return list(found.values())
 

@@ -1,4 +1,4 @@
-"""Train / validation / test partitions that never share a parent."""
+"""Train / validation / test partitions that never share a parent; epochs of fixed size."""
 
 from __future__ import annotations
 
@@ -8,12 +8,14 @@ import numpy as np
 from schnetpack.data import ASEAtomsData, SplittingStrategy
 from torch.utils.data import RandomSampler
 
+from schnetpack_phonon.data.reading import read_rows
+
 
 class ParentSplit(SplittingStrategy):
-    """Random split of parents; all snapshots of a parent go to the same side.
+    """Random split of parents; all snapshots of a parent are in the same partition.
 
-    A drop-in for the host's ``splitting``. Partitions are filled in order and may come out
-    smaller than asked for, by less than one parent.
+    Replaces SchNetPack's ``splitting``. Partitions are filled in order and may be smaller than
+    requested, by less than one parent.
 
     Args:
         seed: of the permutation.
@@ -29,9 +31,9 @@ class ParentSplit(SplittingStrategy):
         """Partitions as lists of indices.
 
         Args:
-            dataset: whole host dataset, not a subset.
-            split_sizes: numbers of structures (>= 1) or shares (< 1); one may be None and
-                takes the rest.
+            dataset: of a whole database, not a subset.
+            split_sizes: numbers of structures (>= 1) or fractions of all (< 1); one may be None
+                and takes the rest.
 
         Raises:
             ValueError: if rows have no parent, or the sizes cannot be met.
@@ -42,7 +44,7 @@ class ParentSplit(SplittingStrategy):
 
     def _parents(self, dataset: ASEAtomsData) -> list[list[int]]:
         """Indices of the rows of each parent, in the order of the parents' names."""
-        rows = dataset.conn.select(include_data=False)
+        rows = read_rows(dataset.datapath, data=False)
         parents = [row.key_value_pairs.get(self.key) for row in rows]
         if None in parents:
             raise ValueError(
@@ -54,7 +56,7 @@ class ParentSplit(SplittingStrategy):
 
 
 class NestedSplit(ParentSplit):
-    """Subsets for learning curves: one test set for all, small training sets within large ones.
+    """Split for learning curves: one test set for all, small training sets within large ones.
 
     The last partition, the test set, depends on ``test_seed`` alone; the one before it, for
     validation, and the order in which the first is filled depend on ``seed``.
@@ -114,13 +116,13 @@ def _absolute(total: int, sizes: tuple[float | None, ...]) -> list[int]:
 class EpochSampler(RandomSampler):
     """Epochs of one size whatever the number of training structures.
 
-    Structures come in random order, each as often as the others, give or take one. Models of a
-    learning curve thereby make equally many steps, and patience means the same for all. A drop-in
-    for the host's ``train_sampler_cls``.
+    Structures come in random order, each as often as the others, give or take one. All models of a
+    learning curve thus take equally many optimiser steps, and patience means the same for all.
+    A class for SchNetPack's ``train_sampler_cls``.
 
     Args:
         data_source: training set.
-        num_samples: its size, as the host gives it.
+        num_samples: its size, as SchNetPack gives it.
         epoch_size: structures in an epoch.
     """
 

@@ -1,4 +1,7 @@
-"""TODO: describe."""
+"""Statistics of training labels: offsets by composition and the spread about them.
+
+Output modules and losses take their offsets and scales from here. Labels are read once.
+"""
 
 from __future__ import annotations
 
@@ -10,16 +13,16 @@ from schnetpack.data import AtomsDataModule
 def training_labels(
     datamodule: AtomsDataModule, key: str, shape: tuple[int, ...] = ()
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Labels of the training set and what its structures are made of.
+    """Labels and composition of the structures of the training set.
 
     Args:
-        datamodule: any data module of the host, after its ``setup``.
+        datamodule: any data module of SchNetPack, after its ``setup``.
         key: property of structures.
         shape: of one structure's value.
 
     Returns:
         Labels in the data module's unit, NaN where there is none, shape=(n_structures, *shape),
-        and the share of each element, shape=(n_structures, 101); both float64.
+        and the atomic fraction of each element, shape=(n_structures, 101); both float64.
 
     Raises:
         ValueError: if the property is not in the database or has another shape.
@@ -30,7 +33,7 @@ def training_labels(
             raise ValueError(
                 f"{key!r} of structure {k} in {datamodule.dataset.datapath} has shape "
                 f"{tuple(label.shape)}; expected {(1, *shape)}: choose a head for this shape, or "
-                "write the database anew"
+                "make the database again"
             )
     return torch.cat(labels), shares
 
@@ -44,13 +47,13 @@ def composition_fit(
     Structures without a label (NaN) are left out.
 
     Args:
-        datamodule: any data module of the host, after its ``setup``.
+        datamodule: any data module of SchNetPack, after its ``setup``.
         key: property of structures.
         shape: of one structure's value.
 
     Returns:
-        Offset of each element, shape=(101, *shape), and the root mean square of what the fit
-        leaves of a component, shape=(1,); both float64, in the data module's unit.
+        Offset of each element, shape=(101, *shape), and the root mean square of the residuals of
+        all components, shape=(1,); both float64, in the data module's unit.
 
     Raises:
         ValueError: as :func:`training_labels` does, and if there is no label.
@@ -58,7 +61,7 @@ def composition_fit(
     labels, shares = training_labels(datamodule, key, shape)
     labels = labels.flatten(1) if shape else labels[:, None]
     present = labels.isfinite().all(dim=1)
-    _check_any(present, datamodule, key)
+    check_any(present, datamodule, key)
     offset, rest = fit_to_shares(labels[present], shares[present])
     return offset.reshape(101, *shape), _root_mean_square(rest)
 
@@ -68,10 +71,10 @@ def fit_to_shares(labels: torch.Tensor, shares: torch.Tensor) -> tuple[torch.Ten
 
     Args:
         labels: shape=(n_structures, k).
-        shares: of each element, shape=(n_structures, 101).
+        shares: atomic fractions of the elements, shape=(n_structures, 101).
 
     Returns:
-        Value of each element, shape=(101, k), and what the fit leaves, shape=(n_structures, k).
+        Value of each element, shape=(101, k), and the residuals, shape=(n_structures, k).
     """
     offset = torch.linalg.lstsq(shares, labels, driver="gelsd").solution
     return offset, labels - shares @ offset
@@ -80,8 +83,11 @@ def fit_to_shares(labels: torch.Tensor, shares: torch.Tensor) -> tuple[torch.Ten
 def label_spread(datamodule: AtomsDataModule, key: str) -> torch.Tensor:
     """How much the labels of the training set vary, in the data module's unit.
 
-    That is what :func:`composition_fit` leaves of a property of structures, whatever its shape,
-    and the root mean square of a component of a property of atoms (forces); float64, shape=(1,).
+    For a property of structures, of any shape, the root mean square of the residuals of
+    :func:`composition_fit`; for a property of atoms (forces) that of its components.
+
+    Returns:
+        float64, shape=(1,).
 
     Raises:
         ValueError: as :func:`composition_fit` does.
@@ -90,17 +96,17 @@ def label_spread(datamodule: AtomsDataModule, key: str) -> torch.Tensor:
     if all(len(label) == 1 for label in labels):
         return composition_fit(datamodule, key, tuple(labels[0].shape[1:]))[1]
     values = torch.cat([label.flatten() for label in labels])
-    _check_any(values.isfinite(), datamodule, key)
+    check_any(values.isfinite(), datamodule, key)
     return _root_mean_square(values[values.isfinite()])
 
 
 def training_elements(datamodule: AtomsDataModule, key: str) -> torch.Tensor:
-    """Whether each element is in the training set, which has the property ``key``; shape=(101,)."""
+    """Whether each element is in the training set, whose labels include ``key``; shape=(101,)."""
     return _read_labels(datamodule, key)[1].any(dim=0)
 
 
 def _read_labels(datamodule: AtomsDataModule, key: str) -> tuple[list[torch.Tensor], torch.Tensor]:
-    """Labels of the training set as they are stored, and the share of each element; read once."""
+    """Labels of the training set as stored, and the fraction of each element; read once."""
     read = datamodule.__dict__.setdefault("_training_labels", {})
     if key not in read:
         dataset = datamodule.dataset
@@ -109,7 +115,7 @@ def _read_labels(datamodule: AtomsDataModule, key: str) -> tuple[list[torch.Tens
                 f"no property {key!r} in {dataset.datapath}; there are "
                 f"{', '.join(dataset.available_properties)}"
             )
-        keys = {key, *dataset.load_properties}  # all in one go through the database
+        keys = {key, *dataset.load_properties}  # all in one pass through the database
         labels: dict[str, list[torch.Tensor]] = {k: [] for k in keys}
         counts = []
         with dataset.conn:  # opened once for all of them
@@ -122,7 +128,8 @@ def _read_labels(datamodule: AtomsDataModule, key: str) -> tuple[list[torch.Tens
     return read[key]
 
 
-def _check_any(present: torch.Tensor, datamodule: AtomsDataModule, key: str) -> None:
+def check_any(present: torch.Tensor, datamodule: AtomsDataModule, key: str) -> None:
+    """Raises ValueError if no training structure has a label ``key``."""
     if not present.any():
         path = datamodule.dataset.datapath
         raise ValueError(f"no training structure in {path} has a label {key!r}")

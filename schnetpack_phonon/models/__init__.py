@@ -1,4 +1,7 @@
-"""Output modules, the task that trains them, and trained models in use."""
+"""Output modules, the task that trains them, and trained models in use.
+
+Files of output modules do without ``from __future__ import annotations``: TorchScript reads types.
+"""
 
 from schnetpack_phonon._moved import names_of
 
@@ -11,7 +14,8 @@ __getattr__, __dir__, __all__ = names_of(
     elastic_response: ElasticResponse with_elastic_response
     elastic_tensor: ElasticModuli ElasticTensor dyads isotropic isotropic_part multiplicities
         square_products symmetric_part unit
-    heads: BandGap Energy Intensive check_features check_gap check_unit opened scalar_features
+    heads: BandGap Energy Intensive check_features check_gap check_unit mean_over_atoms opened
+        scalar_features
     predict: ModelCalculator Predictor ase_results load_trained
     stress: HydrostaticStress StressTensor StressTrace
     task: RelativeFrobeniusError ScaledOutput ScaledTask

@@ -1,6 +1,4 @@
-"""An output module for band gap and band edges that belong together."""
-
-from __future__ import annotations
+"""An output module for a band gap and band edges that are consistent."""
 
 import math
 from collections.abc import Callable
@@ -21,6 +19,7 @@ from schnetpack_phonon.models.heads import (
     check_features,
     check_gap,
     check_unit,
+    mean_over_atoms,
     opened,
     scalar_features,
 )
@@ -29,7 +28,7 @@ from schnetpack_phonon.models.heads import (
 class BandEdges(Transform):
     r"""Band gap, valence band maximum and conduction band minimum in eV, from levels of atoms.
 
-    Atom i has a valence level :math:`v_i` and a conduction level :math:`c_i`. The edges are a
+    Atom i has a valence level :math:`v_i` and a conduction level :math:`c_i`. The band edges are a
     smooth maximum and a smooth minimum over the N atoms,
 
     .. math::
@@ -37,14 +36,13 @@ class BandEdges(Transform):
         C = -\frac{1}{\beta_c} \ln \frac{1}{N} \sum_i e^{-\beta_c c_i}.
 
     Their sharpness is learned: the mean for a small :math:`\beta`, the outermost level for a large
-    one. The logarithm is of a mean, where that of other smooth maxima is of a sum, so that a
-    supercell has the edges of its cell. The share of an atom in an edge is
+    one. The logarithm is of a mean, not of a sum as in other smooth maxima, so that a supercell has
+    the band edges of its cell. The share of an atom in a band edge is
     :math:`\partial V / \partial v_i`: shares are positive and add up to 1.
 
-    Where V comes above C the crystal is a metal. Then the gap is zero and both edges are the middle
-    of the overlap, as they are in labels
-    (:func:`.labels_from_results`);
-    :func:`.opened` joins the two cases.
+    Where V is above C the crystal is a metal. Then the gap is zero and both band edges are the
+    middle of the overlap, as in the labels (:func:`.labels_from_results`); :func:`.opened` joins
+    the two cases.
 
     Labels of any of the three properties train it, of all structures or of some. Offsets and
     scales are those of :func:`edge_fit`.
@@ -52,7 +50,7 @@ class BandEdges(Transform):
     Args:
         n_in: number of scalar features.
         n_hidden: width of the hidden layers; halved from layer to layer by default.
-        n_layers: of the networks that give the levels, one for each edge.
+        n_layers: of the networks that give the levels, one for each band edge.
         activation: between the layers.
         band_gap_key: gap in the database and in the model's output, shape=(n_structures,).
         vbm_key: the same for the valence band maximum.
@@ -61,9 +59,9 @@ class BandEdges(Transform):
             shape=(n_atoms, 2).
     """
 
-    # In a metal, errors of the edges move the middle of the overlap. They also pull at the gap:
-    # without that, labels of both edges alone do not open it; with more, those of one edge alone
-    # diverge, since levels share features.
+    # In a metal, errors of the band edges move the middle of the overlap. They also open the gap:
+    # without this, labels of both edges alone would not open it; with a larger pull, those of one
+    # edge alone would diverge, since levels share features.
     pull: Final[float] = 0.1
 
     offset: torch.Tensor
@@ -84,9 +82,8 @@ class BandEdges(Transform):
         super().__init__()
         self.band_gap_key, self.vbm_key, self.cbm_key = band_gap_key, vbm_key, cbm_key
         self.levels_key = levels_key
-        self.model_outputs = [band_gap_key, vbm_key, cbm_key]
-        if levels_key is not None:
-            self.model_outputs.append(levels_key)
+        levels = [] if levels_key is None else [levels_key]
+        self.model_outputs = [band_gap_key, vbm_key, cbm_key, *levels]
         self.valence, self.conduction = (
             snn.build_mlp(
                 n_in=n_in, n_out=1, n_hidden=n_hidden, n_layers=n_layers, activation=activation
@@ -100,30 +97,28 @@ class BandEdges(Transform):
         self.register_buffer("outward", torch.tensor([1.0, -1.0]))
 
     def reset_parameters(self) -> None:
-        """A fresh sharpness; layers of the networks have their own.
+        """Resets the sharpness; layers of the networks reset themselves.
 
-        Edges start near the mean of the levels: those of N atoms vary by the square root of N more
-        than their mean, which varies by the scale.
+        Band edges start near the mean of the levels: levels of N atoms vary by the square root of N
+        more than their mean, which varies by the scale.
         """
         nn.init.constant_(self.log_sharpness, math.log(0.1))
 
     def datamodule(self, value: AtomsDataModule) -> None:
-        """Takes offsets and scales from the training set; the host calls this before a fit.
+        """Takes offsets and scales from the training set; SchNetPack calls this before a fit.
 
         Raises:
-            ValueError: if there are no labels, or they are no gaps and edges in eV that belong
-                together.
+            ValueError: as :func:`edge_fit` does.
         """
         offset, scale = edge_fit(value, self.band_gap_key, self.vbm_key, self.cbm_key)
         self.offset, self.scale = offset.to(self.offset), scale.to(self.scale)
 
     def check_model(self, model: NeuralNetworkPotential) -> None:
-        """Raises ValueError where a model lacks the features: :func:`.check_features`."""
+        """Raises ValueError if a model lacks the features: :func:`.check_features`."""
         check_features(model, self.valence[0].in_features)
 
     def forward(self, inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        idx_m, n_atoms = inputs[structure_keys.idx_m], inputs[structure_keys.n_atoms]
-        offset = _mean(self.offset[inputs[structure_keys.Z]], idx_m, n_atoms)
+        offset = mean_over_atoms(self.offset[inputs[structure_keys.Z]], inputs)
         features = scalar_features(inputs, self.valence[0].in_features)
         levels = torch.cat([self.valence(features), self.conduction(features)], dim=1)
         edges = offset + self.scale * self.pooled(levels, inputs)
@@ -134,14 +129,15 @@ class BandEdges(Transform):
         edges = edges + apart
         inputs[self.vbm_key], inputs[self.cbm_key] = edges[:, 0], edges[:, 1]
         if self.levels_key is not None:
-            inputs[self.levels_key] = self.scale * levels + (offset + apart)[idx_m]
+            inputs[self.levels_key] = (
+                self.scale * levels + (offset + apart)[inputs[structure_keys.idx_m]]
+            )
         return inputs
 
     def pooled(self, levels: torch.Tensor, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
-        """Levels of atoms, shape=(n_atoms, 2), to those of structures, shape=(n_structures, 2)."""
+        """Band edges from levels of atoms, shape=(n_atoms, 2) -> (n_structures, 2)."""
         sharpness = self.outward * self.log_sharpness.exp()
-        idx_m, n_atoms = inputs[structure_keys.idx_m], inputs[structure_keys.n_atoms]
-        return _log_mean_exp(sharpness * levels, idx_m, n_atoms) / sharpness
+        return _log_mean_exp(sharpness * levels, inputs) / sharpness
 
 
 def edge_fit(
@@ -149,24 +145,24 @@ def edge_fit(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Least-squares fit of both band edges to the composition of the training set.
 
-    All labels of gaps and edges are fitted together, whichever a structure has. What they leave
-    open gets the smallest gaps and then the smallest norm: with gaps alone, edges count from the
-    valence band maximum.
+    All labels of gaps and band edges are fitted together, whichever a structure has. Among equal
+    fits the one with the smallest gaps, then with the smallest norm is taken: with gaps alone,
+    band edges are relative to the valence band maximum.
 
     Args:
-        datamodule: any data module of the host, after its ``setup``.
-        band_gap_key: of the gap in the database; properties that it lacks have no labels.
+        datamodule: any data module of SchNetPack, after its ``setup``.
+        band_gap_key: of the gap in the database; properties that are not in it have no labels.
         vbm_key: of the valence band maximum.
         cbm_key: of the conduction band minimum.
 
     Returns:
-        Offset of each element in both edges, shape=(101, 2), and the standard deviation of what
-        the fit leaves, shape=(2,) (the largest of the others for an edge without labels); both
+        Offset of each element in both band edges, shape=(101, 2), and the standard deviation of
+        the residuals, shape=(2,) (the largest of the others for a band edge without labels); both
         float64, in eV.
 
     Raises:
-        ValueError: if there are no labels, or they are no gaps and edges in eV that belong
-            together.
+        ValueError: if there are no labels, they are not in eV, or gaps are negative or differ from
+            the distance of the band edges.
     """
     keys = (band_gap_key, vbm_key, cbm_key)
     dataset, train = datamodule.dataset, datamodule.train_idx
@@ -188,7 +184,7 @@ def edge_fit(
         raise ValueError(
             f"{cbm_key!r} - {vbm_key!r} differs from {band_gap_key!r} by {mismatch[k]:.3g} eV in "
             f"structure {train[k]} of {dataset.datapath}; expected the gap between both edges: "
-            "give labels of different methods a head each"
+            "use one head for each method that computed labels"
         )
     elements = shares.any(dim=0)
     shares = shares[:, elements]
@@ -207,14 +203,10 @@ def edge_fit(
     return offset, scale.clamp(min=1e-12)
 
 
-def _mean(x: torch.Tensor, idx_m: torch.Tensor, n_atoms: torch.Tensor) -> torch.Tensor:
+def _log_mean_exp(x: torch.Tensor, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
     """Over the atoms of each structure, shape=(n_atoms, k) -> (n_structures, k)."""
-    return snn.scatter_add(x, idx_m, dim_size=n_atoms.shape[0]) / n_atoms.unsqueeze(-1)
-
-
-def _log_mean_exp(x: torch.Tensor, idx_m: torch.Tensor, n_atoms: torch.Tensor) -> torch.Tensor:
-    """Of the atoms of each structure, shape=(n_atoms, k) -> (n_structures, k)."""
-    lowest = torch.full((n_atoms.shape[0], x.shape[1]), -math.inf, dtype=x.dtype, device=x.device)
+    idx_m, n = inputs[structure_keys.idx_m], inputs[structure_keys.n_atoms].shape[0]
+    lowest = torch.full((n, x.shape[1]), -math.inf, dtype=x.dtype, device=x.device)
     index = idx_m.unsqueeze(-1).expand_as(x)
     highest = lowest.scatter_reduce(0, index, x.detach(), "amax")
-    return highest + _mean((x - highest[idx_m]).exp(), idx_m, n_atoms).log()
+    return highest + mean_over_atoms((x - highest[idx_m]).exp(), inputs).log()

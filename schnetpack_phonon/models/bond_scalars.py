@@ -1,6 +1,4 @@
-"""What heads for tensors share: scalars of bonds, and labels of crystals that fill space."""
-
-from __future__ import annotations
+"""Common parts of heads for tensors: scalars of bonds, volumes, and labels of crystals."""
 
 import schnetpack.nn as snn
 import torch
@@ -10,13 +8,13 @@ from schnetpack.data import AtomsDataModule
 from schnetpack.model import NeuralNetworkPotential
 from torch import nn
 
-from schnetpack_phonon.data.statistics import training_labels
+from schnetpack_phonon.data.statistics import check_any, training_labels
 from schnetpack_phonon.models.cutoffs import PolynomialCutoff, cutoff_of
 from schnetpack_phonon.models.heads import check_features, check_unit, scalar_features
 
-#: By what heads that sum scalars over the tens of bonds of an atom divide their scale. A fresh head
-#: is then within a spread or so of the mean of the labels, where it would be ten of them off, and
-#: a step of the optimiser moves it by a part of a spread.
+#: Heads that sum scalars over the tens of bonds of an atom divide their scale by this number. A new
+#: head is then within about one spread of the mean of the labels, where it would be ten spreads
+#: off, and a step of the optimiser moves it by a fraction of a spread.
 N_SUMMED = 10.0
 
 
@@ -29,7 +27,7 @@ class BondScalars(nn.Module):
         cutoff: in Ang; that of the neighbour list, or less.
         n_hidden: width of the hidden layer.
         n_radial: number of Gaussians that describe the length.
-        n_extra: number of further scalars of a bond that come in.
+        n_extra: number of further input scalars of a bond.
     """
 
     def __init__(
@@ -49,19 +47,19 @@ class BondScalars(nn.Module):
         self.out = snn.Dense(n_hidden, n_out)
 
     def check_model(self, model: NeuralNetworkPotential) -> None:
-        """Raises ValueError where a model lacks the features, or bonds that are long enough."""
+        """Raises ValueError if a model lacks the features or has a shorter cutoff."""
         check_features(model, self.ends.in_features)
         there, wanted = cutoff_of(model), float(self.cutoff_fn.cutoff)
         if wanted > there + 1e-6:
             raise ValueError(
                 f"a head sums over bonds up to {wanted:g} Ang; the representation's cutoff, and "
-                f"with it the neighbour list, ends at {there:g}: set the head's cutoff to that"
+                f"with it the neighbour list, ends at {there:g}: use it for the head, too"
             )
 
     def forward(
         self, inputs: dict[str, torch.Tensor], extra: torch.Tensor | None = None
     ) -> torch.Tensor:
-        """Of each bond, shape=(n_bonds, n_out); ``extra`` has shape=(n_bonds, n_extra)."""
+        """Scalars, shape=(n_bonds, n_out); ``extra`` has shape=(n_bonds, n_extra)."""
         distance = torch.norm(inputs[structure_keys.Rij], dim=1)
         first, second = self.ends(scalar_features(inputs, self.ends.in_features)).chunk(2, dim=1)
         bond = self.radial_basis(distance)
@@ -73,13 +71,13 @@ class BondScalars(nn.Module):
 
 
 def directions(inputs: dict[str, torch.Tensor]) -> torch.Tensor:
-    """Of bonds, shape=(n_bonds, 3)."""
+    """Unit vectors of the bonds, shape=(n_bonds, 3)."""
     vectors = inputs[structure_keys.Rij]
     return vectors / torch.norm(vectors, dim=1, keepdim=True)
 
 
 def volumes(inputs: dict[str, torch.Tensor]) -> torch.Tensor:
-    """In Ang^3, shape=(n_structures,).
+    """Volumes of the cells in Ang^3, shape=(n_structures,).
 
     Raises:
         ValueError: for a structure that is not periodic in all directions.
@@ -95,27 +93,26 @@ def volumes(inputs: dict[str, torch.Tensor]) -> torch.Tensor:
 def crystal_labels(
     datamodule: AtomsDataModule, key: str, shape: tuple[int, ...]
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Labels of the training set that are there, and what heads for tensors need with them.
+    """Labels of the training set without missing ones, with compositions and volumes.
 
     Args:
-        datamodule: any data module of the host, after its ``setup``.
+        datamodule: any data module of SchNetPack, after its ``setup``.
         key: property of structures, a symmetric matrix.
         shape: of one structure's value.
 
     Returns:
-        Labels, shape=(n, *shape), shares of the elements, shape=(n, 101), and the mean volume per
-        atom in Ang^3, shape=(); all float64.
+        Labels, shape=(n, *shape), atomic fractions of the elements, shape=(n, 101), and the mean
+        volume per atom in Ang^3, shape=(); all float64.
 
     Raises:
-        ValueError: if there are none, or they have another shape or unit or are not symmetric, or
+        ValueError: if there are none, they have another shape or unit, are not symmetric, or
             belong to structures that are not periodic in all directions.
     """
     labels, shares = training_labels(datamodule, key, shape)
     check_unit(datamodule, key)
     dataset = datamodule.dataset
     present = labels.isfinite().flatten(1).all(dim=1)
-    if not present.any():
-        raise ValueError(f"no training structure in {dataset.datapath} has a label {key!r}")
+    check_any(present, datamodule, key)
     per_atom = []
     items = dataset.iter_properties(datamodule.train_idx, load_properties=[key])
     for k, label, there, item in zip(datamodule.train_idx, labels, present, items, strict=True):
@@ -123,12 +120,12 @@ def crystal_labels(
             raise ValueError(
                 f"structure {k} in {dataset.datapath} is periodic along "
                 f"{item[structure_keys.pbc].tolist()}; expected all directions, since {key!r} is "
-                "per volume: leave it out, or label it with NaN in a database of its own"
+                "per volume: leave the structure out, or put it into another database"
             )
         if there and (label - label.mT).abs().max() > 1e-3 * label.abs().max():
             raise ValueError(
                 f"{key!r} of structure {k} in {dataset.datapath} is not symmetric; expected a "
-                "symmetric matrix: take the derivative of the energy, see elasticity.py"
+                "symmetric matrix: use derivatives of the energy, see structures/elasticity.py"
             )
         n_atoms = item[structure_keys.n_atoms].item()
         per_atom.append(torch.linalg.det(item[structure_keys.cell].double()).abs() / n_atoms)

@@ -1,7 +1,6 @@
 """Elastic tensors as second derivatives of a model's energy."""
 
-from __future__ import annotations
-
+from itertools import takewhile
 from typing import Final
 
 import torch
@@ -13,15 +12,15 @@ from torch import nn
 from torch.autograd import grad
 
 from schnetpack_phonon.common import properties
-from schnetpack_phonon.models import elastic_tensor as voigt
 from schnetpack_phonon.models.bond_scalars import volumes
 from schnetpack_phonon.models.cutoffs import check_smooth
+from schnetpack_phonon.models.elastic_tensor import symmetric_part
 
 
 class ElasticResponse(nn.Module):
-    r"""Elastic tensors in GPa from the energy that an output module before this one gives.
+    r"""Elastic tensors in GPa from the energy of an output module before this one.
 
-    The clamped-ion tensor, atoms following the strain :math:`\epsilon`, and, if asked for, the
+    The clamped-ion tensor, for which atoms follow the strain :math:`\epsilon`, and on request the
     relaxed-ion tensor, for which forces stay zero under strain:
 
     .. math::
@@ -31,18 +30,18 @@ class ElasticResponse(nn.Module):
         K = \frac{\partial^2 E}{\partial u \partial u}
 
     with displacements u other than translations (Schur complement of the internal strain). Both are
-    those of the labels (:mod:`.structures.elasticity`), symmetric under stress, too. The
+    those of the labels (:mod:`.structures.elasticity`) and symmetric, also under stress. The
     relaxed-ion one is that of a structure at a minimum of the *model*: relax it there first.
 
-    Needs the host's ``Strain`` before ``PairwiseDistances``, a place before the host's ``Forces``
-    (which gives up the graph), and a cutoff with two continuous derivatives; :meth:`check_model`
-    says which is missing, and :func:`with_elastic_response` makes such a model of a trained one.
-    The clamped-ion tensor costs 6 backward passes, the relaxed-ion one 3 more for each atom of the
-    largest structure of a batch. In float32 expect about four digits.
+    Requires SchNetPack's ``Strain`` before ``PairwiseDistances``, a place before SchNetPack's
+    ``Forces`` (which frees the graph), and a cutoff with two continuous derivatives;
+    :meth:`check_model` says which is missing, and :func:`with_elastic_response` makes such a model
+    from a trained one. The clamped-ion tensor costs 6 backward passes, the relaxed-ion one 3 more
+    for each atom of the largest structure of a batch. Expect about four digits in float32.
 
     Args:
-        relaxed_ions: give the relaxed-ion tensor, too.
-        max_force: largest force in eV/Ang that counts as a minimum.
+        relaxed_ions: compute the relaxed-ion tensor, too.
+        max_force: largest force in eV/Ang at which a structure counts as a minimum.
         energy_key: total energy in eV, shape=(n_structures,).
         clamped_key: output, shape=(n_structures, 6, 6), Voigt xx yy zz yz xz xy.
         relaxed_key: the same.
@@ -63,31 +62,27 @@ class ElasticResponse(nn.Module):
         relaxed_key: str = properties.elastic_tensor_relaxed,
     ):
         super().__init__()
-        self.relaxed_ions = relaxed_ions
-        self.max_force = max_force
+        self.relaxed_ions, self.max_force = relaxed_ions, max_force
         self.energy_key = energy_key
         self.clamped_key, self.relaxed_key = clamped_key, relaxed_key
         self.model_outputs = [clamped_key, relaxed_key] if relaxed_ions else [clamped_key]
-        self.required_derivatives = [structure_keys.strain]
-        if relaxed_ions:
-            self.required_derivatives.append(structure_keys.R)
+        positions = [structure_keys.R] if relaxed_ions else []
+        self.required_derivatives = [structure_keys.strain, *positions]
 
     def check_model(self, model: NeuralNetworkPotential) -> None:
-        """Raises ValueError where a model lacks what second derivatives by strain need."""
+        """Raises ValueError if a model lacks what second derivatives by strain require."""
         kinds = [type(module) for module in model.input_modules]
         if Strain not in kinds[: kinds.index(PairwiseDistances)]:
             raise ValueError(
                 "ElasticResponse needs the derivative by strain: put schnetpack.atomistic.Strain "
                 "before PairwiseDistances in the model's input_modules"
             )
-        for module in model.output_modules:
-            if isinstance(module, Forces):
-                raise ValueError(
-                    "Forces comes before ElasticResponse in the model's output_modules and gives "
-                    "up the graph of the energy: put ElasticResponse before it"
-                )
-            if module is self:
-                break
+        before = takewhile(lambda module: module is not self, model.output_modules)
+        if any(isinstance(module, Forces) for module in before):
+            raise ValueError(
+                "Forces comes before ElasticResponse in the model's output_modules and frees the "
+                "graph of the energy: put ElasticResponse before it"
+            )
         check_smooth(model)
 
     def forward(self, inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -97,9 +92,9 @@ class ElasticResponse(nn.Module):
         energy, strain = inputs[self.energy_key], inputs[structure_keys.strain]
         positions = inputs[structure_keys.R]
         slope, gradient = self._derivatives(energy, [strain, positions], True)
-        by_strain = voigt.symmetric_part(slope)
+        by_strain = symmetric_part(slope)
         rows = [
-            voigt.symmetric_part(self._derivatives(by_strain[:, k], [strain], self.training)[0])
+            symmetric_part(self._derivatives(by_strain[:, k], [strain], self.training)[0])
             for k in range(6)
         ]
         clamped = torch.stack(rows, dim=1)
@@ -108,9 +103,9 @@ class ElasticResponse(nn.Module):
         if self.relaxed_ions:
             if bool((gradient.abs() > self.max_force).any()):
                 raise ValueError(
-                    "a structure has forces above max_force; expected a minimum of the model's "
-                    "energy, since a relaxed-ion tensor is that of a minimum: relax the atoms with "
-                    "this model, or take the clamped-ion tensor"
+                    "a structure has forces above max_force; a relaxed-ion tensor is defined at a "
+                    "minimum of the model's energy: relax the atoms with this model, or use the "
+                    "clamped-ion tensor"
                 )
             softening = self._softening(gradient, strain, positions, inputs[structure_keys.n_atoms])
             inputs[self.relaxed_key] = (clamped - softening) / volume
@@ -119,7 +114,7 @@ class ElasticResponse(nn.Module):
     def _derivatives(
         self, values: torch.Tensor, variables: list[torch.Tensor], create_graph: bool
     ) -> list[torch.Tensor]:
-        """Of the sum of values; the graph stays."""
+        """Derivatives of the sum of values; the graph is kept."""
         found = grad([values.sum()], variables, retain_graph=True, create_graph=create_graph)
         result: list[torch.Tensor] = []
         for each in found:
@@ -134,7 +129,7 @@ class ElasticResponse(nn.Module):
         positions: torch.Tensor,
         n_atoms: torch.Tensor,
     ) -> torch.Tensor:
-        """What relaxing ions takes off the second derivatives by strain, shape=(n, 6, 6)."""
+        """Reduction of the second derivatives by strain when ions relax, shape=(n, 6, 6)."""
         ends = n_atoms.cumsum(0)
         starts = ends - n_atoms
         by_displacement: list[torch.Tensor] = []
@@ -144,7 +139,7 @@ class ElasticResponse(nn.Module):
             for axis in range(3):
                 both = self._derivatives(gradient[atoms, axis], [positions, strain], self.training)
                 by_displacement.append(both[0])
-                by_strain.append(voigt.symmetric_part(both[1]))
+                by_strain.append(symmetric_part(both[1]))
         hessians, coupling = torch.stack(by_displacement), torch.stack(by_strain)
         result: list[torch.Tensor] = []
         for m in range(n_atoms.shape[0]):
@@ -162,10 +157,10 @@ class ElasticResponse(nn.Module):
 def with_elastic_response(
     model: NeuralNetworkPotential, response: ElasticResponse
 ) -> NeuralNetworkPotential:
-    """A model that gives elastic tensors, too, with the modules (and weights) of a trained one.
+    """A model that predicts elastic tensors, too, with the modules (and weights) of a trained one.
 
     Args:
-        model: of the host, with an energy among its outputs. Not changed.
+        model: of SchNetPack, with an energy among its outputs. Not changed.
         response: placed after the energy, before ``Forces``.
 
     Raises:

@@ -1,6 +1,7 @@
-"""An output module that gives elastic tensors as sums over bonds."""
+"""Output modules for elastic tensors as sums over bonds, and moduli; tensors in Voigt's notation.
 
-from __future__ import annotations
+Symmetric tensors have the components xx yy zz yz xz xy, as in :mod:`.structures.elasticity`.
+"""
 
 from typing import Final
 
@@ -21,8 +22,9 @@ from schnetpack_phonon.models.bond_scalars import (
     directions,
     volumes,
 )
+from schnetpack_phonon.models.heads import mean_over_atoms
 
-_I, _J = [0, 1, 2, 1, 0, 0], [0, 1, 2, 2, 2, 1]
+_I, _J = [0, 1, 2, 1, 0, 0], [0, 1, 2, 2, 2, 1]  # Voigt's order
 
 
 class ElasticTensor(Transform):
@@ -34,36 +36,36 @@ class ElasticTensor(Transform):
 
     over the bonds of the neighbour list, with :math:`n = \hat r \hat r` and the two products of
     symmetric tensors, :math:`(A \otimes B)_{ijkl} = A_{ij} B_{kl}` and :math:`(A \boxtimes
-    B)_{ijkl} = A_{ik} B_{jl}`, both made symmetric in all ways of an elastic tensor. The second
+    B)_{ijkl} = A_{ik} B_{jl}`, both with all symmetries of an elastic tensor imposed. The second
     factors
 
     .. math:: y_{ij} = c_{ij} n_{ij} + d_{ij} 1 + \sum_k u_{ijk} T_{ik}, \qquad
               z_{ij} = e_{ij} 1 + \sum_k v_{ijk} T_{ik}, \qquad T_{ik} = \sum_j w_{ijk} n_{ij}
 
-    hold tensors :math:`T_{ik}` of the atom's neighbourhood. The terms without them are all that a
+    contain tensors :math:`T_{ik}` of the atom's environment. The terms without them are all that a
     single bond can have (five constants, those of a body with an axis); they are the second
-    derivative of pair energies by strain, prestress included. Those with them are that of energies
-    of three bodies. So all representations of the host do, also those without vectors. Small
-    letters are functions of scalar features and bond length (:class:`.BondScalars`), and all but w
-    of the bond's components of :math:`T_{ik}`, too.
+    derivative by strain of pair energies, prestress included. Those with them are that of
+    three-body energies. This form works with any representation of SchNetPack, also those without
+    vectors. Small letters are functions of scalar features and bond length (:class:`.BondScalars`),
+    and all but w also of the components of :math:`T_{ik}` along the bond.
 
     Symmetries are exact and a supercell has the tensor of its cell. :math:`C_0` is isotropic: the
-    training set's mean bulk and shear moduli, by composition. The scale :math:`\kappa` is a tenth
-    of the spread of the labels about it, in eV per atom.
+    mean bulk and shear moduli of the training set, by composition. The scale :math:`\kappa` is a
+    tenth of the spread of the labels about it, in eV per atom.
 
     Args:
         n_in: number of scalar features.
         cutoff: of bonds in Ang; that of the neighbour list, or less.
         n_tensors: number of tensors of an atom.
         n_hidden: width of the networks' hidden layers.
-        positive: all strains cost energy: with X for what is added to :math:`C_0` above, :math:`C =
+        positive: make the tensor positive definite: with X for the sum over bonds above, :math:`C =
             C_0^{1/2} f(C_0^{-1/2} X C_0^{-1/2}) C_0^{1/2}`, where f takes eigenvalues x above zero
             to 1 + x and those below to 1 / (1 - x). Not for labels of unstable structures, as
             snapshots may be.
         output_key: property in the database and in the model's output, shape=(n_structures, 6, 6):
             Voigt xx yy zz yz xz xy, engineering shear.
-        bonds_key: if given, a further output: what each bond of the neighbour list adds to C (with
-            ``positive``, to X), in GPa, shape=(n_bonds, 6, 6).
+        bonds_key: if given, a further output: the contribution of each bond of the neighbour list
+            to C (with ``positive``, to X), in GPa, shape=(n_bonds, 6, 6).
     """
 
     gpa: Final[float] = float(GPa)
@@ -85,12 +87,9 @@ class ElasticTensor(Transform):
         bonds_key: str | None = None,
     ):
         super().__init__()
-        self.n_tensors = n_tensors
-        self.positive = positive
+        self.n_tensors, self.positive = n_tensors, positive
         self.output_key, self.bonds_key = output_key, bonds_key
-        self.model_outputs = [output_key]
-        if bonds_key is not None:
-            self.model_outputs.append(bonds_key)
+        self.model_outputs = [output_key] if bonds_key is None else [output_key, bonds_key]
         self.weights = BondScalars(n_in, n_tensors, cutoff, n_hidden)
         self.coefficients = BondScalars(
             n_in, 5 + 2 * n_tensors, cutoff, n_hidden, n_extra=n_tensors
@@ -102,10 +101,10 @@ class ElasticTensor(Transform):
         self.register_buffer("square", square_products().reshape(36, 36))
 
     def datamodule(self, value: AtomsDataModule) -> None:
-        """Takes offset and scale from the training set; the host calls this before a fit.
+        """Takes offset and scale from the training set; SchNetPack calls this before a fit.
 
         Raises:
-            ValueError: if the labels are no elastic tensors of crystals in GPa.
+            ValueError: if the labels are not elastic tensors of crystals in GPa.
         """
         labels, shares, volume = crystal_labels(value, self.output_key, (6, 6))
         offset, _ = fit_to_shares(isotropic_part(labels), shares)
@@ -117,16 +116,13 @@ class ElasticTensor(Transform):
         self.scale = (spread * volume / N_SUMMED).to(self.scale).reshape(1)
 
     def forward(self, inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        idx_m, n_atoms = inputs[structure_keys.idx_m], inputs[structure_keys.n_atoms]
-        idx_m_of_bonds = idx_m[inputs[structure_keys.idx_i]]
-        offset = self.offset[inputs[structure_keys.Z]]
-        offset = snn.scatter_add(offset, idx_m, n_atoms.shape[0]) / n_atoms.unsqueeze(-1)
+        structure = inputs[structure_keys.idx_m][inputs[structure_keys.idx_i]]  # of each bond
+        offset = mean_over_atoms(self.offset[inputs[structure_keys.Z]], inputs)
         factor = (self.scale / self.gpa / volumes(inputs)).unsqueeze(-1)
         products = self._products(inputs)
-        sums = factor * snn.scatter_add(products, idx_m_of_bonds, n_atoms.shape[0])
+        sums = factor * snn.scatter_add(products, structure, factor.shape[0])
         if self.positive:
-            weights = self.multiplicity.sqrt()  # to Mandel's notation, where products are matrices'
-            mandel = torch.outer(weights, weights)
+            mandel = _mandel(sums)
             offset = offset.clamp(min=1.0)
             root = isotropic(offset.sqrt()) * mandel
             inverse = isotropic(offset.rsqrt()) * mandel
@@ -136,7 +132,7 @@ class ElasticTensor(Transform):
             inputs[self.output_key] = isotropic(offset) + self._tensors(sums)
         bonds_key = self.bonds_key
         if bonds_key is not None:
-            inputs[bonds_key] = self._tensors(factor[idx_m_of_bonds] * products)
+            inputs[bonds_key] = self._tensors(factor[structure] * products)
         return inputs
 
     def _products(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
@@ -167,8 +163,8 @@ class ElasticTensor(Transform):
 def _raised(matrices: torch.Tensor) -> torch.Tensor:
     """Symmetric matrices with eigenvalues x taken to 1 + x where x > 0, to 1 / (1 - x) below.
 
-    The gradient takes divided differences (Daleckii and Krein), finite for equal eigenvalues,
-    as crystals of high symmetry have them; that of ``eigh`` is not. It has no second derivative.
+    The gradient uses divided differences (Daleckii and Krein): unlike that of ``eigh`` it is finite
+    for equal eigenvalues, as crystals of high symmetry have. It has no second derivative.
     """
     x, vectors = torch.linalg.eigh(matrices.detach())
     value = 1 / (1 - x.clamp(max=0.0)) + x.clamp(min=0.0)
@@ -189,9 +185,10 @@ class ElasticModuli(nn.Module):
     Outputs, each of shape=(n_structures,): ``bulk_modulus``, ``shear_modulus``, ``young_modulus``
     (in GPa) and ``poisson_ratio``, with ``_voigt``, ``_reuss`` and ``_hill`` after each name;
     ``universal_anisotropy``; ``softest_stiffness``, the smallest eigenvalue of the tensor in GPa
-    (in Mandel's notation, so that rotations leave it): Born's criterion is that it is positive, for
-    a crystal without stress. Definitions are those of :mod:`.structures.elasticity`. Reuss
-    averages of a tensor with an eigenvalue near zero diverge, and mean nothing below.
+    (in Mandel's notation, so that rotations do not change it). Born's criterion of stability, for a
+    crystal without stress, is that it is positive. Definitions are those of
+    :mod:`.structures.elasticity`. Reuss averages of a tensor with an eigenvalue near zero diverge,
+    and are meaningless for one with negative eigenvalues.
 
     Args:
         elastic_tensor_key: output of a module before this one, shape=(n_structures, 6, 6), in GPa.
@@ -208,8 +205,7 @@ class ElasticModuli(nn.Module):
 
     def forward(self, inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         tensor = inputs[self.elastic_tensor_key]
-        weights = multiplicities().to(tensor).sqrt()
-        mandel = torch.outer(weights, weights)
+        mandel = _mandel(tensor)
         compliance = torch.linalg.inv_ex(tensor * mandel)[0] / mandel
         upper = isotropic_part(tensor)
         lower = isotropic_part(compliance).reciprocal()
@@ -223,6 +219,12 @@ class ElasticModuli(nn.Module):
         inputs["universal_anisotropy"] = ratio[:, 0] + 5 * ratio[:, 1] - 6
         inputs["softest_stiffness"] = torch.linalg.eigvalsh(tensor * mandel)[:, 0]
         return inputs
+
+
+def _mandel(tensors: torch.Tensor) -> torch.Tensor:
+    """Factors from Voigt's to Mandel's notation, in which tensors multiply as matrices do."""
+    weights = multiplicities().to(tensors).sqrt()
+    return torch.outer(weights, weights)
 
 
 def multiplicities() -> torch.Tensor:
@@ -249,7 +251,7 @@ def symmetric_part(tensors: torch.Tensor) -> torch.Tensor:
 
 
 def square_products() -> torch.Tensor:
-    r"""The product of two symmetric tensors that gives an elastic tensor beside A_ij B_kl.
+    r"""The other product of two symmetric tensors, beside A_ij B_kl, that is an elastic tensor.
 
     .. math:: (A \boxtimes B)_{ijkl} = (A_{ik} B_{jl} + A_{jk} B_{il} + A_{il} B_{jk}
         + A_{jl} B_{ik}) / 4

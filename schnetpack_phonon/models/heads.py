@@ -1,11 +1,9 @@
-"""Output modules for intensive properties of crystals, drop-ins for SchNetPack's own.
+"""Output modules for intensive properties of crystals and for the energy.
 
 A head returns physical units: it holds the offset and the scale of its property and takes them
-from the training set before the first step. Model outputs, losses, metrics and predictions of a
-loaded model are therefore the same numbers, and no postprocessor is needed.
+from the training set before the first step. Outputs of the model, losses, metrics and predictions
+of a loaded model are therefore the same numbers, and no postprocessor is needed.
 """
-
-from __future__ import annotations
 
 import copy
 import math
@@ -33,8 +31,8 @@ class Intensive(Transform):
 
     .. math:: y = \sum_Z b_Z c_Z + s \frac{1}{N} \sum_i f(q_i)
 
-    with the share :math:`c_Z` of each element. The offsets :math:`b_Z` and the scale :math:`s` come
-    from :func:`.composition_fit`.
+    with the atomic fraction :math:`c_Z` of each element. The offsets :math:`b_Z` and the scale
+    :math:`s` are those of :func:`.composition_fit`.
 
     Args:
         n_in: number of scalar features.
@@ -65,12 +63,17 @@ class Intensive(Transform):
         self.register_buffer("scale", torch.ones(1))
 
     def datamodule(self, value: AtomsDataModule) -> None:
-        """Takes offset and scale from the training set; the host calls this before a fit."""
+        """Takes offset and scale from the training set; SchNetPack calls this before a fit.
+
+        Raises:
+            ValueError: if there are no labels, or a subclass cannot use them, such as band gaps in
+                another unit than eV.
+        """
         offset, scale = composition_fit(value, self.output_key)
         self.offset, self.scale = offset.to(self.offset), scale.to(self.scale)
 
     def check_model(self, model: NeuralNetworkPotential) -> None:
-        """Raises ValueError where a model lacks the features: :func:`check_features`."""
+        """Raises ValueError if a model lacks the features: :func:`check_features`."""
         check_features(model, self.outnet[0].in_features)
 
     def forward(self, inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -82,29 +85,20 @@ class Intensive(Transform):
         offset = self.offset[inputs[structure_keys.Z]].unsqueeze(-1)
         features = scalar_features(inputs, self.outnet[0].in_features)
         per_atom = offset + self.scale * self.outnet(features)
-        idx_m = inputs[structure_keys.idx_m]
-        n_structures = int(idx_m[-1]) + 1
-        total = snn.scatter_add(per_atom, idx_m, dim_size=n_structures).squeeze(-1)
-        return self.bounded(total / inputs[structure_keys.n_atoms])
+        return self.bounded(mean_over_atoms(per_atom, inputs).squeeze(-1))
 
     def bounded(self, mean: torch.Tensor) -> torch.Tensor:
-        """Keeps the mean within the range of the property, here all numbers."""
+        """The mean, kept within the range of the property; here any number."""
         return mean
 
 
 class BandGap(Intensive):
     """Band gap in eV, never negative: the mean of :class:`Intensive` through :func:`opened`.
 
-    For data without band edges; with them :class:`.BandEdges` gives
-    all three.
+    For data without band edges; with them :class:`.BandEdges` gives all three.
     """
 
     def datamodule(self, value: AtomsDataModule) -> None:
-        """Takes offset and scale from the training set.
-
-        Raises:
-            ValueError: if there are no labels, or they are no gaps in eV.
-        """
         super().datamodule(value)
         check_unit(value, self.output_key)
         check_gap(value, self.output_key)
@@ -113,96 +107,13 @@ class BandGap(Intensive):
         return opened(mean, 1.0 if self.training else 0.0)
 
 
-def opened(raw: torch.Tensor, pull: float = 0.0, width: float = 0.05) -> torch.Tensor:
-    """A gap that is never negative, from a number that may be: max(raw, 0) with a rounded corner.
-
-    The number itself above ``width``, zero below ``-width``, and the parabola between that leaves
-    the slope continuous. With ``pull`` 1 the gradient is that of the number itself, so that a gap
-    is opened again however far below zero it was predicted; with the square of the error this
-    is the gradient of the matching loss, which is convex (Auer, Herbster, Warmuth, NIPS 1995).
-
-    Args:
-        raw: in eV, any shape.
-        pull: share of the number itself in the gradient; 0, the true gradient, outside training.
-        width: in eV.
-    """
-    gap = torch.where(raw.abs() <= width, (raw + width).square() / (4 * width), F.relu(raw))
-    return gap + pull * ((raw - raw.detach()) - (gap - gap.detach()))
-
-
-def scalar_features(inputs: dict[str, torch.Tensor], n_in: int) -> torch.Tensor:
-    """What heads read of a representation, shape=(n_atoms, n_in).
-
-    Raises:
-        ValueError: if there are no such features, or another number of them.
-    """
-    if "scalar_representation" not in inputs:
-        raise ValueError(
-            "the representation gives no 'scalar_representation'; expected scalar features of "
-            "each atom under that key, as SchNet, PaiNN, SO3net and FieldSchNet give them"
-        )
-    features = inputs["scalar_representation"]
-    if features.dim() != 2 or features.shape[1] != n_in:
-        raise ValueError(
-            f"the representation gives scalar features of shape {list(features.shape)}; a head "
-            f"has n_in={n_in}: set its n_in to the representation's n_atom_basis"
-        )
-    return features
-
-
-def check_features(model: NeuralNetworkPotential, n_in: int) -> None:
-    """Raises ValueError unless the representation of a model gives ``n_in`` scalar features.
-
-    It is tried on a small crystal. Representations whose cutoff is not known, or that ask for more
-    (external fields, say), are left to the first step, which has the same check.
-    """
-    network = copy.deepcopy(model).cpu().float().eval()
-    try:
-        neighbours = MatScipyNeighborList(cutoff=cutoff_of(network))
-        inputs = AtomsConverter(neighbours, dtype=torch.float32)([bulk("NaCl", "rocksalt", a=5.6)])
-        for module in (*network.input_modules, network.representation):
-            inputs = module(inputs)
-    except (KeyError, ValueError):
-        return
-    scalar_features(inputs, n_in)
-
-
-def check_unit(datamodule: AtomsDataModule, key: str) -> None:
-    """Raises ValueError unless the data module gives a property in the unit that heads count in.
-
-    That is the unit of :mod:`.common.properties`, and eV for other keys.
-    """
-    expected = PROPERTIES[key].unit if key in PROPERTIES else "eV"
-    unit = datamodule.dataset.units[key]
-    try:
-        factor = convert_units(unit, expected)
-    except (AttributeError, TypeError):  # a unit that the host does not know, or none
-        factor = math.nan
-    if not math.isclose(factor, 1.0, rel_tol=1e-9):
-        raise ValueError(
-            f"{key!r} comes in {unit!r}; expected {expected!r}: set property_units of the data "
-            f"module to {{{key}: {expected}}}, or write the database with its unit"
-        )
-
-
-def check_gap(datamodule: AtomsDataModule, key: str) -> None:
-    """Raises ValueError where a label of the training set is no band gap."""
-    labels, _ = training_labels(datamodule, key)
-    for k in torch.nonzero(labels < 0)[:1, 0]:
-        raise ValueError(
-            f"{key!r} of structure {datamodule.train_idx[k]} in {datamodule.dataset.datapath} is "
-            f"{labels[k]:.3g} eV; a gap is never negative: label metals with 0, and structures "
-            "without a label with NaN"
-        )
-
-
 class Energy(Intensive):
     r"""Total energy and energy per atom in eV: :class:`.Intensive` times the number of atoms.
 
-    Unlike the host's ``Atomwise`` with ``RemoveOffsets`` it knows a constant for each element, also
-    where compositions are too few to tell them apart, and keeps total energies in the model. Put
-    the host's ``Forces(calc_stress=True)`` after it. The scale is the spread of the forces (times
-    1 Ang), if the database has them, since it is the network's slopes that must learn them.
+    In contrast to SchNetPack's ``Atomwise`` with ``RemoveOffsets`` it has a constant for each
+    element, also if compositions are too few to tell them apart, and keeps total energies in the
+    model. Put SchNetPack's ``Forces(calc_stress=True)`` after it. If the database has forces, the
+    scale is their spread (times 1 Ang), since the slopes of the network must learn them.
 
     Args:
         n_in: number of scalar features.
@@ -225,11 +136,6 @@ class Energy(Intensive):
         self.model_outputs = [energy_key, output_key]
 
     def datamodule(self, value: AtomsDataModule) -> None:
-        """Takes offset and scale from the training set.
-
-        Raises:
-            ValueError: if there are no energies per atom in eV, or forces in another unit.
-        """
         super().datamodule(value)
         check_unit(value, self.output_key)
         if self.forces_key in value.dataset.available_properties:
@@ -241,3 +147,93 @@ class Energy(Intensive):
         inputs[self.output_key] = per_atom
         inputs[self.energy_key] = per_atom * inputs[structure_keys.n_atoms]
         return inputs
+
+
+def opened(raw: torch.Tensor, pull: float = 0.0, width: float = 0.05) -> torch.Tensor:
+    """A gap that is never negative, from any number: max(raw, 0) with a rounded corner.
+
+    The number itself above ``width``, zero below ``-width``, and between them a parabola that keeps
+    the slope continuous. With ``pull`` 1 the gradient is that of the number itself, so that a gap
+    opens again however far below zero it was predicted; with the square of the error this is the
+    gradient of the matching loss, which is convex (Auer, Herbster, Warmuth, NIPS 1995).
+
+    Args:
+        raw: in eV, any shape.
+        pull: fraction of the number itself in the gradient; 0, the true gradient, outside training.
+        width: in eV.
+    """
+    gap = torch.where(raw.abs() <= width, (raw + width).square() / (4 * width), F.relu(raw))
+    return gap + pull * ((raw - raw.detach()) - (gap - gap.detach()))
+
+
+def mean_over_atoms(x: torch.Tensor, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+    """Mean over the atoms of each structure, shape=(n_atoms, k) -> (n_structures, k)."""
+    n_atoms = inputs[structure_keys.n_atoms]
+    total = snn.scatter_add(x, inputs[structure_keys.idx_m], dim_size=n_atoms.shape[0])
+    return total / n_atoms.unsqueeze(-1)
+
+
+def scalar_features(inputs: dict[str, torch.Tensor], n_in: int) -> torch.Tensor:
+    """Scalar features of a representation, shape=(n_atoms, n_in).
+
+    Raises:
+        ValueError: if there are no such features, or another number of them.
+    """
+    if "scalar_representation" not in inputs:
+        raise ValueError(
+            "the representation gives no 'scalar_representation'; expected scalar features of "
+            "each atom under that key, as SchNet, PaiNN, SO3net and FieldSchNet give them"
+        )
+    features = inputs["scalar_representation"]
+    if features.dim() != 2 or features.shape[1] != n_in:
+        raise ValueError(
+            f"the representation gives scalar features of shape {list(features.shape)}; a head "
+            f"has n_in={n_in}: set its n_in to the representation's n_atom_basis"
+        )
+    return features
+
+
+def check_features(model: NeuralNetworkPotential, n_in: int) -> None:
+    """Raises ValueError unless the representation of a model gives ``n_in`` scalar features.
+
+    It is tried on a small crystal. Representations whose cutoff is not known, or that need further
+    inputs such as external fields, are checked by :func:`scalar_features` in the first step.
+    """
+    network = copy.deepcopy(model).cpu().float().eval()
+    try:
+        neighbours = MatScipyNeighborList(cutoff=cutoff_of(network))
+        inputs = AtomsConverter(neighbours, dtype=torch.float32)([bulk("NaCl", "rocksalt", a=5.6)])
+        for module in (*network.input_modules, network.representation):
+            inputs = module(inputs)
+    except (KeyError, ValueError):
+        return
+    scalar_features(inputs, n_in)
+
+
+def check_unit(datamodule: AtomsDataModule, key: str) -> None:
+    """Raises ValueError unless the data module gives a property in the unit that heads use.
+
+    That is the unit of :mod:`.common.properties`, and eV for other keys.
+    """
+    expected = PROPERTIES[key].unit if key in PROPERTIES else "eV"
+    unit = datamodule.dataset.units[key]
+    try:
+        factor = convert_units(unit, expected)
+    except (AttributeError, TypeError):  # a unit that SchNetPack does not know, or none
+        factor = math.nan
+    if not math.isclose(factor, 1.0, rel_tol=1e-9):
+        raise ValueError(
+            f"{key!r} comes in {unit!r}; expected {expected!r}: set property_units of the data "
+            f"module to {{{key}: {expected}}}, or write the database with its unit"
+        )
+
+
+def check_gap(datamodule: AtomsDataModule, key: str) -> None:
+    """Raises ValueError if a label of the training set is negative."""
+    labels, _ = training_labels(datamodule, key)
+    for k in torch.nonzero(labels < 0)[:1, 0]:
+        raise ValueError(
+            f"{key!r} of structure {datamodule.train_idx[k]} in {datamodule.dataset.datapath} is "
+            f"{labels[k]:.3g} eV; a gap is never negative: label metals with 0, and structures "
+            "without a label with NaN"
+        )

@@ -1,6 +1,6 @@
-"""A trained model for structures: its properties, and an ASE calculator.
+"""A trained model in use: predictions for structures, and an ASE calculator.
 
-A trained model is a pickle, and opening a pickle runs whatever its maker put there: load only
+A trained model is a pickle, and opening a pickle runs any code that its author put there: load only
 files that you trust.
 """
 
@@ -34,9 +34,9 @@ class Predictor:
     """Properties of structures from a trained model.
 
     Args:
-        model: a model of the host, a run folder, or its ``best_model``: a pickle, which must come
+        model: a SchNetPack model, a run folder, or its ``best_model``: a pickle, which must come
             from someone you trust.
-        device: where the model runs.
+        device: on which the model runs.
         batch_size: structures at a time.
 
     Raises:
@@ -51,9 +51,9 @@ class Predictor:
         self.model = model.to(device).eval()
         self.batch_size = batch_size
         seen = getattr(model, "trained_elements", torch.zeros(101))  # of ScaledTask
-        self._elements: list[int] = seen.nonzero()[:, 0].tolist()
-        keys = [getattr(module, "bonds_key", None) for module in self.model.modules()]
-        self._keys_of_bonds = {key for key in keys if key is not None}
+        self._elements = {*seen.nonzero()[:, 0].tolist()}
+        keys = {getattr(module, "bonds_key", None) for module in self.model.modules()}
+        self._keys_of_bonds = keys - {None}
         self._converter = AtomsConverter(
             MatScipyNeighborList(cutoff=cutoff_of(model)),
             device=device,
@@ -62,20 +62,20 @@ class Predictor:
 
     @property
     def outputs(self) -> list[str]:
-        """Keys of what the model gives."""
+        """Keys of the properties that the model predicts."""
         return sorted(self.model.model_outputs)
 
     def __call__(self, structures: Sequence[Atoms]) -> list[dict[str, np.ndarray]]:
-        """A dictionary for each structure, in the order given.
+        """Predictions for each structure, in the given order.
 
-        Shapes and units are those of :mod:`.common.properties` for models that were
-        trained on databases in these units, as those of this package are. Where the model gives
-        outputs of bonds, there are ``bond_i`` and ``bond_j``, the atoms of each, shape=(n_bonds,),
-        and ``bond_vectors``, from the first to the second in Ang, shape=(n_bonds, 3).
+        Shapes and units are those of :mod:`.common.properties` if the training database was in
+        these units, as those of this package are. A model with outputs of bonds also gives
+        ``bond_i`` and ``bond_j``, the atoms of each bond, shape=(n_bonds,), and ``bond_vectors``
+        from the first to the second in Ang, shape=(n_bonds, 3).
 
         Raises:
-            ValueError: for elements that the model was not trained on, and for cells that are not
-                periodic in all directions where the model gives stress or elastic tensors.
+            ValueError: for elements that are not in the training set, and for cells that are not
+                periodic in all directions if the model predicts stress or elastic tensors.
         """
         for atoms in structures:
             self._check(atoms)
@@ -106,17 +106,17 @@ class Predictor:
             yield {key: np.asarray(array[k]) for key, array in split.items()}
 
     def _check(self, atoms: Atoms) -> None:
-        unknown = {*atoms.numbers} - {*self._elements}
+        unknown = {*atoms.numbers} - self._elements
         if unknown and self._elements:
             raise ValueError(
                 f"{atoms.get_chemical_formula()} holds {_symbols(unknown)}; the model was trained "
-                f"on {_symbols(self._elements)}: train it on data with these elements first"
+                f"on {_symbols(self._elements)}: train it on data with all elements first"
             )
         of_the_cell = [key for key in _OF_THE_CELL if key in self.outputs]
         if of_the_cell and not atoms.pbc.all():
             raise ValueError(
-                f"{atoms.get_chemical_formula()} has pbc {atoms.pbc.tolist()}; the model gives "
-                f"{', '.join(of_the_cell)}, which need a crystal: set atoms.pbc = True"
+                f"{atoms.get_chemical_formula()} has pbc {atoms.pbc.tolist()}; the model "
+                f"predicts {', '.join(of_the_cell)}, which need a crystal: set atoms.pbc = True"
             )
 
 
@@ -124,12 +124,12 @@ class ModelCalculator(Calculator):
     """A trained model as an ASE calculator.
 
     ``atoms.get_potential_energy()``, ``get_forces()`` and ``get_stress()`` work for a model that
-    gives ``energy`` (or ``energy_per_atom``), ``forces`` and ``stress``. Everything that the
-    model gives is in ``results`` and comes from ``get_property``: ``band_gap``, ``vbm``, ``cbm``
-    (eV), ``elastic_tensor`` (GPa) and so on.
+    predicts ``energy`` (or ``energy_per_atom``), ``forces`` and ``stress``. All predictions are in
+    ``results`` and available from ``get_property``: ``band_gap``, ``vbm``, ``cbm`` (eV),
+    ``elastic_tensor`` (GPa) and so on.
 
     Args:
-        predictor: or what makes one: a model, a run folder, its ``best_model``.
+        predictor: or the model, run folder or ``best_model`` to make one from.
     """
 
     def __init__(self, predictor: Predictor | AtomisticModel | str | Path):
@@ -144,27 +144,27 @@ class ModelCalculator(Calculator):
             self.implemented_properties.append("free_energy")
 
     def get_property(self, name, atoms=None, allow_calculation=True):
-        """As ASE's; what is missing is named.
+        """As in ASE.
 
         Raises:
-            PropertyNotImplementedError: if the model does not give it.
+            PropertyNotImplementedError: naming what the model predicts, if ``name`` is not in it.
         """
         if name not in self.implemented_properties:
             raise PropertyNotImplementedError(
-                f"the model does not give {name!r}; it gives "
+                f"the model does not predict {name!r}; it predicts "
                 f"{', '.join(self.implemented_properties)}"
             )
         return super().get_property(name, atoms, allow_calculation)
 
     def calculate(self, atoms=None, properties=None, system_changes=all_changes):
-        """All that the model gives, whatever is asked for."""
+        """All properties that the model predicts, whichever are requested."""
         super().calculate(atoms, properties, system_changes)
         (found,) = self.predictor([self.atoms])
         self.results = ase_results(found, len(self.atoms))
 
 
 def ase_results(found: dict[str, np.ndarray], n_atoms: int) -> dict[str, float | np.ndarray]:
-    """Properties of one structure as ASE counts them: stress in Voigt's order, numbers as float."""
+    """Properties of one structure in ASE's form: stress in Voigt's order, numbers as float."""
     results: dict[str, float | np.ndarray] = {
         key: value.item() if value.ndim == 0 else value for key, value in found.items()
     }
@@ -178,7 +178,7 @@ def ase_results(found: dict[str, np.ndarray], n_atoms: int) -> dict[str, float |
 
 
 def _bonds(inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Of a batch: the atoms of each bond, counted within their structure, and its vector."""
+    """Bonds of a batch: their two atoms, counted within the structure, and their vectors."""
     first, second = inputs[host.idx_i], inputs[host.idx_j]
     starts = inputs[host.n_atoms].cumsum(0) - inputs[host.n_atoms]
     start = starts[inputs[host.idx_m][first]]
@@ -195,21 +195,21 @@ def load_trained(path: Path) -> AtomisticModel:
     file = path / "best_model" if path.is_dir() else path
     if not file.is_file():
         raise ValueError(
-            f"no file {file}; expected a run folder with a best_model, which spktrain writes when "
-            "it has finished, or the file itself"
+            f"no file {file}; expected a run folder with a best_model, which spktrain writes at "
+            "its end, or the file itself"
         )
     with warnings.catch_warnings():
-        # torch < 2.6 warns that pickles run code, as do the docstrings here; the host warns of
-        # what is no model.
+        # torch < 2.6 warns that pickles run code, as do the docstrings here; SchNetPack warns of
+        # files without a model.
         warnings.simplefilter("ignore")
         try:
             model = load_model(str(file))
         except (AttributeError, EOFError, UnpicklingError):
-            model = None  # the host reads a version from whatever it finds
+            model = None  # SchNetPack reads a version from any object
     if not isinstance(model, AtomisticModel):
         raise ValueError(
-            f"{file} holds no model; expected the best_model of a run, not a checkpoint, and not "
-            "a scripted (deployed) or compiled model"
+            f"{file} holds no model; expected the best_model of a run, not a checkpoint and not a "
+            "scripted (deployed) or compiled model"
         )
     return model
 

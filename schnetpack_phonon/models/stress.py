@@ -1,7 +1,5 @@
 """Output modules for stress without an energy: ASE's sign, eV/Ang^3."""
 
-from __future__ import annotations
-
 import schnetpack.nn as snn
 import torch
 from schnetpack import properties as structure_keys
@@ -18,25 +16,20 @@ from schnetpack_phonon.models.bond_scalars import (
     directions,
     volumes,
 )
-from schnetpack_phonon.models.heads import Intensive, check_unit
+from schnetpack_phonon.models.heads import Intensive, check_unit, mean_over_atoms
 
 
 class HydrostaticStress(Intensive):
     """Trace of the stress over 3 in eV/Ang^3: an :class:`.Intensive` scalar.
 
-    With labels of the full tensor take :class:`StressTensor`, and with an energy the host's
-    ``Forces(calc_stress=True)``; :class:`StressTrace` has the trace of either.
+    With labels of the full tensor use :class:`StressTensor`, with an energy SchNetPack's
+    ``Forces(calc_stress=True)``; :class:`StressTrace` gives the trace of either.
     """
 
     def __init__(self, n_in: int, output_key: str = properties.hydrostatic_stress, **kwargs):
         super().__init__(n_in, output_key, **kwargs)
 
     def datamodule(self, value: AtomsDataModule) -> None:
-        """Takes offset and scale from the training set.
-
-        Raises:
-            ValueError: if there are no labels, or they are not in eV/Ang^3.
-        """
         super().datamodule(value)
         check_unit(value, self.output_key)
 
@@ -49,18 +42,18 @@ class StressTensor(Transform):
             \left( a_{ij} \hat r_{ij} \hat r_{ij} + b_{ij} 1 \right)
 
     over the bonds of the neighbour list, with scalars of :class:`.BondScalars`. It is symmetric,
-    turns with the crystal exactly, and a supercell has that of its cell. :math:`\sigma_0` is the
-    training set's mean, by composition, the scale :math:`\kappa` a tenth of the spread about it in
-    eV per atom. It is no derivative of an energy; for that there is the host's
-    ``Forces(calc_stress=True)``.
+    rotates with the crystal exactly, and a supercell has the stress of its cell. :math:`\sigma_0`
+    is the mean of the training set, by composition, the scale :math:`\kappa` a tenth of the spread
+    about it in eV per atom. It is not the derivative of an energy; SchNetPack's
+    ``Forces(calc_stress=True)`` is.
 
     Args:
         n_in: number of scalar features.
         cutoff: of bonds in Ang; that of the neighbour list, or less.
         n_hidden: width of the network's hidden layer.
         output_key: property in the database and in the model's output, shape=(n_structures, 3, 3).
-        bonds_key: if given, a further output: what each bond of the neighbour list adds, in
-            eV/Ang^3, shape=(n_bonds, 3, 3).
+        bonds_key: if given, a further output: the contribution of each bond of the neighbour list
+            in eV/Ang^3, shape=(n_bonds, 3, 3).
     """
 
     offset: torch.Tensor
@@ -77,19 +70,17 @@ class StressTensor(Transform):
     ):
         super().__init__()
         self.output_key, self.bonds_key = output_key, bonds_key
-        self.model_outputs = [output_key]
-        if bonds_key is not None:
-            self.model_outputs.append(bonds_key)
+        self.model_outputs = [output_key] if bonds_key is None else [output_key, bonds_key]
         self.coefficients = BondScalars(n_in, 2, cutoff, n_hidden)
         self.register_buffer("offset", torch.zeros(101, 1))
         self.register_buffer("scale", torch.ones(1))
         self.register_buffer("identity", torch.eye(3))
 
     def datamodule(self, value: AtomsDataModule) -> None:
-        """Takes offset and scale from the training set; the host calls this before a fit.
+        """Takes offset and scale from the training set; SchNetPack calls this before a fit.
 
         Raises:
-            ValueError: if the labels are no stress tensors of crystals in eV/Ang^3.
+            ValueError: if the labels are not stress tensors of crystals in eV/Ang^3.
         """
         labels, shares, volume = crystal_labels(value, self.output_key, (3, 3))
         pressure = labels.diagonal(dim1=-2, dim2=-1).mean(-1, keepdim=True)
@@ -100,17 +91,15 @@ class StressTensor(Transform):
         self.scale = (spread * volume / N_SUMMED).to(self.scale).reshape(1)
 
     def forward(self, inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        idx_m, n_atoms = inputs[structure_keys.idx_m], inputs[structure_keys.n_atoms]
-        idx_m_of_bonds = idx_m[inputs[structure_keys.idx_i]]
-        offset = self.offset[inputs[structure_keys.Z]]
-        offset = snn.scatter_add(offset, idx_m, n_atoms.shape[0]) / n_atoms.unsqueeze(-1)
+        structure = inputs[structure_keys.idx_m][inputs[structure_keys.idx_i]]  # of each bond
+        offset = mean_over_atoms(self.offset[inputs[structure_keys.Z]], inputs)
         direction = directions(inputs)
         a, b = self.coefficients(inputs).unsqueeze(-1).unbind(1)
         bonds = (a * direction).unsqueeze(-1) * direction.unsqueeze(-2)
         bonds = bonds + b.unsqueeze(-1) * self.identity
         factor = self.scale / volumes(inputs)
-        bonds = factor[idx_m_of_bonds].unsqueeze(-1).unsqueeze(-1) * bonds
-        stress = snn.scatter_add(bonds, idx_m_of_bonds, n_atoms.shape[0])
+        bonds = factor[structure].unsqueeze(-1).unsqueeze(-1) * bonds
+        stress = snn.scatter_add(bonds, structure, factor.shape[0])
         inputs[self.output_key] = offset.unsqueeze(-1) * self.identity + stress
         bonds_key = self.bonds_key
         if bonds_key is not None:
@@ -119,7 +108,7 @@ class StressTensor(Transform):
 
 
 class StressTrace(nn.Module):
-    """Hydrostatic stress from the stress that an output module before this one gives.
+    """Hydrostatic stress from the stress of an output module before this one.
 
     Args:
         stress_key: shape=(n_structures, 3, 3).

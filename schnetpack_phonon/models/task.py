@@ -1,4 +1,4 @@
-"""SchNetPack's task with losses in units of each property's spread."""
+"""SchNetPack's task with losses in units of the spread of each property; a metric of tensors."""
 
 from __future__ import annotations
 
@@ -14,17 +14,16 @@ from schnetpack_phonon.data.statistics import label_spread, training_elements
 
 
 class ScaledOutput(ModelOutput):
-    """The host's ``ModelOutput`` with its loss in units of the spread of the labels.
+    """SchNetPack's ``ModelOutput`` with its loss in units of the spread of the labels.
 
-    Loss weights of several properties are thereby comparable numbers, whatever their units: with
-    a squared error, the loss is the share of the variance that is not explained yet. The spread
-    is that of :func:`.label_spread`.
-    Predictions, targets and metrics stay in physical units. Structures without a label (NaN) are
-    left out of loss and metrics, as are atoms for a property of atoms. A metric of labels that
-    are all missing is NaN.
+    Loss weights of several properties are thereby comparable, whatever their units: with a squared
+    error, the loss is the fraction of the variance that is not explained yet. The spread is that of
+    :func:`.label_spread`. Predictions, targets and metrics stay in physical units. Structures
+    without a label (NaN) are left out of loss and metrics, as are atoms for a property of atoms. A
+    metric without any label is NaN.
 
     Args:
-        args, kwargs: of the host's class.
+        args, kwargs: of SchNetPack's class.
     """
 
     scale: torch.Tensor
@@ -53,26 +52,27 @@ class ScaledOutput(ModelOutput):
         predictions, labels = self._labelled(pred, target)
         for metric in self.metrics[subset].values():
             if len(labels):
-                # A stress from derivatives is not contiguous; torchmetrics wants it to be.
+                # A stress from derivatives is not contiguous, as torchmetrics requires.
                 metric(predictions.contiguous(), labels.contiguous())
 
     def _labelled(
         self, pred: dict[str, torch.Tensor], target: dict[str, torch.Tensor]
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Predictions and labels of the rows whose label is there."""
+        """Predictions and labels of the rows that have a label."""
         predictions, labels = pred[self.name], target[self.target_property]
         present = labels.isfinite().reshape(len(labels), -1).all(dim=1)
         return predictions[present], labels[present]
 
 
 class ScaledTask(AtomisticTask):
-    """The host's task; before a fit it lets each :class:`ScaledOutput` see the training set.
+    """SchNetPack's task; before a fit each :class:`ScaledOutput` gets its scale.
 
-    The model gets a buffer ``trained_elements``: which of the first 100 elements it has seen.
-    Output modules with a method ``check_model`` see the whole model before any data is made.
+    The model gets a buffer ``trained_elements``: which of the first 100 elements are in the
+    training set. Modules with a method ``check_model`` check the whole model before any data is
+    made.
 
     Args:
-        model, args, kwargs: of the host's class.
+        model, args, kwargs: of SchNetPack's class.
     """
 
     def __init__(self, model: AtomisticModel, *args: Any, **kwargs: Any):
@@ -95,7 +95,7 @@ class ScaledTask(AtomisticTask):
 
 
 class RelativeFrobeniusError(Metric):
-    r"""Mean over structures of :math:`\|C - C_0\|_F / \|C_0\|_F`, in the same unit or none.
+    r"""Mean over structures of :math:`\|C - C_0\|_F / \|C_0\|_F`, which has no unit.
 
     The Frobenius norm is that of the 6 x 6 matrix in Voigt's notation. Predictions and labels have
     the shape (n_structures, 6, 6), or (n_structures, 3, 3) for stresses.

@@ -56,7 +56,7 @@ def test_bonds_add_up_to_the_change_that_the_host_predicts(representation, head)
     ends = [atoms for snapshot in snapshots for atoms in snapshot]
     plain = potential(Intensive(16, "y"), representation=representation)
     raw = plain(batch(ends))["y"].detach()
-    # The same weights, at gaps of 0.1 +- 0.1 eV, where the softplus is curved.
+    # The same weights, at gaps of 0.1 +- 0.1 eV, some of them in the rounded corner.
     model = potential(head(16, "y"), representation=representation)
     (output,) = model.output_modules
     output.scale.fill_(0.1 / raw[1::2].std())

@@ -42,7 +42,7 @@ def test_generate_makes_the_database_and_refuses_other_settings(tmp_path):
     content = path.read_bytes()
     again = spkphonon(tmp_path, "generate", *EMT, "data.ensemble.n_snapshots=4")
     assert again.returncode != 0
-    assert "ensemble.n_snapshots: 3 there, 4 asked for" in again.stderr
+    assert "ensemble.n_snapshots: 3 in the database, 4 requested" in again.stderr
     assert path.read_bytes() == content
 
 

@@ -1,4 +1,4 @@
-"""The database is what the host reads, is whole or absent, and tells what differs."""
+"""Databases are readable by SchNetPack and complete or absent; differences are named."""
 
 import sqlite3
 from contextlib import closing
@@ -12,14 +12,17 @@ from ase.io import read
 from schnetpack.data import ASEAtomsData
 
 from schnetpack_phonon.common import properties
+from schnetpack_phonon.common.errors import DatabaseError
 from schnetpack_phonon.data.database import (
-    DatabaseError,
+    Row,
     check_settings,
     read_metadata,
     write_database,
+    write_db,
 )
-from schnetpack_phonon.data.export import write_extxyz
-from schnetpack_phonon.data.reading import read_displaced, read_labels, read_provenance
+from schnetpack_phonon.data.export import write_extxyz, write_xyz
+from schnetpack_phonon.data.reading import read_labels, read_provenance, read_structures
+from tests.data.data_fixtures import copper
 
 SETTINGS = {
     "structure": {"relax": True, "crystals": {"Cu": {"supercell": [[2, 0, 0], [0, 2, 0]]}}},
@@ -51,7 +54,7 @@ def database(tmp_path, write) -> Path:
     return write(tmp_path / "data.db")
 
 
-def test_host_reads_every_row(database, rows):
+def test_schnetpack_reads_every_row(database, rows):
     """In order, with the shapes that collate and the values that were computed, in any unit."""
     units = {properties.stress: "GPa", properties.energy: "kcal/mol"}
     dataset = ASEAtomsData(str(database), property_units=units)
@@ -81,52 +84,22 @@ def test_provenance_and_columns(database, rows):
     found = read_labels(database)
     np.testing.assert_array_equal(found[properties.energy], energies)
     assert set(found) == {"energy", "energy_per_atom", "hydrostatic_stress"}
+    for snapshot, structure in zip(rows[0], read_structures(database), strict=True):
+        assert (structure.displaced, structure.ideal) == (snapshot.atoms, snapshot.ideal)
 
 
 def test_extxyz_as_ase_reads_it(database, rows, tmp_path):
+    """With the ideal positions; energies, forces and stresses are in the tests of the export."""
     target = tmp_path / "data.extxyz"
     write_extxyz(database, target)
-    found = read(target, ":")
-    assert len(found) == 5
-    for atoms, snapshot, labels in zip(found, *rows, strict=True):
+    for atoms, snapshot, labels in zip(read(target, ":"), *rows, strict=True):
         np.testing.assert_allclose(atoms.positions, snapshot.atoms.positions, atol=1e-8)
         ideal = atoms.arrays[properties.ideal_positions]
         np.testing.assert_allclose(ideal, snapshot.ideal.positions, atol=1e-8)
-        assert atoms.get_potential_energy() == pytest.approx(labels["energy"].item())
-        np.testing.assert_allclose(atoms.get_forces(), labels["forces"], atol=1e-8)
-        np.testing.assert_allclose(
-            atoms.get_stress(voigt=False), labels["stress"][0], atol=1e-9, rtol=1e-6
-        )
         assert atoms.info["parent"] == snapshot.parent
         pressure = atoms.info[properties.hydrostatic_stress]
         assert pressure == pytest.approx(labels[properties.hydrostatic_stress].item())
     assert sorted(p.name for p in tmp_path.iterdir()) == ["data.db", "data.extxyz"]
-
-
-def test_extxyz_of_a_foreign_database(tmp_path):
-    with ase.db.connect(tmp_path / "foreign.db") as db:
-        db.write(bulk("Cu"))
-    with pytest.raises(DatabaseError, match="not made by schnetpack_phonon"):
-        write_extxyz(tmp_path / "foreign.db", tmp_path / "out.extxyz")
-    assert not (tmp_path / "out.extxyz").exists()
-
-
-def test_displaced_and_ideal_crystal(database, rows):
-    """The row with the host's index, whose energy EMT gives again."""
-    ideal, displaced = read_displaced(database, 3)
-    assert displaced == rows[0][3].atoms
-    assert ideal == rows[0][3].ideal
-
-
-def test_row_without_an_ideal_crystal(tmp_path):
-    with ase.db.connect(tmp_path / "theirs.db") as db:
-        db.write(bulk("Cu"))
-    with pytest.raises(DatabaseError, match=r"row 0 of .* has no 'ideal_positions'"):
-        read_displaced(tmp_path / "theirs.db", 0)
-
-
-def test_same_settings_pass(database):
-    check_settings(database, {**SETTINGS})
 
 
 def test_each_difference_is_named(database):
@@ -135,13 +108,14 @@ def test_each_difference_is_named(database):
         "phonons": {"distance": 0.03},
         "ensemble": {"kind": "random", "amplitudes": [0.1, 0.2], "n_snapshots": 5},
     }
+    check_settings(database, {**SETTINGS})
     with pytest.raises(DatabaseError) as error:
         check_settings(database, other)
     lines = {line.strip() for line in str(error.value).splitlines() if line.startswith("  ")}
     assert lines == {
-        "structure.relax: True there, False asked for",
-        "phonons: None there, {'distance': 0.03} asked for",
-        "ensemble.amplitudes: [0.1] there, [0.1, 0.2] asked for",
+        "structure.relax: True in the database, False requested",
+        "phonons: None in the database, {'distance': 0.03} requested",
+        "ensemble.amplitudes: [0.1] in the database, [0.1, 0.2] requested",
     }
 
 
@@ -170,14 +144,14 @@ def newer_format(path: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "named"),
     [
-        (lambda path: cut(path, 0.9), "damaged|cut off"),
-        (lambda path: cut(path, 0.5), "damaged|cut off"),
-        (lambda path: cut(path, 0.01), "damaged|cut off"),
+        (lambda path: cut(path, 0.9), "damaged|truncated"),
+        (lambda path: cut(path, 0.5), "damaged|truncated"),
+        (lambda path: cut(path, 0.01), "damaged|truncated"),
         (lambda path: cut(path, 0.0), "data.db"),
-        (overwrite_middle, "damaged|cut off"),
-        (delete_row, "has 4 rows and should have 5"),
+        (overwrite_middle, "damaged|truncated"),
+        (delete_row, "has 4 rows; expected 5"),
         (newer_format, "has format 2; expected 1"),
-        (lambda path: path.write_text("energy,forces\n"), "no ASE database"),
+        (lambda path: path.write_text("energy,forces\n"), "is not an ASE database"),
         (lambda path: path.unlink(), "no database at /"),
     ],
 )
@@ -193,8 +167,10 @@ def test_damaged_database(database, damage, named):
 def test_ase_database_of_another_program(tmp_path):
     with ase.db.connect(tmp_path / "ase.db") as db:
         db.write(bulk("Cu"))
-    with pytest.raises(DatabaseError, match=r"was not made by .*data.datapath"):
-        read_metadata(tmp_path / "ase.db")
+    for read_it in (read_metadata, lambda path: write_extxyz(path, tmp_path / "out.extxyz")):
+        with pytest.raises(DatabaseError, match=r"was not made by .*data.datapath"):
+            read_it(tmp_path / "ase.db")
+    assert not (tmp_path / "out.extxyz").exists()
 
 
 def test_sqlite_file_of_another_program(tmp_path):
@@ -209,15 +185,7 @@ def test_sqlite_file_of_another_program(tmp_path):
     assert path.read_bytes() == before
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "a b",
-        "run #1",
-        "a%20b",
-        "what?",
-    ],
-)
+@pytest.mark.parametrize("name", ["a b", "run #1", "a%20b", "what?"])
 def test_any_folder_name(tmp_path, write, name):
     path = write(tmp_path / name / "data.db")
     assert read_metadata(path)["n_rows"] == 5
@@ -255,3 +223,33 @@ def test_labels_that_do_not_fit_leave_nothing(tmp_path, rows):
     with pytest.raises(ValueError, match="shorter"):
         write_database(tmp_path / "data.db", snapshots, labels[:-1], {}, {})
     assert not list(tmp_path.iterdir())
+
+
+def plain_rows(n, fail=False):
+    for number in range(n):
+        yield Row(copper(number), {"vbm": np.array([0.1 * number])}, {"parent": f"p{number}"})
+    if fail:
+        raise KeyboardInterrupt
+
+
+def test_rows_of_an_iterator(tmp_path):
+    """Written as they come, with the units of what they hold."""
+    write_db(tmp_path / "data.db", plain_rows(3), {"ours": 1})
+    write_xyz(tmp_path / "data.extxyz", plain_rows(3))
+    with ase.db.connect(tmp_path / "data.db") as db:
+        assert db.metadata["_property_unit_dict"] == {"vbm": "eV"}
+        assert (db.metadata["_distance_unit"], db.metadata["ours"]) == ("Ang", 1)
+        found = list(db.select())
+    for number, (row, atoms) in enumerate(zip(found, read("data.extxyz", ":"), strict=True)):
+        assert row.toatoms() == copper(number)
+        np.testing.assert_allclose(atoms.positions, copper(number).positions, atol=1e-7)
+        assert row.parent == atoms.info["parent"] == f"p{number}"
+        assert row.data["vbm"].item() == atoms.info["vbm"] == 0.1 * number
+        assert atoms.calc is None
+
+
+@pytest.mark.parametrize("write", [lambda path, rows: write_db(path, rows, {}), write_xyz])
+def test_interrupted_writing_leaves_nothing(write, tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        write(tmp_path / "data.db", plain_rows(3, fail=True))
+    assert list(tmp_path.iterdir()) == []

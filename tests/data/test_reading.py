@@ -7,20 +7,24 @@ import ase.io
 import numpy as np
 import pytest
 
-from schnetpack_phonon.data.reading import read_displaced, read_structures
+from schnetpack_phonon.data.reading import read_rows, read_structures
 from tests.models.model_fixtures import thermal
 
 
 def test_rows_of_ours_bring_their_ideal_crystal(built):
     found = read_structures(built.datapath, [3, 0])
     assert [s.index for s in found] == [3, 0]
+    everything = read_structures(built.datapath)
     for one in found:
-        ideal, displaced = read_displaced(built.datapath, one.index)
-        np.testing.assert_array_equal(one.ideal.positions, ideal.positions)
-        np.testing.assert_array_equal(one.ideal.cell, ideal.cell)
-        np.testing.assert_array_equal(one.displaced.positions, displaced.positions)
+        assert one == everything[one.index]
         assert one.name in ("Cu3PdAu", "Cu3PtAu")
-    assert len(read_structures(built.datapath)) == 16
+        assert 0 < np.abs(one.displaced.positions - one.ideal.positions).max() < 1
+        np.testing.assert_array_equal(one.ideal.cell, one.displaced.cell)
+    (row,) = read_rows(built.datapath, [3])
+    assert row.ideal == found[0].ideal
+    assert {"structure", "parent"} <= row.key_value_pairs.keys()
+    assert [k.key_value_pairs for k in read_rows(built.datapath, data=False)][3] == row[2]
+    assert len(everything) == 16
 
 
 def test_other_files(tmp_path):

@@ -1,17 +1,18 @@
-"""Partitions of a database by parent."""
+"""Partitions of a database by parent, and epochs of one size."""
 
 from collections import Counter
 from itertools import chain
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from schnetpack.data import ASEAtomsData
 
 from schnetpack_phonon.common import properties
 from schnetpack_phonon.data.database import write_database
-from schnetpack_phonon.data.splits import NestedSplit, ParentSplit
+from schnetpack_phonon.data.splits import EpochSampler, NestedSplit, ParentSplit
 
 
 @pytest.fixture(scope="session")
@@ -120,8 +121,16 @@ def test_small_training_sets_lie_in_large_ones(dataset):
 def test_test_set_has_its_own_seed(dataset):
     one, other = (NestedSplit(1, test_seed=k).split(dataset, 4, 6, 10)[2] for k in (0, 1))
     assert one != other
-
-
-def test_nested_split_needs_enough_structures(dataset):
     with pytest.raises(ValueError, match="cannot split 40 structures"):
         NestedSplit(1).split(dataset, 30, 6, 10)
+
+
+@pytest.mark.parametrize(("n", "size"), [(4, 10), (10, 10), (30, 10)])
+def test_epochs_have_each_structure_as_often_as_the_others(n, size):
+    torch.manual_seed(0)
+    sampler = EpochSampler(range(n), num_samples=n, epoch_size=size)
+    drawn = Counter(sampler)
+    assert len(sampler) == sum(drawn.values()) == size
+    times = [drawn[k] for k in range(n)]
+    assert max(times) - min(times) <= 1
+    assert list(sampler) != list(sampler)  # in random order

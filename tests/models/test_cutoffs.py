@@ -26,7 +26,7 @@ def test_polynomial_ends_smoothly_on_both_sides(exponent):
 
 
 def test_too_small_exponents_are_refused():
-    with pytest.raises(ValueError, match="exponent is 2; expected at least 3"):
+    with pytest.raises(ValueError, match="exponent is 2; expected >= 3"):
         PolynomialCutoff(CUTOFF, 2)
 
 

@@ -1,4 +1,4 @@
-"""Heads that are means over atoms, against their definition; labels as they come from databases."""
+"""Heads that are means over atoms, against their definition; offsets and scales from databases."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ import pytest
 import torch
 from ase import Atoms
 from ase.units import Hartree
+from schnetpack.atomistic import Forces
 from torch import nn
 
 from schnetpack_phonon.data.statistics import composition_fit, label_spread
-from schnetpack_phonon.models.heads import BandGap, Intensive, opened
-from tests.models.model_fixtures import batch, data_module, potential, thermal
+from schnetpack_phonon.models.heads import BandGap, Energy, Intensive, opened
+from tests.models.model_fixtures import batch, data_module, potential, scripted, thermal
 
 
 @pytest.mark.parametrize("head", [Intensive, BandGap])
@@ -110,7 +111,7 @@ def test_head_takes_offset_and_scale_from_the_host(labelled):
     """A network that gives 0 leaves the fit, one that gives 1 adds the spread."""
     formulas, labels, data, used = labelled
     model = potential(Intensive(16, "band_gap"))
-    model.initialize_transforms(data)  # the host's call before a fit
+    model.initialize_transforms(data)  # SchNetPack's call before a fit
     (head,) = model.output_modules
     torch.nn.init.zeros_(head.outnet[-1].weight)
     inputs = batch([crystal(formula) for formula in formulas])
@@ -148,17 +149,6 @@ def test_composition_fit_of_constant_labels_can_divide(tmp_path):
     assert composition_fit(data, "band_gap")[1].item() > 0
 
 
-@pytest.mark.parametrize(
-    ("key", "message"),
-    [("gap", "'gap'.*there are band_gap, vbm"), ("vbm", "no training structure.*'vbm'")],
-)
-def test_composition_fit_says_what_is_missing(tmp_path, key, message):
-    labels = {"band_gap": [1, 2, 3], "vbm": [np.nan, np.nan, 1.0]}
-    data = data_module(tmp_path / "labels.db", [crystal("Ag3SBr")] * 3, [0, 1], **labels)
-    with pytest.raises(ValueError, match=message):
-        composition_fit(data, key)
-
-
 def test_spread_of_a_tensor_is_one_number(tmp_path):
     """Of all components, each about its own fit; structures with a hole in the tensor are out."""
     formulas = ["Ag3SBr", "Ag3SI"] * 4
@@ -177,7 +167,7 @@ def test_spread_of_a_tensor_is_one_number(tmp_path):
 
 
 def test_spread_of_forces_is_their_root_mean_square(tmp_path):
-    """As the host's own loader gives them, one row an atom."""
+    """As SchNetPack's own loader gives them, one row an atom."""
     structures = [crystal("Ag3SBr"), crystal("Ag6S2Br2"), crystal("Ag3SBr")]
     forces = [
         np.random.default_rng(k).normal(0.2, 1, (len(a), 3)) for k, a in enumerate(structures)
@@ -186,3 +176,59 @@ def test_spread_of_forces_is_their_root_mean_square(tmp_path):
     data = data_module(tmp_path / "labels.db", structures, [0, 1], atoms={"forces": forces})
     used = np.concatenate(forces[:2])
     np.testing.assert_allclose(label_spread(data, "forces"), [np.sqrt(np.nanmean(used**2))])
+
+
+CRYSTALS = [thermal(k, formula)[1] for k, formula in enumerate(["Ag3SBr", "Ag3SI"] * 2)]
+ENERGIES = np.array([-100.0, -120.0, -100.2, -120.4])
+FORCES = {"forces": [np.full((5, 3), 0.3)] * 4}
+
+
+def fitted_energy(tmp_path, atoms=FORCES, dtype=torch.float32, **kwargs):
+    path = tmp_path / "a.db"
+    data = data_module(path, CRYSTALS, range(4), atoms=atoms, energy_per_atom=ENERGIES, **kwargs)
+    model = potential(Energy(16), Forces(), dtype=dtype)
+    model.initialize_transforms(data)
+    return model
+
+
+@pytest.mark.parametrize(
+    ("atoms", "expected"), [(FORCES, 0.3), ({}, np.sqrt((0.1**2 + 0.2**2) / 2))]
+)
+def test_scale_of_the_energy_is_that_of_the_forces_if_there_are_any(atoms, expected, tmp_path):
+    model = fitted_energy(tmp_path, atoms)
+    assert model.output_modules[0].scale.item() == pytest.approx(expected)
+
+
+def test_total_energies_differ_by_composition(tmp_path):
+    """A network of zeros leaves the means of both crystals."""
+    model = fitted_energy(tmp_path)
+    for parameter in model.output_modules.parameters():
+        torch.nn.init.zeros_(parameter)
+    results = model(batch([CRYSTALS[0].repeat((2, 1, 1)), CRYSTALS[1]]))
+    np.testing.assert_allclose(results["energy"].detach(), [-1001.0, -601.0], rtol=1e-6)
+    np.testing.assert_allclose(results["energy_per_atom"].detach(), [-100.1, -120.2], rtol=1e-6)
+
+
+def test_forces_are_the_slope_of_the_total_energy(tmp_path):
+    model = fitted_energy(tmp_path, dtype=torch.float64)
+    forces = model(batch(CRYSTALS[:1], torch.float64))["forces"]
+    step, energies = 1e-4, []
+    for sign in (1, -1):
+        moved = CRYSTALS[0].copy()
+        moved.positions[2, 1] += sign * step
+        energies.append(model(batch([moved], torch.float64))["energy"].item())
+    assert forces[2, 1].item() == pytest.approx(-(energies[0] - energies[1]) / (2 * step), rel=1e-6)
+
+
+def test_scripted_energy_equals_eager(tmp_path):
+    model = fitted_energy(tmp_path)
+    expected, loaded = model(batch(CRYSTALS)), scripted(model)
+    for _ in range(3):
+        found = loaded(batch(CRYSTALS))
+        for key in expected:
+            torch.testing.assert_close(found[key], expected[key], rtol=1e-5, atol=1e-5)
+
+
+def test_energies_in_other_units_are_named_before_the_fit(tmp_path):
+    with pytest.raises(ValueError, match="'energy_per_atom' comes in 'kcal/mol'; expected 'eV'"):
+        fitted_energy(tmp_path, {}, property_units={"energy_per_atom": "kcal/mol"})

@@ -1,4 +1,4 @@
-"""Neighbour lists made once, and batches cut from them."""
+"""Neighbour lists that are made once, and loaders that cut batches from them."""
 
 from schnetpack_phonon._moved import names_of
 

@@ -1,8 +1,8 @@
 """Which preprocessing transforms give the same result every time, and a digest of their settings.
 
-Only such results may be kept. A transform counts as repeatable if its settings can be told apart
-from others (:func:`settings_of`), if using it changes neither them nor a global random state, and
-if it gives the same bits twice for each of some structures.
+Only such results may be kept. A transform counts as repeatable if :func:`settings_of` knows its
+settings, if using it changes neither them nor a global random state, and if it gives the same bits
+twice for each of some structures.
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ Item = dict[str, torch.Tensor]
 
 
 class UnknownSettingsError(TypeError):
-    """A transform holds something of which it is not known how to tell it from another."""
+    """A transform holds an object whose settings are not known."""
 
 
 def settings_of(thing: object) -> str:
-    """A text that is the same, in any process, for things that are set the same.
+    """A text that is the same, in any process, for things with the same settings.
 
-    Of modules it holds their class, the source files of that class and of those it derives from,
-    and all attributes, buffers and parts.
+    For modules it covers their class, the source files of that class and of its base classes, and
+    all attributes, buffers and submodules.
 
     Raises:
         UnknownSettingsError: for anything but modules, functions, classes, numbers, text, tensors
-            and containers of these (a random generator, for one).
+            and containers of these, such as a random generator.
     """
     match thing:
         case None | bool() | int() | float() | complex() | str() | bytes() | Path() | Enum():
@@ -75,12 +75,12 @@ def repeatable_prefix(
     """How many of the first transforms are repeatable.
 
     Args:
-        transforms: as they are applied, one after the other.
-        items: some structures; left as they are, as are transforms and all random states.
+        transforms: in the order in which they are applied.
+        items: some structures; they are not changed, nor are transforms and random states.
 
     Returns:
-        The number, what these transforms make of the items, and why the next one is not
-        repeatable ("" where there is none).
+        The number, the items after these transforms, and why the next transform is not repeatable
+        ("" if there is none).
     """
     items = [_copy(item) for item in items]
     for number, transform in enumerate(transforms):
@@ -107,7 +107,7 @@ def repeatable_prefix(
 def random_states() -> Iterator[Any]:
     """Restores the global random states of torch, NumPy and Python at the end.
 
-    Yields a function that says whether any of them has changed since.
+    Yields a function that tells whether any of them has changed since.
     """
     states = _random_states()
     try:
@@ -119,7 +119,7 @@ def random_states() -> Iterator[Any]:
 
 
 def same_items(one: Item, other: Item) -> bool:
-    """Equal to the last bit, shape and type."""
+    """Whether all bits, shapes and types are equal."""
     return one.keys() == other.keys() and all(
         settings_of(value) == settings_of(other[key]) for key, value in one.items()
     )
@@ -143,6 +143,6 @@ def _code(thing: Any) -> str:
         try:
             source = Path(inspect.getfile(part)).read_bytes()
         except (TypeError, OSError) as error:
-            raise UnknownSettingsError(f"{thing.__qualname__}, whose source is nowhere") from error
+            raise UnknownSettingsError(f"{thing.__qualname__}, which has no source file") from error
         sources.append(hashlib.sha256(source).hexdigest())
     return f"{thing.__module__}.{thing.__qualname__}[{','.join(sources)}]"

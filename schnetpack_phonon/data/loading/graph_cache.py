@@ -1,9 +1,9 @@
-"""Folders of graphs, made once from a database and found again by what they were made of.
+"""Folders of graphs, made once from a database and found again by what they were made from.
 
-A folder is named by a digest of the database's bytes, of what is read from it and in which units,
-of the settings and sources of the transforms, and of the versions of the libraries that they use.
-It is written aside and moved into place when it is complete. Each time one is opened, some of its
-structures are compared with what the transforms make of the database now.
+The name of a folder is a digest of the bytes of the database, of what is read from it and in which
+units, of settings and source code of the transforms, and of the versions of their libraries. A
+folder is made under another name and renamed when it is complete. Each time one is opened, some of
+its structures are compared with what the transforms make of the database now.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import time
 from collections.abc import Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -36,20 +37,11 @@ from schnetpack_phonon.data.loading.graphs import DamagedGraphsError, Graphs, pa
 
 log = logging.getLogger(__name__)
 
-
 FORMAT_VERSION = 1
-
-
 _LIBRARIES = ("schnetpack", "torch", "numpy", "ase", "matscipy")
-
-
 _N_PROBES = 8
-
-
 _PART = 128  # structures that a worker reads at a time
-
-
-_WORKERS_PAY = 2000  # structures; fewer are made sooner than workers have started
+_WORKERS_PAY = 2000  # structures; fewer are made before workers have started
 
 
 def open_graphs(
@@ -61,18 +53,18 @@ def open_graphs(
 ) -> tuple[Graphs, list[nn.Module]]:
     """All structures of a database after their transforms, and the transforms that remain.
 
-    What is repeatable among the first transforms is kept; from the first that is not on, they
+    Results of repeatable transforms are kept. The first that is not repeatable and all after it
     remain to be applied to each structure each time. Random states stay as they are.
 
     Args:
-        dataset: of the host, or a subset of one: all of its database is meant.
+        dataset: of SchNetPack; of a subset all of the database is taken.
         transforms: initialised, in order.
-        folder: of folders of graphs.
+        folder: holds the folders of graphs.
         memory_budget: bytes; what is larger is read for each batch.
-        n_workers: processes that make graphs that are not there yet.
+        n_workers: processes that make graphs that do not exist yet.
 
     Raises:
-        DifferentGraphsError: if structures cannot be put together.
+        DifferentGraphsError: if structures cannot form batches.
         OSError: if the folder cannot be written.
     """
     rows = _Rows(dataset, [])
@@ -84,24 +76,18 @@ def open_graphs(
         log.info("%s: applied to each structure each time: %s", why, names)
     target = folder / _digest(dataset, kept)
     folder.mkdir(parents=True, exist_ok=True)
-    with locked(target, f"waiting for another process that makes {target}"):
+    with locked(target, f"waiting for another process, which makes {target}"):
         graphs = _load(target, memory_budget, chosen, probes)
         if graphs is None:
             _make(target, _Rows(dataset, kept), n_workers)
             graphs = Graphs.load(target, memory_budget)
-    log.info(
-        "%d structures, %.2f GB: %s",
-        len(graphs),
-        graphs.n_bytes / 1e9,
-        "in memory"
-        if graphs.in_memory
-        else "larger than the memory budget, in part read for each batch",
-    )
+    place = "in memory" if graphs.in_memory else "above the memory budget, read for each batch"
+    log.info("%d structures, %.2f GB: %s", len(graphs), graphs.n_bytes / 1e9, place)
     return graphs, rest
 
 
 class _Rows(Dataset):
-    """A whole database in parts of many structures at a time, packed."""
+    """A whole database, read in packed parts of many structures."""
 
     def __init__(self, dataset: ASEAtomsData, transforms: Sequence[nn.Module]):
         self.dataset = copy.copy(dataset)
@@ -145,10 +131,10 @@ def _load(
     except (DamagedGraphsError, IndexError) as error:
         log.warning("%s; made again", error)
         return None
-    if not same:
-        log.warning("%s does not hold what the transforms give now; made again", target)
-        return None
-    return graphs
+    if same:
+        return graphs
+    log.warning("%s does not hold what the transforms give now; made again", target)
+    return None
 
 
 def _make(target: Path, rows: _Rows, n_workers: int) -> None:
@@ -173,11 +159,12 @@ def _parts(rows: _Rows, n_workers: int) -> Iterator[tuple[Item, dict[str, np.nda
             rows,
             batch_size=_PART,
             num_workers=n_workers,
-            collate_fn=_as_it_is,
-            generator=torch.Generator(),  # of its own: the global one decides on the order later
+            collate_fn=unchanged,
+            generator=torch.Generator(),  # the global one must not change: it shuffles later
         )
     )
 
 
-def _as_it_is(part: object) -> object:
+def unchanged(part: Any) -> Any:
+    """A collate function for parts and batches that are whole already."""
     return part

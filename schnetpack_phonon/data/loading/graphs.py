@@ -1,8 +1,8 @@
 """Structures with their neighbour lists as flat arrays, from which batches are cut.
 
-A folder holds them: one file a key, the rows of all structures one after the other, and an index
-that is written last. Batches are what the host's collate function makes of the same structures,
-to the last bit. Integers of 64 bits are kept in 32.
+A folder holds them: one file for each key, with the values of all structures one after the other,
+and an index that is written last. Batches are bit for bit what SchNetPack's collate function makes
+of the same structures. Integers of 64 bits are stored in 32.
 """
 
 from __future__ import annotations
@@ -21,22 +21,15 @@ from schnetpack import properties as structure_keys
 
 Item = dict[str, torch.Tensor]
 
-
 INDEX = "index.json"
-
-
 _BOUNDS = "bounds.npy"
-
-
-# What points to atoms, and what points to edges: shifted when structures are put side by side.
+# Indices of atoms and indices of edges: shifted where structures are joined to a batch.
 _TO_ATOMS = (structure_keys.idx_i, structure_keys.idx_j, structure_keys.idx_i_triples)
-
-
 _TO_EDGES = (structure_keys.idx_j_triples, structure_keys.idx_k_triples)
 
 
 class DifferentGraphsError(ValueError):
-    """Structures do not have the same keys, types and shapes, so they cannot be put together."""
+    """Structures have different keys, types or shapes, so that they cannot form batches."""
 
 
 class DamagedGraphsError(ValueError):
@@ -48,14 +41,14 @@ class Column:
     """One key of all structures.
 
     Attributes:
-        key: of the host's dictionaries.
+        key: of SchNetPack's dictionaries.
         dtype: in batches.
         bounds: first row of each structure and the end, shape=(n + 1,).
-        file: where the rows are; of type ``stored`` and shape ``row``.
+        file: holds the rows, of type ``stored`` and shape ``row``.
         stored: type in the file.
         row: shape of a row.
-        values: the rows, shape=(n_rows, *row), or (n, n_rows / n, *row) where all structures have
-            as many; None where they are read from the file when asked for.
+        values: the rows, shape=(n_rows, *row), or (n, n_rows / n, *row) if all structures have
+            equally many; None if they are read from the file when needed.
     """
 
     key: str
@@ -71,7 +64,7 @@ class Column:
         return int(self.bounds[-1]) * self._row_bytes
 
     def mapped(self) -> Column:
-        """With its file in memory, page by page as it is used, shared with other processes."""
+        """A copy whose file is mapped into memory, which other processes share."""
         n_rows, n = int(self.bounds[-1]), len(self.bounds) - 1
         shape: tuple[int, ...] = (n_rows, *self.row)
         if np.ptp(np.diff(self.bounds)) == 0:
@@ -84,7 +77,7 @@ class Column:
         )
 
     def take(self, index: np.ndarray) -> torch.Tensor:
-        """Rows of these structures, one structure after the other, shape=(rows, *row)."""
+        """Rows of these structures, one structure after the other, shape=(n_rows, *row)."""
         if self.values is None:
             taken = self._read(index)
         elif self.values.ndim > 1 + len(self.row):
@@ -113,7 +106,7 @@ class Column:
                 for source, first, last in places:
                     part = into[first * self._row_bytes : last * self._row_bytes]
                     if os.preadv(file.fileno(), [part], source * self._row_bytes) != len(part):
-                        raise DamagedGraphsError(f"{self.file} is cut off")
+                        raise DamagedGraphsError(f"{self.file} is truncated")
         return torch.from_numpy(rows)
 
 
@@ -133,11 +126,11 @@ class Graphs:
 
         Args:
             folder: holds nothing else.
-            memory_budget: bytes; the smallest columns are in memory while they fit, the others are
-                read for each batch.
+            memory_budget: bytes; the smallest columns are kept in memory as far as they fit, the
+                others are read for each batch.
 
         Raises:
-            DamagedGraphsError: if files are missing, cut off or of another format.
+            DamagedGraphsError: if files are missing, truncated or of another format.
         """
         try:
             index = json.loads((folder / INDEX).read_text())
@@ -153,11 +146,11 @@ class Graphs:
                 )
                 for number, (column, rows) in enumerate(zip(index, bounds, strict=True))
             ]
-            sizes = [(column.file.stat().st_size, column.n_bytes) for column in columns]
+            whole = all(column.file.stat().st_size == column.n_bytes for column in columns)
         except (OSError, ValueError, KeyError) as error:
             raise DamagedGraphsError(f"{folder}: {error}") from error
-        if any(there != expected for there, expected in sizes):
-            raise DamagedGraphsError(f"{folder}: a file is cut off")
+        if not whole:
+            raise DamagedGraphsError(f"{folder}: a file is truncated")
         left = memory_budget
         for number in np.argsort([column.n_bytes for column in columns]):
             if columns[number].n_bytes <= left:
@@ -174,35 +167,35 @@ class Graphs:
 
     @property
     def in_memory(self) -> bool:
-        """Whether nothing is left to be read."""
+        """Whether no file is left to be read."""
         return all(column.values is not None for column in self.columns)
 
     def to(self, device: torch.device) -> Graphs:
-        """Those in memory, on a device; batches are made there."""
-        moved = (
-            replace(c, values=c.values.to(device)) for c in self.columns if c.values is not None
-        )
-        return replace(self, columns=tuple(moved)) if self.in_memory else self
+        """On a device, where batches are then made, if they are in memory."""
+        own = self.columns if self.in_memory else ()
+        moved = [replace(c, values=c.values.to(device)) for c in own if c.values is not None]
+        return Graphs(tuple(moved)) if moved else self
 
     def item(self, number: int) -> Item:
-        """One structure, as transforms left it; the caller's own to change."""
+        """One structure, as transforms left it; a copy that may be changed."""
         index = np.array([number])
         return {column.key: column.take(index) for column in self.columns}
 
     def batch(self, numbers: Sequence[int]) -> Item:
-        """Structures side by side, as the host's collate function puts them.
+        """Structures joined to a batch, as SchNetPack's collate function joins them.
 
         Args:
             numbers: of the structures, at least one.
 
         Returns:
-            Each key concatenated; ``idx_m``, the structure of each atom; and of indices of atoms
-            both those within structures (``*_local``) and those within the batch.
+            Each key concatenated; ``idx_m``, the structure of each atom; and indices of atoms both
+            within their structure (``*_local``) and within the batch.
         """
         index = np.asarray(numbers, dtype=np.int64)
         batch = {column.key: column.take(index) for column in self.columns}
         n_atoms = batch[structure_keys.n_atoms]
-        batch[structure_keys.idx_m] = _spread(torch.arange(len(index)).to(n_atoms), n_atoms)
+        order = torch.arange(len(index)).to(n_atoms)
+        batch[structure_keys.idx_m] = order.repeat_interleave(n_atoms)
         counts = {
             c.key: c.bounds[index + 1] - c.bounds[index]
             for c in self.columns
@@ -213,9 +206,10 @@ class Graphs:
             to_edges = key in _TO_EDGES
             which = (to_edges, rows.tobytes())
             if which not in shifts:
-                sizes = torch.from_numpy(counts[structure_keys.idx_j]).to(n_atoms)
-                sizes = sizes if to_edges else n_atoms
-                shifts[which] = _spread(sizes.cumsum(0) - sizes, torch.from_numpy(rows).to(n_atoms))
+                edges = torch.from_numpy(counts[structure_keys.idx_j]).to(n_atoms)
+                sizes = edges if to_edges else n_atoms
+                starts = sizes.cumsum(0) - sizes
+                shifts[which] = starts.repeat_interleave(torch.from_numpy(rows).to(n_atoms))
             if not to_edges:
                 batch[f"{key}_local"] = batch[key]
             batch[key] = batch[key] + shifts[which]
@@ -223,26 +217,26 @@ class Graphs:
 
 
 def pack(items: Sequence[Item]) -> tuple[Item, dict[str, np.ndarray]]:
-    """Structures put one after the other, without shifts, and the rows of each by key.
+    """Structures one after the other, without shifts of indices, and the rows of each by key.
 
     Raises:
         DifferentGraphsError: if they have other keys, types or shapes of a row.
     """
-    first = items[0]
+    form = _form(items[0])
     for item in items:
-        if _form(item) != _form(first):
-            raise _different(_form(item), _form(first))
+        _check_form(item, form)
     return (
-        {key: torch.cat([item[key] for item in items]) for key in first},
-        {key: np.array([len(item[key]) for item in items]) for key in first},
+        {key: torch.cat([item[key] for item in items]) for key in form},
+        {key: np.array([len(item[key]) for item in items]) for key in form},
     )
 
 
 def write(folder: Path, parts: Iterable[tuple[Item, dict[str, np.ndarray]]]) -> None:
-    """Writes structures, part by part as :func:`pack` makes them, into an empty folder.
+    """Writes structures into an empty folder, part by part as :func:`pack` makes them.
 
     Raises:
-        DifferentGraphsError: if they have other keys, types or shapes of a row, or large integers.
+        DifferentGraphsError: if they have other keys, types or shapes of a row, or integers that
+            need more than 32 bits.
         OSError: if it cannot be written.
     """
     form: dict[str, Any] = {}
@@ -254,8 +248,7 @@ def write(folder: Path, parts: Iterable[tuple[Item, dict[str, np.ndarray]]]) -> 
                 form = _form(values)
                 names = (folder / f"{number}.bin" for number in range(len(form)))
                 files = [stack.enter_context(open(name, "wb")) for name in names]
-            if _form(values) != form:
-                raise _different(_form(values), form)
+            _check_form(values, form)
             counts.append(rows)
             for file, value in zip(files, values.values(), strict=True):
                 file.write(np.ascontiguousarray(_narrow(value)).data)
@@ -280,16 +273,18 @@ def _form(item: Item) -> dict[str, Any]:
     return {key: (value.dtype, tuple(value.shape[1:])) for key, value in item.items()}
 
 
-def _different(one: dict[str, Any], other: dict[str, Any]) -> DifferentGraphsError:
+def _check_form(item: Item, form: dict[str, Any]) -> None:
+    own = _form(item)
     odd = [
-        f"{key}: {one.get(key, 'nothing')} beside {other.get(key, 'nothing')}"
-        for key in one | other
-        if one.get(key) != other.get(key)
+        f"{key}: {own.get(key, 'nothing')} and {form.get(key, 'nothing')}"
+        for key in own | form
+        if own.get(key) != form.get(key)
     ]
-    return DifferentGraphsError(
-        "type or shape of a row differs between structures: "
-        f"{'; '.join(odd)}. Mend the database, or let the host load it with data.loading=null"
-    )
+    if odd:
+        raise DifferentGraphsError(
+            f"type or shape of a row differs between structures: {'; '.join(odd)}. Correct the "
+            "database, or let SchNetPack load it with data.loading=null"
+        )
 
 
 def _narrow(value: torch.Tensor) -> np.ndarray:
@@ -299,7 +294,3 @@ def _narrow(value: torch.Tensor) -> np.ndarray:
     if not torch.equal(narrow.to(torch.int64), value):
         raise DifferentGraphsError("integers above 2 147 483 647")
     return narrow.numpy()
-
-
-def _spread(values: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:
-    return torch.repeat_interleave(values, counts, dim=0)

@@ -1,4 +1,4 @@
-"""Loaders that cut batches from graphs in memory, in the order of the host's loaders."""
+"""Loaders that cut batches from graphs in memory, in the order of SchNetPack's loaders."""
 
 from __future__ import annotations
 
@@ -20,20 +20,22 @@ from schnetpack.data.loader import _atoms_collate_fn
 from torch import nn
 from torch.utils.data import Dataset, DistributedSampler
 
+from schnetpack_phonon.common.errors import check_at_least
 from schnetpack_phonon.common.files import advice
-from schnetpack_phonon.data.loading.graph_cache import open_graphs
+from schnetpack_phonon.data.loading.graph_cache import open_graphs, unchanged
 from schnetpack_phonon.data.loading.graphs import Graphs, Item
 
 log = logging.getLogger(__name__)
 
 
 class GraphLoading:
-    """How graphs are kept between the database and the model.
+    """Keeps the graphs of a database, so that neighbour lists are made once.
 
     Args:
-        cache: folder for graphs on the disk, shared by runs; whoever deletes it loses time only.
+        cache: folder for graphs on the disk, shared by runs; if deleted, it is made again.
         memory_budget: GiB; graphs that take more are read from the cache batch by batch.
-        on_device: keep graphs where the model is. Batches are then made there, also for callbacks.
+        on_device: keep graphs on the device of the model. Batches are then made there, also for
+            callbacks.
         n_workers: processes that make graphs; all usable cores by default.
     """
 
@@ -44,8 +46,7 @@ class GraphLoading:
         on_device: bool = False,
         n_workers: int | None = None,
     ):
-        if not memory_budget >= 0:
-            raise ValueError(f"data.loading.memory_budget is {memory_budget} GiB: expected >= 0")
+        check_at_least(0, "GiB", **{"data.loading.memory_budget": memory_budget})
         self.cache = Path(cache)
         self.memory_budget = memory_budget
         self.on_device = on_device
@@ -55,14 +56,14 @@ class GraphLoading:
         """All structures of the dataset's database, transformed.
 
         Raises:
-            DifferentGraphsError: if structures cannot be put together.
+            DifferentGraphsError: if structures cannot form batches.
         """
         budget = self.memory_budget * 2**30
         try:
             opened = open_graphs(dataset, transforms, self.cache, budget, self.n_workers)
         except OSError as error:
             log.warning(
-                "no graphs can be kept in %s (%s); made for this run alone. To make them once: %s",
+                "cannot keep graphs in %s (%s); made for this run only. To make them once: %s",
                 self.cache,
                 error,
                 advice(error, "data.loading.cache"),
@@ -81,16 +82,16 @@ class GraphLoading:
         batch_size: int,
         **kwargs: Any,
     ) -> AtomsLoader:
-        """The host's loader, with batches cut from graphs.
+        """SchNetPack's loader, with batches cut from graphs.
 
         Args:
-            graphs: that it goes through.
-            trainer: that it is for, if any.
-            pin_memory: whether batches are, if they are not on the device anyway.
-            num_workers: processes for what must be done for each structure; if there is nothing,
-                none are started.
+            graphs: to be loaded.
+            trainer: that uses the loader, if any.
+            pin_memory: whether batches that are not on the device are in pinned memory.
+            num_workers: processes that apply the remaining transforms or read files; without such
+                work none are started.
             batch_size: structures.
-            kwargs: of the host's loader.
+            kwargs: of SchNetPack's loader.
         """
         root = torch.device("cpu") if trainer is None else trainer.strategy.root_device
         if self.on_device and not graphs.transforms:
@@ -103,7 +104,7 @@ class GraphLoading:
         return AtomsLoader(
             graphs,
             batch_size=batch_size,
-            collate_fn=_as_it_is,
+            collate_fn=unchanged,
             num_workers=num_workers if busy else 0,
             pin_memory=(pin_memory or root.type == "cuda") and on_host,
             **kwargs,
@@ -113,7 +114,7 @@ class GraphLoading:
 class GraphDataset(Dataset):
     """Some structures of graphs, with the transforms that are applied to each every time.
 
-    Asked for many at once, it gives a batch as the host's collate function makes it.
+    Several structures at once are a batch as SchNetPack's collate function makes it.
     """
 
     def __init__(self, graphs: Graphs, transforms: Sequence[nn.Module], numbers: Sequence[int]):
@@ -144,11 +145,11 @@ class GraphDataset(Dataset):
 
 
 class Shares(DistributedSampler):
-    """The share of a process, in the order in which Lightning would share them.
+    """The structures of one of several processes, in Lightning's order.
 
-    Each structure is in one share, where Lightning repeats some to make shares equal. Only where
-    the last batches would have fewer structures than there are processes are they filled up so:
-    processes must take as many steps.
+    Each structure belongs to one process, where Lightning repeats some so that all processes have
+    equally many. Only if the last step would leave a process without a structure are some repeated
+    here, too, since all processes must take equally many steps.
 
     Args:
         dataset: all structures.
@@ -171,7 +172,3 @@ class Shares(DistributedSampler):
 
     def __len__(self) -> int:
         return self.size
-
-
-def _as_it_is(batch: Item) -> Item:
-    return batch

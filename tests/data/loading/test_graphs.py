@@ -1,4 +1,4 @@
-"""Graphs as flat arrays against the host's own collate function."""
+"""Graphs as flat arrays against SchNetPack's own collate function."""
 
 import json
 
@@ -98,7 +98,7 @@ def test_structures_that_cannot_be_put_together_are_refused(tmp_path, other):
     with pytest.raises(DifferentGraphsError):
         write(tmp_path, [pack([first]), pack([other])])
     if other["x"].dtype != torch.int64:
-        with pytest.raises(DifferentGraphsError, match="beside"):
+        with pytest.raises(DifferentGraphsError, match=" and "):
             pack([first, other])
 
 
@@ -125,7 +125,7 @@ def test_a_file_that_is_cut_off_later_is_named(tmp_path):
     graphs = Graphs.load(tmp_path, 0)
     with open(tmp_path / "0.bin", "r+b") as file:
         file.truncate(30)
-    with pytest.raises(DamagedGraphsError, match="cut off"):
+    with pytest.raises(DamagedGraphsError, match="truncated"):
         graphs.batch([1])
 
 

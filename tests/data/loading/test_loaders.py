@@ -1,4 +1,4 @@
-"""Loaders of graphs beside the host's: the same batches in the same order, the same training."""
+"""Loaders of graphs beside SchNetPack's: the same batches in the same order, the same training."""
 
 import json
 import logging
@@ -154,7 +154,7 @@ def test_folder_that_cannot_be_written_costs_a_warning(path, tmp_path, caplog):
     ours, hosts = on_graphs(path, tmp_path / "cache"), on_host(path)
     for one, other in zip(ours.test_dataloader(), hosts.test_dataloader(), strict=True):
         assert_same(one, other)
-    assert "made for this run alone" in caplog.text
+    assert "made for this run only" in caplog.text
     assert "data.loading.cache" in caplog.text
 
 
