@@ -17,7 +17,8 @@ from typing import Any
 # Module of version 0.1, and where its names are now.
 _MOVED = """\
 _gpaw_script: calculators._gpaw_script  alloys: structures.alloys
-attributable: attribution.model_checks common.errors  band_edges: models.band_edges
+attributable: attribution.edges attribution.bond_attribution common.errors
+band_edges: models.band_edges
 bond_attribution: attribution.results  bond_command: cli.attribute
 bond_export: attribution.results  bond_figures: attribution.figures
 bond_methods: attribution.methods  bond_report: attribution.report  bonds: models.bond_scalars
@@ -65,8 +66,8 @@ sampling: ensembles.sampler  snapshots: ensembles.base phonons.harmonic  splits:
 streams: common.seeding  stress: models.stress  structure_pairs: data.reading
 sweep_report: cli.sweep_report  task: models.task  thermal: evaluation.thermal.averages
 thermal_figures: evaluation.thermal.page  thermal_report: evaluation.thermal.page
-tight_binding: calculators.tight_binding  trust: attribution.trust attribution.results
-trust_table: attribution.trust  untrained: attribution.faithfulness  vasp: calculators.vasp
+tight_binding: calculators.tight_binding  trust: attribution.checks
+trust_table: attribution.checks  untrained: attribution.faithfulness  vasp: calculators.vasp
 vasp_output: calculators.vasp  voigt: models.elastic_tensor
 """
 

@@ -1,32 +1,38 @@
-"""Which bonds carry a predicted property, by Captum's methods.
+"""Which bonds carry a predicted property, with the methods of Captum.
 
-Displacement attribution (the primary one) splits the change of a prediction between the ideal
-and the displaced crystal, f(R) - f(R0), over bonds by integrating the gradient with respect to
-each edge vector along the straight path between the two (integrated gradients: Sundararajan,
-Taly, Yan, ICML 2017). Mask attribution splits f(all bonds) - f(no bonds), along a mask on the
-cutoff function; its start is far from all training data.
+Displacement attribution (the main one) splits the change of a prediction between the ideal and the
+displaced crystal, f(R) - f(R0), over bonds: it integrates the gradient with respect to each edge
+vector along the straight path between the two (integrated gradients: Sundararajan, Taly, Yan,
+ICML 2017). Mask attribution splits f(all bonds) - f(no bonds), along a mask on the cutoff function;
+its start is far from all training data.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
 from schnetpack.model import NeuralNetworkPotential
+from torch import nn
 
-from schnetpack_phonon.attribution.edges import Edges, default_edges_per_pass
+from schnetpack_phonon.attribution.edges import Edges, check_model, default_edges_per_pass
 from schnetpack_phonon.attribution.methods import check_method, integrate_in_parts, split_over_bonds
-from schnetpack_phonon.attribution.model_checks import check_model
 from schnetpack_phonon.attribution.paths import StraightPath, straight_path
 from schnetpack_phonon.attribution.results import BondAttribution
-from schnetpack_phonon.common.errors import AttributionError
+from schnetpack_phonon.common.errors import AttributionError, check_at_least
 from schnetpack_phonon.data.reading import Structure
 from schnetpack_phonon.models.cutoffs import cutoff_of
 
 #: Methods that sum over points of a path.
 _WITH_NODES = ("IntegratedGradients", "GradientShap")
+#: Modules of SchNetPack whose part of an output does not come from edges within the cutoff.
+_BEYOND_EDGES = ("EnergyCoulomb", "EnergyEwald", "DipoleMoment", "Polarizability")
+#: Modules of SchNetPack that read edges outside of the representation, where no mask acts.
+_OUTSIDE_MASK = ("ZBLRepulsionEnergy",)
 
 
 def attribute(
@@ -46,18 +52,18 @@ def attribute(
     """Splits f(displaced) - f(start) over bonds.
 
     Args:
-        model: of the host, with a representation that reads edge vectors; left as it was found.
+        model: SchNetPack model whose representation reads edge vectors; not changed.
         structures: displaced crystals.
         output: scalar output of the model, or a component of a tensor: ``stress[0,0]``.
         kind: ``displacement`` from the ideal crystal, or ``mask`` from no bonds at all.
         method: one of :data:`.METHODS`.
-        n_steps: nodes of the Gauss-Legendre quadrature, draws of ``GradientShap``.
-        tolerance: the path is cut in parts where the bonds miss more than this share of the change
-            (or of a tenth of the mean change of the structures, where that is larger).
-        even: whether the even part of each bond is found too, which doubles the time.
+        n_steps: nodes of the Gauss-Legendre quadrature, samples of ``GradientShap``.
+        tolerance: the path is divided where the residual of the bonds exceeds this fraction of the
+            change (or of a tenth of the mean change of the structures, where that is larger).
+        even: whether to compute the even part of each bond too, which doubles the time.
         unit: of the output.
-        inputs: what else the model reads, such as ``total_charge``.
-        edges_per_pass: bound of the memory; chosen by the device by default.
+        inputs: other inputs of the model, such as ``total_charge``.
+        edges_per_pass: limits the memory; by default depends on the device.
         progress: called with the number of structures that are finished.
 
     Raises:
@@ -66,35 +72,69 @@ def attribute(
     """
     check_method(kind, method)
     check_model(model)
-    if n_steps < 1:
-        raise AttributionError(f"n_steps={n_steps}; expected at least one node")
+    check_at_least(1, n_steps=n_steps)
     even = even and kind == "displacement" and method in ("IntegratedGradients", "FeatureAblation")
-    cutoff = cutoff_of(model)
-    limit = edges_per_pass or default_edges_per_pass(next(model.parameters()).device)
-    split = _Split(model, output, kind, method, n_steps, unit, inputs, limit)
+    weights = next(model.parameters())
+    limit = edges_per_pass or default_edges_per_pass(weights.device)
     exact = method != "IntegratedGradients"
     found: list[BondAttribution] = []
-    for group in _groups(structures, cutoff, kind, even, limit // n_steps):
-        found += split([s for s, _ in group], [path for _, path in group], even)
+    for group in _groups(structures, cutoff_of(model), kind, even, limit // n_steps):
+        edges = Edges(model, [path for _, path in group], output, inputs)
+        copies = edges.copies_per_pass(limit)
+        split = partial(split_over_bonds, edges, method=method, n_steps=n_steps, copies=copies)
+        total, back = _both_ways(edges, kind, even, split)
+        starts, values = _ends(edges, kind)
+        for k, (structure, path) in enumerate(group):
+            one = BondAttribution(
+                output=output,
+                unit=unit,
+                method=method,
+                path=path,
+                attribution=total[k],
+                even=(total[k] + back[k]) / 2 if even else None,
+                start=float(starts[k]),
+                value=float(values[k]),
+                n_steps=n_steps if method in _WITH_NODES else 0,
+                additive=method in (*_WITH_NODES, "Shapley"),
+                index=structure.index,
+                structure=structure.name or path.ideal.get_chemical_formula(),
+            )
+            found.append(one)
         if exact:
             progress(len(group))
     if exact:
         return found
     scale = float(np.mean([abs(a.change) for a in found])) if found else 0.0
-    rounding = 4 * torch.finfo(next(model.parameters()).dtype).eps
+    rounding = 4 * torch.finfo(weights.dtype).eps
     for k, one in enumerate(found):
         allowed = tolerance * max(abs(one.change), 0.1 * scale)
         allowed = max(allowed, rounding * max(abs(one.start), abs(one.value)))
         if abs(one.residual) > allowed:
-            found[k] = split.refined(one, allowed)
+            edges = Edges(model, [one.path], output, inputs)
+            copies = edges.copies_per_pass(limit)
+            options = partial(integrate_in_parts, allowed=allowed, n_steps=n_steps, copies=copies)
+            total, back = _both_ways(edges, kind, even, partial(options, edges))
+            half = (total[0] + back[0]) / 2 if even else None
+            found[k] = replace(one, attribution=total[0], even=half, n_steps=total[1])
         progress(1)
     return found
+
+
+def unseen_terms(model: nn.Module, mask: bool = False) -> list[str]:
+    """Names of modules whose part of the outputs attribution does not see.
+
+    Args:
+        model: SchNetPack model.
+        mask: for mask attribution, where there are more of them.
+    """
+    names = _BEYOND_EDGES + (_OUTSIDE_MASK if mask else ())
+    return sorted({type(m).__name__ for m in model.modules() if type(m).__name__ in names})
 
 
 def _groups(
     structures: Sequence[Structure], cutoff: float, kind: str, even: bool, limit: int
 ) -> Iterator[list[tuple[Structure, StraightPath]]]:
-    """Structures with their paths, side by side as long as all nodes fit into one pass."""
+    """Structures with their paths, grouped so that all nodes of a group fit into one pass."""
     group: list[tuple[Structure, StraightPath]] = []
     size = 0
     for structure in structures:
@@ -102,8 +142,8 @@ def _groups(
         if ideal is None:
             raise AttributionError(
                 f"structure {structure.index} has no ideal positions: give the undisplaced "
-                "crystal, atom by atom (--ideal FILE, or 'ideal_positions' and 'ideal_cell' in "
-                "each row's data), or use kind=mask"
+                "crystal with the same order of atoms (--ideal FILE, or 'ideal_positions' and "
+                "'ideal_cell' in the data of each row), or use kind=mask"
             )
         path = straight_path(ideal, structure.displaced, cutoff, mirrored=even)
         if group and size + len(path.idx_i) > limit:
@@ -115,71 +155,26 @@ def _groups(
         yield group
 
 
-@dataclass(frozen=True)
-class _Split:
-    """Attributes groups of structures, see :func:`attribute`."""
+def _path(edges: Edges, kind: str) -> tuple[Callable, torch.Tensor, torch.Tensor]:
+    """The model as a function of its edges, and both ends of the path of its argument."""
+    if kind == "mask":
+        none, full = (edges.tensor(np.full((1, edges.n_edges), x)) for x in (0.0, 1.0))
+        return edges.masked, none, full
+    return edges.displaced, edges.vectors(0.0), edges.vectors(1.0)
 
-    model: NeuralNetworkPotential
-    output: str
-    kind: str
-    method: str
-    n_steps: int
-    unit: str
-    inputs: Mapping[str, torch.Tensor] | None
-    limit: int
 
-    def __call__(
-        self, structures: Sequence[Structure], paths: Sequence[StraightPath], even: bool
-    ) -> list[BondAttribution]:
-        edges = Edges(self.model, paths, self.output, self.inputs)
-        how = self.method, self.n_steps, edges.copies_per_pass(self.limit)
-        with edges.frozen():
-            function, first, last = self._path(edges)
-            total = split_over_bonds(edges, function, first, last, *how)
-            if even:
-                back = split_over_bonds(edges, function, first, 2 * first - last, *how)
-                half = [(a + b) / 2 for a, b in zip(total, back, strict=True)]
-            if self.kind == "mask":
-                with torch.no_grad():
-                    ends = function(torch.cat([first, last])).double().cpu().numpy()
-            else:
-                ends = edges.values(0.0, 1.0)
-        return [
-            BondAttribution(
-                output=self.output,
-                unit=self.unit,
-                method=self.method,
-                path=path,
-                attribution=total[k],
-                even=half[k] if even else None,
-                start=float(ends[0, k]),
-                value=float(ends[1, k]),
-                n_steps=self.n_steps if self.method in _WITH_NODES else 0,
-                additive=self.method in (*_WITH_NODES, "Shapley"),
-                index=structure.index,
-                structure=structure.name or path.ideal.get_chemical_formula(),
-            )
-            for k, (structure, path) in enumerate(zip(structures, paths, strict=True))
-        ]
+def _both_ways(edges: Edges, kind: str, even: bool, split: Callable) -> tuple[Any, Any]:
+    """``split(function, first, last)`` along the path and, for even parts, the opposite one."""
+    function, first, last = _path(edges, kind)
+    with edges.frozen():
+        there = split(function, first, last)
+        return there, split(function, first, 2 * first - last) if even else None
 
-    def _path(
-        self, edges: Edges
-    ) -> tuple[Callable[[torch.Tensor], torch.Tensor], torch.Tensor, torch.Tensor]:
-        """The model by edges, and both ends of its argument."""
-        if self.kind == "mask":
-            none, full = (edges.tensor(np.full((1, edges.n_edges), x)) for x in (0.0, 1.0))
-            return edges.masked, none, full
-        return edges.displaced, edges.vectors(0.0), edges.vectors(1.0)
 
-    def refined(self, found: BondAttribution, allowed: float) -> BondAttribution:
-        """The same with a path in parts, whose bonds miss no more than is allowed."""
-        edges = Edges(self.model, [found.path], self.output, self.inputs)
-        how = allowed, self.n_steps, edges.copies_per_pass(self.limit)
-        even = found.even
-        with edges.frozen():
-            function, first, last = self._path(edges)
-            total, n_steps = integrate_in_parts(edges, function, first, last, *how)
-            if even is not None:
-                back, _ = integrate_in_parts(edges, function, first, 2 * first - last, *how)
-                even = (total + back) / 2
-        return replace(found, attribution=total, even=even, n_steps=n_steps)
+def _ends(edges: Edges, kind: str) -> np.ndarray:
+    """Predictions at both ends of the paths, shape=(2, n_graphs)."""
+    function, first, last = _path(edges, kind)
+    with edges.frozen(), torch.no_grad():
+        if kind == "displacement":
+            return edges.values(0.0, 1.0)
+        return function(torch.cat([first, last])).double().cpu().numpy()

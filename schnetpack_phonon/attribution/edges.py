@@ -17,7 +17,6 @@ from schnetpack import properties as structure_keys
 from schnetpack.model import NeuralNetworkPotential
 from torch import nn
 
-from schnetpack_phonon.attribution.model_checks import check_model, output_component
 from schnetpack_phonon.attribution.paths import StraightPath
 from schnetpack_phonon.common.errors import AttributionError
 from schnetpack_phonon.models.cutoffs import cutoff_of
@@ -29,18 +28,17 @@ _EDGES_PER_PASS = {"cpu": 4096, "cuda": 400_000}
 class Edges:
     """A model as a function of edges, for any number of copies of a batch of graphs.
 
-    Hooks replace what the representation reads, so that the model itself is called as it
-    stands. Within :meth:`frozen` the model is in evaluation mode and its parameters are frozen;
-    both are restored.
+    Hooks replace the inputs of the representation; the model itself is not changed. Within
+    :meth:`frozen` it is in evaluation mode and its parameters are frozen; both are restored.
 
     Args:
-        model: of the host.
-        paths: the graphs, side by side in one batch.
-        output: the model's output; one component of a tensor by its indices: ``stress[0,0]``.
-        inputs: what else the model reads, such as ``total_charge``: one value for all structures.
+        model: SchNetPack model.
+        paths: the graphs, all in one batch.
+        output: output of the model, or one component of a tensor: ``stress[0,0]``.
+        inputs: other inputs of the model, such as ``total_charge``: one value for all structures.
 
     Raises:
-        AttributionError: for a model that hooks do not reach, or an output that it has not.
+        AttributionError: for a model that hooks do not reach, or an output that it does not have.
     """
 
     def __init__(
@@ -53,8 +51,8 @@ class Edges:
         check_model(model)
         self._cutoff = cutoff_of(model)
         self.key, self.component = output_component(model, output)
-        # Response modules (forces, stress) ask for derivatives with respect to positions and free
-        # the graph: work on a view of the model, which shares its weights, without them.
+        # Response modules (forces, stress) need derivatives with respect to positions and free
+        # the graph: a shallow copy of the model, with the same weights, works without them.
         self.model = copy.copy(model)
         self.model._modules = dict(model._modules)
         self.model.output_modules = nn.ModuleList(
@@ -65,10 +63,9 @@ class Edges:
         self.paths, self.inputs = list(paths), dict(inputs or {})
         self.n_edges = sum(len(path.idx_i) for path in paths)
         sizes = [len(path.ideal) for path in paths]
-        starts = np.cumsum([0, *sizes[:-1]])
-        joined = zip(paths, starts, strict=True)
-        pairs = [(path.idx_i + start, path.idx_j + start) for path, start in joined]
-        self._i, self._j = (self._integers([pair[k] for pair in pairs]) for k in (0, 1))
+        starts = zip(paths, np.cumsum([0, *sizes[:-1]]), strict=True)
+        pairs = [(path.idx_i + start, path.idx_j + start) for path, start in starts]
+        self._i, self._j = map(self._integers, zip(*pairs, strict=True))
         self._numbers = self._integers([path.ideal.numbers for path in paths])
         self._n_atoms = self._integers([sizes])
         self._graph = torch.repeat_interleave(self._n_atoms)
@@ -78,16 +75,16 @@ class Edges:
         return torch.as_tensor(np.concatenate(arrays), dtype=torch.long).to(self.reference.device)
 
     def tensor(self, array: np.ndarray) -> torch.Tensor:
-        """An array in the type and on the device of the model."""
+        """An array as a tensor with the data type and device of the model."""
         return torch.as_tensor(array, dtype=self.reference.dtype, device=self.reference.device)
 
     def vectors(self, u: float) -> torch.Tensor:
-        """Edge vectors of all graphs at one point of their paths, shape=(1, n_edges, 3)."""
+        """Edge vectors in Ang of all graphs at one point of their paths, shape=(1, n_edges, 3)."""
         return self.tensor(np.concatenate([path.vectors(u) for path in self.paths]))[None]
 
     @contextmanager
     def frozen(self) -> Iterator[Edges]:
-        """Evaluation mode, parameters without gradients, gradients on; all restored."""
+        """Context: evaluation mode, parameters without gradients, gradients on; then restored."""
         training = [m for m in self.model.modules() if m.training]
         parameters = [p for p in self.model.parameters() if p.requires_grad]
         self.model.eval()
@@ -103,42 +100,42 @@ class Edges:
                 module.training = True
 
     def copies_per_pass(self, edges_per_pass: int | None = None) -> int:
-        """Copies of the graphs that one pass holds, at least one."""
+        """Number of copies of the graphs in one pass, at least one."""
         limit = edges_per_pass or default_edges_per_pass(self.reference.device)
         return max(limit // max(self.n_edges, 1), 1)
 
     def displaced(self, vectors: torch.Tensor) -> torch.Tensor:
         """Property by edge vectors, shape=(n_copies, n_edges, 3) -> (n_copies, n_graphs)."""
         rows = vectors.reshape(-1, 3)
-        # What the host's own neighbour list would hold; the others add nothing.
+        # As in SchNetPack's own neighbour list; other edges contribute nothing.
         near = (rows.detach().norm(dim=1) < self._cutoff).nonzero()[:, 0]
 
         def replace(_module: nn.Module, arguments: tuple) -> None:
             arguments[0][structure_keys.Rij] = rows[near]
 
-        handle = self.model.representation.register_forward_pre_hook(replace)
-        try:
+        with self.model.representation.register_forward_pre_hook(replace):
             return self._evaluate([1.0] * len(vectors), near)
-        finally:
-            handle.remove()
 
     def masked(self, mask: torch.Tensor) -> torch.Tensor:
-        """Property of the displaced crystals by a mask on edges.
+        """Property of the displaced crystals with a mask on their edges.
 
-        The cutoff function is multiplied by the mask, so that an edge of mask 0 is deleted
-        bitwise. Other users of a shared cutoff module do not see the mask.
+        The cutoff function is multiplied by the mask: mask 0 deletes an edge exactly. Other
+        modules that share the cutoff function do not see the mask.
 
         Args:
             mask: between 0 and 1, shape=(n_copies, n_edges).
 
         Returns:
-            shape=(n_copies, n_graphs).
+            Property, shape=(n_copies, n_graphs).
+
+        Raises:
+            AttributionError: for a representation without a cutoff function that a mask acts on.
         """
         representation = self.model.representation
         if not isinstance(getattr(representation, "cutoff_fn", None), nn.Module):
             raise AttributionError(
-                f"{type(representation).__name__} has no module 'cutoff_fn' that a mask could act "
-                "on: use displacement attribution"
+                f"{type(representation).__name__} has no module 'cutoff_fn' for a mask to act on: "
+                "use displacement attribution"
             )
         vectors = self.vectors(1.0).expand(len(mask), -1, -1).reshape(-1, 3)
         armed, fired = [False], [0]
@@ -156,16 +153,12 @@ class Edges:
             fired[0] += 1
             return cut * mask.reshape(-1, *[1] * (cut.ndim - 1))
 
-        handles = [
+        with (
             representation.register_forward_pre_hook(arm),
             representation.register_forward_hook(disarm),
             representation.cutoff_fn.register_forward_hook(multiply),
-        ]
-        try:
+        ):
             result = self._evaluate([1.0] * len(mask))
-        finally:
-            for handle in handles:
-                handle.remove()
         if fired[0] != 1:
             raise AttributionError(
                 f"the cutoff function of {type(representation).__name__} was called {fired[0]} "
@@ -174,9 +167,10 @@ class Edges:
         return result
 
     def values(self, *points: float) -> np.ndarray:
-        """Predictions along the paths, positions and cells included, shape=(n_points, n_graphs).
+        """Predictions at points of the paths, shape=(n_points, n_graphs).
 
-        Differs from :meth:`displaced` where a term of the model reads positions.
+        Positions and cells change too: differs from :meth:`displaced` where a term of the model
+        reads positions.
         """
         with torch.no_grad():
             return self._evaluate(points).double().cpu().numpy()
@@ -190,28 +184,28 @@ class Edges:
             result = self.model(batch)[self.key]
         except KeyError as error:
             raise AttributionError(
-                f"the model reads {error}, which displaced crystals do not have: give it in "
-                "'inputs', or attribute an output that does without"
+                f"the model needs the input {error}: give it in 'inputs', or attribute another "
+                "output"
             ) from error
         shape = (copies, len(self.paths))
         result = result.reshape(*shape, *result.shape[1:])
         try:
-            result = result[(..., *self.component)] if self.component else result
+            result = result[(..., *self.component)]
         except IndexError:
             result = result[..., None]
         if result.numel() != copies * len(self.paths):
             raise AttributionError(
-                f"{self.key!r} has shape {tuple(result.shape[2:])} a structure: name one, "
-                f"such as {self.key}[{','.join('0' * (result.ndim - 2))}]"
+                f"{self.key!r} has shape {tuple(result.shape[2:])} for a structure: choose one "
+                f"component, such as {self.key}[{','.join('0' * (result.ndim - 2))}]"
             )
         return result.reshape(shape)
 
     def _batch(self, points: tuple[float, ...]) -> dict[str, torch.Tensor]:
-        """What the host's loader would give for copies at these points of the paths."""
+        """A batch as SchNetPack's loader makes it, of copies at these points of the paths."""
         if points not in self._batches:
             copies, n_atoms, n_graphs = len(points), len(self._numbers), len(self.paths)
-            shift = n_atoms * torch.arange(copies, device=self._i.device)[:, None]
-            graph = n_graphs * torch.arange(copies, device=self._i.device)[:, None]
+            copy_number = torch.arange(copies, device=self._i.device)[:, None]
+            shift, graph = n_atoms * copy_number, n_graphs * copy_number
             positions, cells, offsets = [], [], []
             for u, path in product(points, self.paths):
                 ideal, displaced = path.ideal, path.displaced
@@ -224,9 +218,7 @@ class Edges:
                 structure_keys.idx_m: (self._graph + graph).reshape(-1),
                 structure_keys.idx_i: (self._i + shift).reshape(-1),
                 structure_keys.idx_j: (self._j + shift).reshape(-1),
-                structure_keys.pbc: torch.ones(3 * copies * n_graphs, dtype=torch.bool).to(
-                    self._i.device
-                ),
+                structure_keys.pbc: self._i.new_ones(3 * copies * n_graphs, dtype=torch.bool),
                 structure_keys.R: self.tensor(np.concatenate(positions)),
                 structure_keys.cell: self.tensor(np.stack(cells)),
                 structure_keys.offsets: self.tensor(np.concatenate(offsets)),
@@ -238,18 +230,65 @@ class Edges:
         return self._batches[points]
 
 
+@cache
 def default_edges_per_pass(device: torch.device) -> int:
-    """Bound of the edges, and with it of the memory, of one forward and backward pass."""
-    if device.type == "cpu":
-        _keep_freed_memory()
+    """Largest number of edges, and so the memory, of one forward and backward pass."""
+    # glibc returns freed memory to the system and each pass requests it again, which takes a third
+    # of the time and more. Arrays of up to 32 MiB (its limit), and 256 MiB of freed ones, stay.
+    if device.type == "cpu" and sys.platform == "linux":
+        libc, trim_threshold, mmap_threshold = ctypes.CDLL(None), -1, -3  # malloc.h
+        if hasattr(libc, "mallopt"):
+            libc.mallopt(mmap_threshold, 2**25)
+            libc.mallopt(trim_threshold, 2**28)
     return _EDGES_PER_PASS.get(device.type, _EDGES_PER_PASS["cpu"])
 
 
-@cache
-def _keep_freed_memory() -> None:
-    # glibc hands freed memory back to the system and each pass then faults it in again, a third of
-    # the time and more. Arrays of up to 32 MiB (its limit), and 256 MiB of freed ones, stay.
-    if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "mallopt"):
-        trim_threshold, mmap_threshold = -1, -3  # malloc.h
-        libc.mallopt(mmap_threshold, 2**25)
-        libc.mallopt(trim_threshold, 2**28)
+def check_model(model: nn.Module) -> None:
+    """Checks that hooks reach the parts of a model.
+
+    Raises:
+        AttributionError: for a scripted or compiled model, or one that is not of SchNetPack.
+    """
+    parts = [model, *(model.children() if isinstance(model, nn.Module) else [])]
+    for part in parts:
+        if isinstance(part, torch.jit.ScriptModule | torch.jit.ScriptFunction):
+            raise AttributionError(
+                "the model is scripted, and attribution cannot use it: give the model before "
+                "torch.jit.script, such as 'best_model' of its run"
+            )
+        compiled = getattr(part, "_compiled_call_impl", None) is not None
+        if hasattr(part, "_orig_mod") or compiled:
+            raise AttributionError(
+                "the model is compiled, and compiled code does not call the hooks of attribution: "
+                "give the model before torch.compile (model._orig_mod)"
+            )
+    for name in ("representation", "output_modules", "model_outputs"):
+        if not hasattr(model, name):
+            raise AttributionError(
+                f"{type(model).__name__} has no {name!r}; expected a SchNetPack "
+                "NeuralNetworkPotential"
+            )
+
+
+def output_component(model: NeuralNetworkPotential, output: str) -> tuple[str, tuple[int, ...]]:
+    """``stress[0,0]`` -> ``stress`` and ``(0, 0)``.
+
+    Raises:
+        AttributionError: if the model has no such output, or computes it as a derivative.
+    """
+    key, _, indices = output.partition("[")
+    try:
+        component = tuple(int(k) for k in indices.rstrip("]").split(",")) if indices else ()
+    except ValueError as error:
+        raise AttributionError(f"no component {output!r}; write stress[0,0]") from error
+    for module in model.output_modules:
+        derived = getattr(module, "required_derivatives", None)
+        if derived and key in getattr(module, "model_outputs", ()):
+            raise AttributionError(
+                f"{key!r} is a derivative of another output ({type(module).__name__}): attribute "
+                "that output"
+            )
+    if key not in (model.model_outputs or []):
+        have = ", ".join(sorted(model.model_outputs or [])) or "none"
+        raise AttributionError(f"the model has no output {key!r}; it has {have}")
+    return key, component

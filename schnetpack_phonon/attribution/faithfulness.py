@@ -1,4 +1,4 @@
-"""Bonds exchanged between two crystals: whether attributions foretell what that does."""
+"""Faithfulness: effects of bonds as attributions predict them, and as the model gives them."""
 
 from __future__ import annotations
 
@@ -11,45 +11,46 @@ import pandas as pd
 import torch
 from schnetpack.model import NeuralNetworkPotential
 
+from schnetpack_phonon.attribution.checks import SUBSET_SHARE
 from schnetpack_phonon.attribution.edges import Edges
-from schnetpack_phonon.attribution.results import FROZEN_SHARE, BondAttribution
+from schnetpack_phonon.attribution.results import BondAttribution
 
 
-def freezing(
+def subset_effects(
     model: NeuralNetworkPotential,
     found: BondAttribution,
     n_subsets: int = 16,
-    share: float = FROZEN_SHARE,
+    share: float = SUBSET_SHARE,
     seed: int = 0,
     inputs: Mapping[str, torch.Tensor] | None = None,
 ) -> pd.DataFrame:
-    """Freezes random bonds at their ideal vectors: what the bonds predict, and what happens.
+    """Predicted and actual effects of random subsets of bonds.
 
-    The sum of an attribution is that of the whole way between two crystals, and weighs its ends
-    alike; freezing bonds of the displaced crystal asks about that end. The same bonds are therefore
-    displaced in the ideal crystal, too.
+    An attribution belongs to the whole path, and weighs both ends alike. Resetting bonds of the
+    displaced crystal to their ideal vectors tests one end; the same bonds are therefore displaced
+    in the ideal crystal, too.
 
     Args:
         model: the one that was attributed.
         found: its displacement attribution of a structure.
         n_subsets: random subsets.
-        share: of the bonds in each.
+        share: of the bonds in each subset.
         seed: of the subsets, together with the structure's index.
-        inputs: what else the model reads.
+        inputs: other inputs of the model.
 
     Returns:
-        One row a subset: ``index``, ``structure``, ``predicted`` (sum of the attributions of these
-        bonds), ``actual`` (f(displaced) - f(with them frozen)) and ``displaced`` (f(ideal with them
-        displaced) - f(ideal)), in the property's unit.
+        One row for each subset: ``index``, ``structure``, ``predicted`` (sum of the attributions of
+        its bonds), ``actual`` (f(displaced) - f(with its bonds reset)) and ``displaced`` (f(ideal
+        with its bonds displaced) - f(ideal)), in the unit of the property.
     """
     subsets = random_subsets(len(found.attribution), n_subsets, share, seed, found.index)
-    frozen, displaced = exchanged_changes(model, found, subsets, inputs)
+    reset, displaced = exchanged_changes(model, found, subsets, inputs)
     return pd.DataFrame(
         {
             "index": found.index,
             "structure": found.structure,
             "predicted": subsets @ found.attribution,
-            "actual": frozen,
+            "actual": reset,
             "displaced": displaced,
         }
     )
@@ -58,7 +59,7 @@ def freezing(
 def random_subsets(
     n_bonds: int, n_subsets: int, share: float, seed: int, index: int = 0
 ) -> np.ndarray:
-    """Subsets of one size, bool, shape=(n_subsets, n_bonds)."""
+    """Subsets of equal size, bool, shape=(n_subsets, n_bonds)."""
     rng = np.random.default_rng([seed, index])
     order = rng.random((n_subsets, n_bonds)).argsort(axis=1)
     return order.argsort(axis=1) < round(share * n_bonds)
@@ -70,9 +71,9 @@ def exchanged_changes(
     subsets: np.ndarray,
     inputs: Mapping[str, torch.Tensor] | None = None,
 ) -> np.ndarray:
-    """What subsets of bonds do at either end of the path, shape=(2, n_subsets).
+    """Effects of subsets of bonds at both ends of the path, shape=(2, n_subsets).
 
-    f(displaced) - f(with a subset at its ideal vectors), and f(ideal with it displaced) - f(ideal).
+    f(displaced) - f(subset reset to ideal), and f(ideal with the subset displaced) - f(ideal).
     """
     edges = Edges(model, [found.path], found.output, inputs)
     ends = edges.vectors(1.0), edges.vectors(0.0)
@@ -87,10 +88,10 @@ def exchanged_changes(
 
 
 def untrained(model: NeuralNetworkPotential, seed: int) -> NeuralNetworkPotential:
-    """A copy of the model with fresh weights: the control for what training taught.
+    """A copy of the model with new random weights: the control for the effect of training.
 
     Offsets and scales of the heads (buffers) are kept. A module that has parameters of its own and
-    cannot reset them keeps them too, with a warning.
+    no ``reset_parameters`` keeps them too, with a warning.
     """
     fresh = copy.deepcopy(model)
     with torch.random.fork_rng(devices=[]):

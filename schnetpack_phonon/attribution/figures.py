@@ -1,8 +1,9 @@
-"""Pictures of bond attributions from their tables. Nothing here computes."""
+"""Figures of bond attributions from their tables."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,31 +16,28 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from mpl_toolkits.mplot3d.art3d import Line3DCollection
 
-from schnetpack_phonon.common.style import COLORS, property_of
+from schnetpack_phonon.common.style import COLORS, color, hide_frame, panels, property_of
 
 
 def against_length(bonds: pd.DataFrame, label: str, n_types: int = 6) -> Figure:
-    """Attribution of each bond against its change of length, one panel a bond type.
+    """Attribution of each bond against its change of length, one panel for each bond type.
 
     Args:
         bonds: table of bonds.
         label: of the property, with its unit.
-        n_types: at most so many panels, those with the largest attributions.
+        n_types: largest number of panels, for the types with the largest attributions.
     """
     size = bonds["attribution"].abs().groupby(bonds["bond_type"]).sum()
     types = list(size.sort_values(ascending=False).index[:n_types])
-    n_columns = min(len(types), 3)
-    n_rows = -(-len(types) // n_columns)
-    figure = Figure(figsize=(3.2 * n_columns + 0.4, 2.6 * n_rows + 0.5), layout="constrained")
-    axes = figure.subplots(n_rows, n_columns, sharex=True, squeeze=False).ravel()
-    for axis, name in zip(axes, types, strict=False):
+    figure, axes = panels(len(types), (3.2, 2.6), (0.4, 0.5), n_columns=3, sharex=True)
+    for axis, name in zip(axes, types, strict=True):
         for k, (_, own) in enumerate(bonds[bonds["bond_type"] == name].groupby("shell")):
             shown = own.sample(min(len(own), 4000), random_state=0)
             axis.plot(
                 shown["distance"] - shown["ideal_distance"],
                 shown["attribution"],
                 ".",
-                color=COLORS[k % len(COLORS)],
+                color=color(k),
                 markersize=3,
                 alpha=0.4,
                 markeredgewidth=0,
@@ -49,54 +47,43 @@ def against_length(bonds: pd.DataFrame, label: str, n_types: int = 6) -> Figure:
         axis.axhline(0, color="0.5", linewidth=0.6, zorder=0)
         axis.axvline(0, color="0.5", linewidth=0.6, zorder=0)
         axis.set_title(name, loc="left", fontsize="medium")
-        legend = axis.legend(
+        legend: Any = axis.legend(
             frameon=False, fontsize="x-small", title="shell", title_fontsize="x-small"
         )
         for handle in legend.legend_handles:
             handle.set(markersize=8, alpha=1)
-        axis.spines[["top", "right"]].set_visible(False)
-    for axis in axes[len(types) :]:
-        axis.set_axis_off()
+    hide_frame(axes)
     figure.supxlabel("change of bond length (Å)", fontsize="medium")
     part = "even part" if (bonds["part"] == "even").all() else "attribution"
     figure.supylabel(f"{part} of a bond in the {label}", fontsize="medium")
     return figure
 
 
-def freezing(table: pd.DataFrame, r: float, label: str) -> Figure:
-    """What the bonds foretell against what freezing them does, about each structure's mean.
+def predicted_against_actual(table: pd.DataFrame, r: float, label: str) -> Figure:
+    """Predicted and actual effects of subsets of bonds, about the mean of each structure.
 
     Args:
         table: ``index``, ``structure``, ``predicted``, ``actual``.
         r: their correlation.
         label: of the property, with its unit.
     """
-    figure = Figure(figsize=(4.2, 3.9), layout="constrained")
-    axis = figure.subplots()
+    figure, (axis,) = panels(1, (4.2, 3.9))
     values = table[["predicted", "actual"]]
     centred = values - values.groupby(table["index"]).transform("mean")
     for k, (name, own) in enumerate(centred.groupby(table["structure"])):
-        axis.plot(
-            own["predicted"],
-            own["actual"],
-            ".",
-            color=COLORS[k % len(COLORS)],
-            markersize=5,
-            alpha=0.5,
-            markeredgewidth=0,
-            label=name,
-        )
+        x, y = own["predicted"], own["actual"]
+        axis.plot(x, y, ".", color=color(k), ms=5, alpha=0.5, mew=0, label=name)
     limit = 1.05 * float(centred.abs().to_numpy().max(initial=0)) or 1.0
     axis.plot([-limit, limit], [-limit, limit], color="0.4", linewidth=0.8, zorder=0)
     axis.set(
         xlim=(-limit, limit),
         ylim=(-limit, limit),
-        xlabel=f"foretold by the attribution, {label}",
-        ylabel=f"change by freezing 30 % of bonds, {label}",
+        xlabel=f"predicted by attributions, {label}",
+        ylabel=f"effect of resetting 30 % of bonds, {label}",
+        aspect="equal",
     )
-    axis.set_aspect("equal")
     axis.locator_params(nbins=5)
-    axis.set_title(f"about each structure's mean,  r = {r:.2f}", fontsize="medium")
+    axis.set_title(f"about the mean of each structure,  r = {r:.2f}", fontsize="medium")
     axis.legend(frameon=False, fontsize="small")
     return figure
 
@@ -104,29 +91,27 @@ def freezing(table: pd.DataFrame, r: float, label: str) -> Figure:
 def snapshot(
     pictures: Mapping[str, tuple[Atoms, pd.DataFrame]], label: str, drawn: float = 0.35
 ) -> Figure:
-    """Displaced crystals with their bonds coloured, side by side on one scale.
+    """Displaced crystals with coloured bonds, side by side on one scale.
 
     Args:
         pictures: title -> displaced crystal and table of its bonds.
         label: of the property, with its unit.
         drawn: share of the bonds that are drawn, those with the largest attributions.
     """
-    figure = Figure(figsize=(4.6 * len(pictures) + 0.8, 4.6), layout="constrained")
+    figure, axes = panels(
+        len(pictures), (4.6, 4.6), (0.8, 0), len(pictures), subplot_kw={"projection": "3d"}
+    )
     tops = [np.quantile(bonds["attribution"].abs(), 0.99) for _, bonds in pictures.values()]
     largest = float(max(tops)) or 1.0
     scale, colors = Normalize(-largest, largest), colormaps["RdBu_r"]
-    axes = []
-    for k, (title, (atoms, bonds)) in enumerate(pictures.items(), 1):
-        axis = figure.add_subplot(1, len(pictures), k, projection="3d")
-        axes.append(axis)
+    axis: Any  # three-dimensional
+    for axis, (title, (atoms, bonds)) in zip(axes, pictures.items(), strict=True):
         size = bonds["attribution"].abs()
-        shown = bonds[size >= size.quantile(1 - drawn)].sort_values(
-            "attribution", key=lambda x: x.abs()
-        )
+        shown = bonds[size >= size.quantile(1 - drawn)].sort_values("attribution", key=np.abs)
         i, j = shown["i"].to_numpy(), shown["j"].to_numpy()
         image = shown[["image_x", "image_y", "image_z"]].to_numpy()
         half = (atoms.positions[j] + image @ atoms.cell.array - atoms.positions[i]) / 2
-        # Each half from its own atom: bonds through a face of the cell end at both faces.
+        # Each half starts at its own atom: bonds through a face of the cell end at both faces.
         starts = np.concatenate([atoms.positions[i], atoms.positions[j]])
         ends = starts + np.concatenate([half, -half])
         value = np.tile(shown["attribution"].to_numpy(), 2)
@@ -153,14 +138,13 @@ def snapshot(
         axis.set_axis_off()
         axis.view_init(elev=14, azim=-68)
         axis.set_title(title, fontsize="medium")
-    figure.colorbar(
-        ScalarMappable(scale, colors), ax=axes, shrink=0.6, label=f"bond's part of the {label}"
-    )
+    bar = ScalarMappable(scale, colors)
+    figure.colorbar(bar, ax=axes, shrink=0.6, label=f"part of a bond in the {label}")
     return figure
 
 
 def bond_shares(shares: pd.DataFrame, key: str) -> Figure:
-    """Variance shares by bond type, trained beside untrained, one panel a crystal.
+    """Variance shares by bond type, trained and untrained, one panel for each crystal.
 
     Args:
         shares: ``structure``, ``model`` (trained or untrained), ``bond_type``, ``share``,
@@ -168,31 +152,24 @@ def bond_shares(shares: pd.DataFrame, key: str) -> Figure:
         key: the property that was attributed.
     """
     structures = sorted(shares["structure"].unique())
-    n_columns = min(len(structures), 2)
-    n_rows = -(-len(structures) // n_columns)
-    figure = Figure(figsize=(4.4 * n_columns, 0.7 + 2.9 * n_rows), layout="constrained")
-    axes = figure.subplots(n_rows, n_columns, sharey=True, squeeze=False).ravel()
-    for axis, structure in zip(axes, structures, strict=False):
+    figure, axes = panels(len(structures), (4.4, 2.9), (0, 0.7), sharey=True)
+    for axis, structure in zip(axes, structures, strict=True):
         own = shares[shares["structure"] == structure]
         trained = own[own["model"] == "trained"].sort_values("share", ascending=False)
         types = list(trained["bond_type"])
-        for offset, model, color in ((-0.2, "trained", COLORS[0]), (0.2, "untrained", "0.72")):
+        for offset, model, fill in ((-0.2, "trained", COLORS[0]), (0.2, "untrained", "0.72")):
             rows = own[own["model"] == model].set_index("bond_type").reindex(types)
-            position = np.arange(len(types)) + offset
-            interval = [rows["share"] - rows["low"], rows["high"] - rows["share"]]
-            axis.bar(position, rows["share"], 0.38, color=color, label=model)
-            axis.errorbar(
-                position, rows["share"], np.clip(interval, 0, None), fmt="none", ecolor="0.2", lw=1
-            )
+            share, x = rows["share"], np.arange(len(types)) + offset
+            interval = np.clip([share - rows["low"], rows["high"] - share], 0, None)
+            axis.bar(x, share, 0.38, color=fill, label=model)
+            axis.errorbar(x, share, interval, fmt="none", ecolor="0.2", lw=1)
         axis.axhline(0, color="0.4", linewidth=0.8)
         axis.set_xticks(range(len(types)), types, rotation=30)
         axis.set_title(structure, loc="left", fontsize="medium")
-        if axis.get_subplotspec().is_first_col():
-            axis.set_ylabel("variance share")
-        axis.spines[["top", "right"]].set_visible(False)
-    for axis in axes[len(structures) :]:
-        axis.set_axis_off()
-    # Few structures give intervals of any length: they may leave the picture, bars may not.
+    for axis in axes[::2]:
+        axis.set_ylabel("variance share")
+    hide_frame(axes)
+    # Intervals of few structures can be very long: they may be cut off, but bars must not be.
     trained = shares[shares["model"] == "trained"]
     shown = [*shares["share"], *trained["low"].clip(lower=-1), *trained["high"].clip(upper=2)]
     axes[0].set_ylim(min(shown) - 0.1, max(shown) + 0.1)

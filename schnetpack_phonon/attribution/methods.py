@@ -1,4 +1,4 @@
-"""Captum's methods on edges, one number a bond, and the methods that would mean something else."""
+"""Methods of Captum applied to edges, one number for each bond, and methods that are refused."""
 
 from __future__ import annotations
 
@@ -15,43 +15,30 @@ from captum.attr import FeatureAblation, GradientShap, IntegratedGradients, Sali
 from schnetpack_phonon.attribution.edges import Edges
 from schnetpack_phonon.common.errors import AttributionError
 
-#: ``Saliency`` is the length of the gradient at the displaced crystal (per Ang), or the gradient by
-#: the mask, and adds up to nothing; ``FeatureAblation`` puts back one bond at a time; ``Shapley``
-#: gives each bond type its exact Shapley value, in equal parts to its bonds.
+#: ``Saliency`` is the length of the gradient at the displaced crystal (per Ang), or the gradient
+#: with respect to the mask, and does not add up to the change; ``FeatureAblation`` resets one bond
+#: at a time; ``Shapley`` gives each bond type its exact Shapley value, divided equally among its
+#: bonds.
 METHODS = ("IntegratedGradients", "GradientShap", "FeatureAblation", "Saliency", "Shapley")
-
-
 _NO_RULES = (
-    "its rules replace those of ReLU-like modules, which these models have none of: it would "
+    "its rules replace the gradients of ReLU-like modules, and these models have none: it would "
     "be the plain gradient under another name; use IntegratedGradients"
 )
-
-
 _PER_BOND = (
     "it fits hundreds of bonds to a few random subsets, which gives noise; use Shapley, exact "
     "over bond types"
 )
-
-
 REFUSED = {
-    "DeepLift": _NO_RULES,
-    "DeepLiftShap": _NO_RULES,
-    "GuidedBackprop": _NO_RULES,
-    "Deconvolution": _NO_RULES,
+    **dict.fromkeys(("DeepLift", "DeepLiftShap", "GuidedBackprop", "Deconvolution"), _NO_RULES),
     "LRP": _NO_RULES,
-    "KernelShap": _PER_BOND,
-    "Lime": _PER_BOND,
-    "ShapleyValueSampling": _PER_BOND,
+    **dict.fromkeys(("KernelShap", "Lime", "ShapleyValueSampling"), _PER_BOND),
     "InputXGradient": "its bonds do not add up to the change; use IntegratedGradients",
 }
-
-
-#: Parts that a path is cut into at most.
-_MAX_PARTS = 16
+_MAX_PARTS = 16  # of a path
 
 
 def check_method(kind: str, method: str) -> None:
-    """Raises AttributionError, with the reason, for a kind or method that there is not."""
+    """Raises AttributionError, with the reason, for an unknown kind or method."""
     if kind not in ("displacement", "mask"):
         raise AttributionError(f"kind {kind!r}; expected displacement or mask")
     if method in REFUSED:
@@ -74,10 +61,10 @@ def split_over_bonds(
     Args:
         edges: the graphs.
         function: ``displaced`` or ``masked`` of the edges.
-        start: where its argument begins, shape=(1, n_edges, ...).
-        end: where it ends, shape=(1, n_edges, ...).
+        start: its argument at the start of the path, shape=(1, n_edges, ...).
+        end: its argument at the end of the path, shape=(1, n_edges, ...).
         method: one of :data:`METHODS`.
-        n_steps: nodes of the quadrature, or draws.
+        n_steps: nodes of the quadrature, or samples.
         copies: of the graphs in one pass.
     """
     if edges.n_edges == 0:
@@ -87,43 +74,26 @@ def split_over_bonds(
         # Graphs are disconnected: the gradient of the sum is that of each.
         return function(x).sum(dim=1)
 
+    if method == "Shapley":
+        return _shapley(edges, function, start, end, copies)
     if method == "IntegratedGradients":
-        values = IntegratedGradients(total).attribute(
-            end,
-            baselines=start,
-            n_steps=n_steps,
-            method="gausslegendre",
-            internal_batch_size=copies,
-        )
+        how = {"n_steps": n_steps, "method": "gausslegendre", "internal_batch_size": copies}
+        values = IntegratedGradients(total).attribute(end, baselines=start, **how)
     elif method == "Saliency":
         values = Saliency(total).attribute(end.clone().requires_grad_(), abs=False)
         if values.ndim == 3:
             values = values.norm(dim=2)
     elif method == "GradientShap":
         values = _gradient_shap(total, start, end, n_steps, copies)
-    elif method == "FeatureAblation":
-        values = _ablation(edges, total, start, end, copies)
     else:
-        return _shapley(edges, function, start, end, copies)
+        values = _ablation(edges, total, start, end, copies)
     values = values[0].detach().double().cpu()
     per_edge = (values.sum(dim=1) if values.ndim == 2 else values).numpy()
-    return _per_bond(edges, per_edge, halve=method == "FeatureAblation")
-
-
-def _per_bond(edges: Edges, values: np.ndarray, halve: bool) -> list[np.ndarray]:
-    """Sums both edges of each bond, or takes one of them where each holds the whole."""
     ends = np.cumsum([len(path.idx_i) for path in edges.paths])[:-1]
-    pieces = zip(edges.paths, np.split(values, ends), strict=True)
-    return [np.bincount(p.bond, piece) / (1 + halve) for p, piece in pieces]
-
-
-class _Part(NamedTuple):
-    """A part of a path: its ends, its share of each bond, what the bonds miss."""
-
-    first: float
-    last: float
-    values: np.ndarray
-    missed: float
+    # In an ablation both edges of a bond hold the effect of the whole bond.
+    edges_counted = 2 if method == "FeatureAblation" else 1
+    pieces = zip(edges.paths, np.split(per_edge, ends), strict=True)
+    return [np.bincount(path.bond, piece) / edges_counted for path, piece in pieces]
 
 
 def integrate_in_parts(
@@ -135,18 +105,18 @@ def integrate_in_parts(
     n_steps: int,
     copies: int,
 ) -> tuple[np.ndarray, int]:
-    """Integrated gradients of one graph along a path that is cut in parts.
+    """Integrated gradients of one graph along a path that is divided into parts.
 
-    What the bonds of a part miss is known from the predictions at its ends. The worst part is
-    halved until all together miss no more than is allowed: nodes go to where the gradient bends,
-    such as where an atom comes within the cutoff.
+    The residual of a part follows from the predictions at its ends. The part with the largest
+    residual is halved until their sum is at most ``allowed``: nodes become dense where the gradient
+    changes fast, such as where an atom comes within the cutoff.
 
     Args:
         edges: one graph.
         function: ``displaced`` or ``masked`` of the edges.
-        start: where its argument begins, shape=(1, n_edges, ...).
-        end: where it ends, shape=(1, n_edges, ...).
-        allowed: in the unit of the property.
+        start: its argument at the start of the path, shape=(1, n_edges, ...).
+        end: its argument at the end of the path, shape=(1, n_edges, ...).
+        allowed: residual, in the unit of the property.
         n_steps: nodes of each part.
         copies: of the graph in one pass.
 
@@ -168,29 +138,39 @@ def integrate_in_parts(
         return _Part(first, last, values, abs(value(last) - value(first) - values.sum()))
 
     parts = [part(0.0, 0.5), part(0.5, 1.0)]
-    while sum(p.missed for p in parts) > allowed and len(parts) < _MAX_PARTS:
-        worst = max(parts, key=lambda p: p.missed)
+    while sum(p.residual for p in parts) > allowed and len(parts) < _MAX_PARTS:
+        worst = max(parts, key=lambda p: p.residual)
         parts.remove(worst)
         middle = (worst.first + worst.last) / 2
         parts += [part(worst.first, middle), part(middle, worst.last)]
     return np.sum([p.values for p in parts], axis=0), n_steps * len(parts)
 
 
+class _Part(NamedTuple):
+    """A part of a path: its ends, the attribution of each bond, the size of the residual."""
+
+    first: float
+    last: float
+    values: np.ndarray
+    residual: float
+
+
 def _gradient_shap(
     total: Callable, start: torch.Tensor, end: torch.Tensor, n_draws: int, copies: int
 ) -> torch.Tensor:
-    sizes = [min(copies, n_draws - k) for k in range(0, n_draws, copies)]
-    # Captum draws from the global streams of NumPy and PyTorch.
+    # Captum uses the global random generators of NumPy and PyTorch.
     state = np.random.get_state()  # noqa: NPY002
     try:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             np.random.seed(0)  # noqa: NPY002
             method = GradientShap(total)
-            drawn = [
-                n * method.attribute(end, baselines=start, n_samples=n, stdevs=0.0) for n in sizes
-            ]
-            return sum(drawn[1:], start=drawn[0]) / n_draws
+            total_of_draws = torch.zeros_like(end)
+            for first in range(0, n_draws, copies):
+                n = min(copies, n_draws - first)
+                values = method.attribute(end, baselines=start, n_samples=n, stdevs=0.0)
+                total_of_draws += n * values
+            return total_of_draws / n_draws
     finally:
         np.random.set_state(state)  # noqa: NPY002
 
@@ -198,7 +178,7 @@ def _gradient_shap(
 def _ablation(
     edges: Edges, total: Callable, start: torch.Tensor, end: torch.Tensor, copies: int
 ) -> torch.Tensor:
-    """One bond of each graph at a time put back to the start; graphs do not disturb each other."""
+    """One bond of each graph at a time reset to the start; graphs are independent."""
     ends = np.cumsum([0] + [int(path.bond.max()) + 1 for path in edges.paths])
     bonds = np.concatenate([p.bond + k for p, k in zip(edges.paths, ends[:-1], strict=True)])
     groups = torch.as_tensor(bonds, device=end.device)
@@ -207,7 +187,7 @@ def _ablation(
         values = FeatureAblation(total).attribute(
             end, baselines=start, feature_mask=mask, perturbations_per_eval=copies
         )
-    # Every component of every edge of a bond holds the effect of the whole bond.
+    # Each component of each edge of a bond holds the effect of the whole bond.
     return values[..., 0] if values.ndim == 3 else values
 
 
@@ -216,7 +196,7 @@ def _shapley(
 ) -> list[np.ndarray]:
     """Exact Shapley values of the bond types from all of their subsets.
 
-    The numbers of Captum's ShapleyValues, which runs through all n! orders of n types, from 2^n
+    The same numbers as ShapleyValues of Captum, which evaluates all n! orders of n types, from 2^n
     predictions.
     """
     types = [path.bond_types[path.bond] for path in edges.paths]
@@ -224,18 +204,13 @@ def _shapley(
     n = len(names)
     if n > 12:
         raise AttributionError(f"{n} bond types have 2^{n} subsets: use IntegratedGradients")
-    number = torch.as_tensor(
-        np.searchsorted(names, np.concatenate(types)), dtype=torch.long, device=end.device
-    )
     subsets = np.array([[k >> t & 1 for t in range(n)] for k in range(2**n)], dtype=bool)
-    chosen = torch.as_tensor(subsets, device=end.device)[:, number]
-    if end.ndim == 3:
-        chosen = chosen[..., None]
+    chosen = subsets[:, np.searchsorted(names, np.concatenate(types))]
+    parts = torch.as_tensor(chosen, device=end.device).split(copies)
+    shape = (-1, edges.n_edges, *[1] * (end.ndim - 2))
     with torch.no_grad():
-        values = torch.cat(
-            [function(torch.where(part, end, start)) for part in chosen.split(copies)]
-        )
-    f = values.double().cpu().numpy()
+        values = [function(torch.where(part.reshape(shape), end, start)) for part in parts]
+    f = torch.cat(values).double().cpu().numpy()
     result = np.zeros((n, f.shape[1]))
     for t in range(n):
         others = [k for k in range(n) if k != t]
@@ -244,8 +219,8 @@ def _shapley(
             for subset in combinations(others, size):
                 k = sum(1 << s for s in subset)
                 result[t] += weight * (f[k | 1 << t] - f[k])
-    parts = []
+    found = []
     for g, path in enumerate(edges.paths):
         which = np.searchsorted(names, path.bond_types)
-        parts.append(result[which, g] / np.bincount(which, minlength=n)[which])
-    return parts
+        found.append(result[which, g] / np.bincount(which, minlength=n)[which])
+    return found

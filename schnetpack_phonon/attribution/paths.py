@@ -15,7 +15,7 @@ SHELL_GAP = 0.05
 
 @dataclass(frozen=True)
 class StraightPath:
-    """The straight path from an ideal to a displaced crystal, and the graph along it.
+    """The straight path from an ideal to a displaced crystal, and its graph.
 
     Attributes:
         ideal: reference structure.
@@ -23,7 +23,7 @@ class StraightPath:
         idx_i: first atom of each edge, shape=(n_edges,).
         idx_j: second atom of each edge, shape=(n_edges,).
         image: lattice image of the second atom, integers, shape=(n_edges, 3).
-        bond: number of the bond that each directed edge belongs to, shape=(n_edges,).
+        bond: index of the bond of each directed edge, shape=(n_edges,).
     """
 
     ideal: Atoms
@@ -35,10 +35,8 @@ class StraightPath:
 
     def vectors(self, u: float) -> np.ndarray:
         """Edge vectors in Ang at ideal + u (displaced - ideal), shape=(n_edges, 3)."""
-        start, end = (
-            edge_vectors(atoms, self.idx_i, self.idx_j, self.image)
-            for atoms in (self.ideal, self.displaced)
-        )
+        edges = self.idx_i, self.idx_j, self.image
+        start, end = (edge_vectors(atoms, *edges) for atoms in (self.ideal, self.displaced))
         return start + u * (end - start)
 
     @property
@@ -56,7 +54,7 @@ class StraightPath:
 def straight_path(
     ideal: Atoms, displaced: Atoms, cutoff: float, mirrored: bool = True
 ) -> StraightPath:
-    """Finds the edges that come within the cutoff anywhere on the path.
+    """The path with all edges that are within the cutoff anywhere on it.
 
     Args:
         ideal: reference structure.
@@ -65,8 +63,8 @@ def straight_path(
         mirrored: also edges of the path to the opposite displacement.
 
     Raises:
-        ValueError: if the atoms differ, or one moved further than half of the cell, which is an
-            atom wrapped back into it.
+        ValueError: if the atoms differ, or one is displaced by more than half of the cell: it was
+            wrapped back into it.
     """
     if not np.array_equal(ideal.numbers, displaced.numbers):
         raise ValueError(
@@ -79,21 +77,8 @@ def straight_path(
     return StraightPath(ideal, displaced, i, j, image, bond_numbers(i, j, image))
 
 
-def _check_unwrapped(ideal: Atoms, displaced: Atoms) -> None:
-    if not ideal.pbc.any():
-        return
-    fractions = displaced.cell.scaled_positions(displaced.positions)
-    moved = np.abs(fractions - ideal.cell.scaled_positions(ideal.positions))[:, ideal.pbc]
-    if moved.max(initial=0) > 0.5:
-        k = int(moved.max(axis=1).argmax())
-        raise ValueError(
-            f"atom {k} is {moved[k].max():.2f} of a lattice vector away from its ideal site: "
-            "give displaced positions that are not wrapped back into the cell"
-        )
-
-
 def opposite(ideal: Atoms, displaced: Atoms) -> Atoms:
-    """The crystal displaced and strained the other way round."""
+    """The crystal with the opposite displacements and strain."""
     atoms = ideal.copy()
     atoms.set_cell(2 * ideal.cell.array - displaced.cell.array)
     atoms.positions = 2 * ideal.positions - displaced.positions
@@ -103,7 +88,7 @@ def opposite(ideal: Atoms, displaced: Atoms) -> Atoms:
 def path_edges(
     start: Atoms, end: Atoms, cutoff: float
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Edges that come within the cutoff anywhere on the straight path from start to end.
+    """Edges that are within the cutoff anywhere on the straight path from start to end.
 
     Args:
         start: a structure.
@@ -135,7 +120,7 @@ def edge_vectors(atoms: Atoms, i: np.ndarray, j: np.ndarray, image: np.ndarray) 
 
 
 def bond_numbers(i: np.ndarray, j: np.ndarray, image: np.ndarray) -> np.ndarray:
-    """Numbers the bonds: (i, j, S) and (j, i, -S) are one, shape=(n_edges,)."""
+    """Index of the bond of each edge: (i, j, S) and (j, i, -S) are one bond, shape=(n_edges,)."""
     there, back = np.column_stack([i, j, image]), np.column_stack([j, i, -image])
     differs = there != back
     k = np.where(differs.any(axis=1), differs.argmax(axis=1), 0)
@@ -145,7 +130,7 @@ def bond_numbers(i: np.ndarray, j: np.ndarray, image: np.ndarray) -> np.ndarray:
 
 
 def bond_types(numbers_i: np.ndarray, numbers_j: np.ndarray) -> np.ndarray:
-    """Species pairs in alphabetical order, such as ``Ag-S``."""
+    """Pairs of species in alphabetical order, such as ``Ag-S``."""
     symbols = np.array(chemical_symbols)
     pair = np.sort(np.stack([symbols[numbers_i], symbols[numbers_j]]), axis=0)
     return np.char.add(np.char.add(pair[0], "-"), pair[1])
@@ -170,3 +155,16 @@ def shells(ideal: Atoms, types: np.ndarray, distances: np.ndarray) -> np.ndarray
         own = types == name
         result[own] = 1 + np.searchsorted(edges, distances[own])
     return result
+
+
+def _check_unwrapped(ideal: Atoms, displaced: Atoms) -> None:
+    if not ideal.pbc.any():
+        return
+    fractions = displaced.cell.scaled_positions(displaced.positions)
+    moved = np.abs(fractions - ideal.cell.scaled_positions(ideal.positions))[:, ideal.pbc]
+    if moved.max(initial=0) > 0.5:
+        k = int(moved.max(axis=1).argmax())
+        raise ValueError(
+            f"atom {k} is displaced by {moved[k].max():.2f} of a lattice vector: give displaced "
+            "positions that are not wrapped back into the cell"
+        )

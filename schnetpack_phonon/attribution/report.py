@@ -1,7 +1,8 @@
-"""One model and some structures -> tables of bonds, figures and a verdict in a folder."""
+"""From a model and structures to tables of bonds, figures and a verdict in a folder."""
 
 from __future__ import annotations
 
+import pickle
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -10,35 +11,19 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
+from ase import Atoms
 from matplotlib.figure import Figure
 from schnetpack.model import NeuralNetworkPotential
 
-from schnetpack_phonon.attribution import figures as bond_figures
-from schnetpack_phonon.attribution import trust
-from schnetpack_phonon.attribution.bond_attribution import attribute
-from schnetpack_phonon.attribution.faithfulness import freezing, untrained
-from schnetpack_phonon.attribution.figures import bond_shares
-from schnetpack_phonon.attribution.methods import check_method
-from schnetpack_phonon.attribution.model_checks import check_model, output_component, unseen_terms
-from schnetpack_phonon.attribution.results import (
-    ATTRIBUTIONS,
-    BONDS,
-    DUMP_LOCAL,
-    EXTXYZ,
-    FAITHFULNESS,
-    SHARES,
-    SHELLS,
-    VERDICT,
-    group_shares,
-    write_bond_extxyz,
-    write_dump_local,
-    write_table,
-)
+from schnetpack_phonon.attribution import checks, figures, results
+from schnetpack_phonon.attribution.bond_attribution import attribute, unseen_terms
+from schnetpack_phonon.attribution.faithfulness import subset_effects, untrained
+from schnetpack_phonon.attribution.results import write_table
 from schnetpack_phonon.common.progress import Progress
 from schnetpack_phonon.common.properties import PROPERTIES
 from schnetpack_phonon.data.reading import Structure
 
-#: Structures at once: bounds the memory of what is not yet in tables.
+#: Structures at a time: limits the memory of what is not yet in tables.
 _AT_ONCE = 16
 
 
@@ -51,10 +36,10 @@ class Settings:
         kind: ``displacement`` or ``mask``.
         method: of Captum.
         n_steps: quadrature nodes.
-        n_subsets: random subsets of bonds a structure for the faithfulness.
+        n_subsets: random subsets of bonds of each structure for the faithfulness.
         control_seed: of the weights of the untrained control; None for no control.
-        unit: of the output; the one of our property of that name by default.
-        inputs: what else the model reads.
+        unit: of the output; by default the unit of our property of that name.
+        inputs: other inputs of the model.
     """
 
     output: str
@@ -73,7 +58,7 @@ class Settings:
 
     @property
     def label(self) -> str:
-        """What figures call the output."""
+        """Name of the output in figures, with its unit."""
         key, bracket, rest = self.output.partition("[")
         name = (PROPERTIES[key].label if key in PROPERTIES else key) + bracket + rest
         return f"{name} ({self.property_unit})" if self.property_unit else name
@@ -81,13 +66,13 @@ class Settings:
 
 @dataclass(frozen=True)
 class Tables:
-    """What was found, in tables that can be joined over processes.
+    """Results, in tables that can be joined over processes.
 
     Attributes:
-        bonds: one row a bond of the trained model, the even part.
-        structures: one row a structure and model.
-        totals: one row a structure, model, bond type and shell.
-        faithfulness: one row a structure and random subset of bonds.
+        bonds: one row for each bond by the trained model, the even part.
+        structures: one row for each structure and model.
+        totals: one row for each structure, model, bond type and shell.
+        faithfulness: one row for each structure and random subset of bonds.
     """
 
     bonds: pd.DataFrame
@@ -97,91 +82,77 @@ class Tables:
 
     def shares(self, *keys: str) -> pd.DataFrame:
         """Variance shares by ``bond_type``, or by that and ``shell``."""
-        return group_shares(self.totals, self.structures, keys)
+        return results.group_shares(self.totals, self.structures, keys)
 
 
 def measure(
     model: NeuralNetworkPotential, structures: Sequence[Structure], settings: Settings
 ) -> Tables:
-    """Attributes structures, with trust figures and the untrained control, and a progress bar."""
-    check_method(settings.kind, settings.method)
-    check_model(model)
-    output_component(model, settings.output)
-    models = {"trained": model}
-    if settings.control_seed is not None:
-        with warnings.catch_warnings():
-            warnings.simplefilter("default")
-            models["untrained"] = untrained(model, settings.control_seed)
+    """Attributes structures by the model and by its untrained control, with a progress bar."""
+    how = settings.output, settings.kind, settings.method, settings.n_steps
     faithful = settings.kind == "displacement" and settings.method != "Saliency"
-    bonds, rows, totals, frozen = [], [], [], []
-    total = len(models) * len(structures)
+    names = ["trained"] if settings.control_seed is None else ["trained", "untrained"]
+    bonds, rows, totals, effects = [], [], [], []
+    total = len(names) * len(structures)
     with Progress("bond attribution", total, unit="structures") as progress:
-        for label, one in models.items():
+        for name in names:
+            one = model if name == "trained" else _control(model, settings)
             for first in range(0, len(structures), _AT_ONCE):
                 found = attribute(
                     one,
                     structures[first : first + _AT_ONCE],
-                    settings.output,
-                    settings.kind,
-                    settings.method,
-                    settings.n_steps,
-                    even=label == "trained",
+                    *how,
+                    even=name == "trained",
                     unit=settings.property_unit,
                     inputs=settings.inputs,
                     progress=progress.update,
                 )
                 for a in found:
-                    rows.append({"model": label, **a.summary()})
-                    own = a.totals().assign(model=label, index=a.index, structure=a.structure)
+                    rows.append({"model": name, **a.summary()})
+                    own = a.totals().assign(model=name, index=a.index, structure=a.structure)
                     totals.append(own)
-                    if label == "trained":
+                    if name == "trained":
                         bonds.append(a.bonds())
                         if faithful:
                             n, inputs = settings.n_subsets, settings.inputs
-                            frozen.append(freezing(one, a, n, inputs=inputs))
-    columns = ["index", "structure", "predicted", "actual"]
+                            effects.append(subset_effects(one, a, n, inputs=inputs))
+    none = pd.DataFrame(columns=["index", "structure", "predicted", "actual"])
     return Tables(
-        _joined(bonds),
-        pd.DataFrame(rows),
-        _joined(totals),
-        _joined(frozen) if frozen else pd.DataFrame(columns=columns),
+        _joined(bonds), pd.DataFrame(rows), _joined(totals), _joined(effects) if effects else none
     )
 
 
-def _joined(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
-    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
-
-
 def clear_part(folder: Path, rank: int) -> None:
-    """Removes what this process left in an earlier run."""
-    for path in folder.glob(f"*.{rank}.pkl"):
-        path.unlink()
+    """Removes the file of this process from an earlier run."""
+    (folder / f"{rank}.pkl").unlink(missing_ok=True)
 
 
 def write_part(folder: Path, rank: int, tables: Tables) -> None:
-    """What one process found, to be merged."""
+    """Keeps the results of one process for :func:`merge_parts`."""
     folder.mkdir(exist_ok=True)
-    for field in fields(Tables):
-        getattr(tables, field.name).to_pickle(folder / f"{field.name}.{rank}.pkl")
+    (folder / f"{rank}.pkl").write_bytes(pickle.dumps(tables))
 
 
 def merge_parts(folder: Path, n_ranks: int) -> Tables:
-    """Joins what the processes found, each structure once, and removes their files.
+    """Joins the results of the processes, each structure once, and removes their files.
 
     Raises:
-        FileNotFoundError: if a process left nothing.
+        FileNotFoundError: if a process left no results.
     """
-    merged: dict[str, pd.DataFrame] = {}
+    files = [folder / f"{rank}.pkl" for rank in range(n_ranks)]
+    parts = [pickle.loads(file.read_bytes()) for file in files]  # of this run
     owner: dict[int, int] = {}
+    merged: dict[str, pd.DataFrame] = {}
     for field in fields(Tables):
-        parts = []
-        for rank in range(n_ranks):
-            part = pd.read_pickle(folder / f"{field.name}.{rank}.pkl")  # our own, just written
-            if len(part):
-                for index in part["index"].unique():
+        tables = []
+        for rank, part in enumerate(parts):
+            table = getattr(part, field.name)
+            if len(table):
+                for index in table["index"].unique():
                     owner.setdefault(int(index), rank)
-                parts.append(part[part["index"].map(owner) == rank])
-        merged[field.name] = _joined(parts) if parts else part
+                table = table[table["index"].map(owner) == rank]
+                tables.append(table)
+        merged[field.name] = _joined(tables) if tables else table
     for path in folder.iterdir():
         path.unlink()
     folder.rmdir()
@@ -200,13 +171,13 @@ def write(
     """Writes tables, structure files, figures and the verdict.
 
     Args:
-        folder: gets the tables.
+        folder: for the tables.
         tables: of :func:`measure`.
         structures: those of the tables.
         model: the trained one.
         settings: as for :func:`measure`.
         save: stores a figure under a name.
-        seeds: :func:`.stability` across runs.
+        seeds: :func:`.stability` over runs.
 
     Returns:
         The verdict.
@@ -215,52 +186,56 @@ def write(
     sums = tables.totals.pivot_table(
         index=["model", "index"], columns="bond_type", values="sum", aggfunc="sum"
     ).reset_index()
-    write_table(tables.structures.merge(sums, on=["model", "index"]), folder / ATTRIBUTIONS)
-    write_table(tables.bonds, folder / BONDS)
-    write_table(by_type, folder / SHARES)
-    write_table(by_shell, folder / SHELLS)
+    with_sums = tables.structures.merge(sums, on=["model", "index"])
+    write_table(with_sums, folder / results.ATTRIBUTIONS)
+    write_table(tables.bonds, folder / results.BONDS)
+    write_table(by_type, folder / results.SHARES)
+    write_table(by_shell, folder / results.SHELLS)
     if len(tables.faithfulness):
-        write_table(tables.faithfulness, folder / FAITHFULNESS)
+        write_table(tables.faithfulness, folder / results.FAITHFULNESS)
     displaced = [(s.index, s.displaced) for s in structures]
-    write_bond_extxyz(folder / EXTXYZ, displaced, tables.bonds)
-    write_dump_local(folder / DUMP_LOCAL, displaced, tables.bonds)
+    results.write_bond_extxyz(folder / results.EXTXYZ, displaced, tables.bonds)
+    results.write_dump_local(folder / results.DUMP_LOCAL, displaced, tables.bonds)
     unseen = unseen_terms(model, mask=settings.kind == "mask")
-    verdict = trust.verdict(
+    verdict = checks.verdict(
         tables.structures, by_type, tables.faithfulness, seeds, unseen, settings.kind
     )
-    (folder / VERDICT).write_text("\n".join(verdict) + "\n")
-    for name, figure in _figures(tables, by_type, structures, settings).items():
-        save(figure, name)
-    return verdict
-
-
-def _figures(
-    tables: Tables, by_type: pd.DataFrame, structures: Sequence[Structure], settings: Settings
-) -> dict[str, Figure]:
-    figures = {}
+    (folder / results.VERDICT).write_text("\n".join(verdict) + "\n")
     if by_type["share"].notna().any():
         drawn = by_type.dropna(subset="share")
-        figures["bond_shares"] = bond_shares(drawn, settings.output.split("[")[0])
+        save(figures.bond_shares(drawn, settings.output.split("[")[0]), "bond_shares")
     if settings.kind == "displacement":
-        figures["bond_lengths"] = bond_figures.against_length(tables.bonds, settings.label)
-    r = trust.correlation(tables.faithfulness)
+        save(figures.against_length(tables.bonds, settings.label), "bond_lengths")
+    r = checks.correlation(tables.faithfulness)
     if np.isfinite(r):
-        figures["bond_faithfulness"] = bond_figures.freezing(tables.faithfulness, r, settings.label)
-    first = structures[0]
-    own = tables.bonds[tables.bonds["index"] == first.index]
-    title = f"{own['structure'].iloc[0]}, structure {first.index}"
-    figures["bonds_3d"] = bond_figures.snapshot({title: (first.displaced, own)}, settings.label)
-    return figures
+        figure = figures.predicted_against_actual(tables.faithfulness, r, settings.label)
+        save(figure, "bond_faithfulness")
+    crystal, own = _first(tables, structures)
+    title = f"{own['structure'].iloc[0]}, structure {structures[0].index}"
+    save(figures.snapshot({title: (crystal, own)}, settings.label), "bonds_3d")
+    return verdict
 
 
 def compare(
     found: Mapping[str, Tables], structures: Sequence[Structure], settings: Settings
 ) -> tuple[Figure, float]:
-    """One snapshot by several models, and the correlation of their bonds."""
+    """One structure by several models, and the correlation of their bonds."""
+    pictures = {name: _first(tables, structures) for name, tables in found.items()}
+    figure = figures.snapshot(pictures, settings.label)
+    return figure, checks.stability([tables.bonds for tables in found.values()])
+
+
+def _control(model: NeuralNetworkPotential, settings: Settings) -> NeuralNetworkPotential:
+    with warnings.catch_warnings():
+        warnings.simplefilter("default")
+        return untrained(model, settings.control_seed or 0)
+
+
+def _joined(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
+
+
+def _first(tables: Tables, structures: Sequence[Structure]) -> tuple[Atoms, pd.DataFrame]:
+    """The first displaced crystal and its bonds."""
     first = structures[0]
-    pictures = {
-        name: (first.displaced, tables.bonds[tables.bonds["index"] == first.index])
-        for name, tables in found.items()
-    }
-    figure = bond_figures.snapshot(pictures, settings.label)
-    return figure, trust.stability([tables.bonds for tables in found.values()])
+    return first.displaced, tables.bonds[tables.bonds["index"] == first.index]

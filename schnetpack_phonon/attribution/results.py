@@ -1,4 +1,4 @@
-"""Frozen results of an attribution, and the tables that are made of them."""
+"""Results of an attribution, their tables and their files."""
 
 from __future__ import annotations
 
@@ -14,24 +14,35 @@ from ase.io import write
 
 from schnetpack_phonon.attribution.paths import StraightPath, shells
 
+# Files of an attribution. Tables are written as .parquet, too, if pyarrow is installed.
+SHARES = "bond_shares.csv"  #: by crystal, model and bond type
+SHELLS = "bond_shells.csv"  #: the same by shell
+ATTRIBUTIONS = "bond_attribution.csv"  #: by structure and model, a column for each bond type
+BONDS = "bonds.csv"  #: by structure and bond
+FAITHFULNESS = "bond_faithfulness.csv"  #: by structure and random subset of bonds
+VERDICT = "bond_verdict.txt"  #: conclusions from the checks
+EXTXYZ = "bonds.extxyz"  #: displaced crystals, half of each bond on its atoms
+DUMP_LOCAL = "bonds.dump"  #: LAMMPS dump local, for OVITO
+FIGURES = "figures"
+
 
 @dataclass(frozen=True)
 class BondAttribution:
     """Attribution of one structure's property to its bonds.
 
-    A bond is a pair (i, j, image) of atoms, both of its directed edges together. Single values of
-    the total are not identifiable where an atom sits between equal neighbours (terms linear in
-    the distance cancel); the even part is, and the totals by type are.
+    A bond is a pair (i, j, image) of atoms, with both of its directed edges. The attribution of a
+    single bond is not identifiable where an atom is between equal neighbours (terms linear in the
+    distance cancel); its even part is, and so are sums over bond types.
 
     Attributes:
-        output: the model's output that is attributed, perhaps with the indices of a component.
-        unit: of it.
-        method: Captum's name of the method.
+        output: output of the model, with the indices of a component where it is one.
+        unit: of the output.
+        method: its name in Captum.
         path: ideal and displaced crystal, and the edges.
         attribution: of each bond, shape=(n_bonds,).
-        even: half of the sum with the attribution of the opposite displacement,
-            shape=(n_bonds,); None where it was not asked for.
-        start: prediction where the path begins: the ideal crystal, or no bonds at all.
+        even: mean of the attributions for this and for the opposite displacement,
+            shape=(n_bonds,); None where it was not computed.
+        start: prediction at the start of the path: the ideal crystal, or no bonds at all.
         value: prediction for the displaced crystal.
         n_steps: nodes of the quadrature, 0 for methods without.
         additive: whether the bonds should add up to the change.
@@ -54,12 +65,12 @@ class BondAttribution:
 
     @property
     def change(self) -> float:
-        """What is attributed: f(displaced) - f(ideal), or - f(no bonds)."""
+        """f(displaced) - f(ideal), or f(displaced) - f(no bonds)."""
         return self.value - self.start
 
     @property
     def residual(self) -> float:
-        """What the bonds miss of the change: quadrature error and terms that are not edges."""
+        """Change minus the sum over bonds: quadrature error and terms that are not edges."""
         return float(self.change - self.attribution.sum())
 
     def by_type(self) -> pd.Series:
@@ -67,7 +78,7 @@ class BondAttribution:
         return pd.Series(self.attribution).groupby(self.path.bond_types).sum()
 
     def bonds(self) -> pd.DataFrame:
-        """One row a bond: the even part where there is one, never the raw value beside it."""
+        """One row for each bond, with its even part where there is one, else the total."""
         k = self.path.first
         d0, d = (np.linalg.norm(self.path.vectors(u)[k], axis=1) for u in (0.0, 1.0))
         types = self.path.bond_types
@@ -90,7 +101,7 @@ class BondAttribution:
         )
 
     def summary(self) -> dict[str, object]:
-        """One row of the table of structures."""
+        """A row of the table of structures."""
         return {
             "index": self.index,
             "structure": self.structure,
@@ -104,14 +115,17 @@ class BondAttribution:
         }
 
     def totals(self) -> pd.DataFrame:
-        """Total of each type and shell: ``bond_type``, ``shell``, ``n_bonds``, ``sum``."""
+        """By type and shell: ``bond_type``, ``shell``, ``n_bonds``, ``ideal_distance``, ``sum``."""
         table = self.bonds().assign(attribution=self.attribution)
-        groups = table.groupby(["bond_type", "shell"])
-        return groups.agg(
-            n_bonds=("attribution", "size"),
-            ideal_distance=("ideal_distance", "mean"),
-            sum=("attribution", "sum"),
-        ).reset_index()
+        return (
+            table.groupby(["bond_type", "shell"])
+            .agg(
+                n_bonds=("attribution", "size"),
+                ideal_distance=("ideal_distance", "mean"),
+                sum=("attribution", "sum"),
+            )
+            .reset_index()
+        )
 
 
 def shares(
@@ -123,58 +137,53 @@ def shares(
 ) -> pd.DataFrame:
     """Share of each group of bonds in the variance of the change, Cov(A_t, df) / Var(df).
 
-    Shares add up to 1 (to the completeness of the attributions). The interval is the central
-    95 % of a bootstrap over structures.
+    Shares add up to 1 (as far as attributions are complete). The interval is the central 95 % of a
+    bootstrap over structures.
 
     Args:
-        sums: one row a structure, one column a group; NaN counts as zero.
+        sums: one row for each structure, one column for each group; NaN counts as zero.
         change: of the prediction, shape=(n_structures,).
-        residual: what the bonds miss of it, shape=(n_structures,).
-        n_bootstrap: resamplings.
-        seed: of the resampling.
+        residual: change minus the sum over bonds, shape=(n_structures,).
+        n_bootstrap: bootstrap samples.
+        seed: of the bootstrap.
 
     Returns:
-        One row a group: ``sum`` (the mean over structures), ``share``, ``low``, ``high``. Shares
-        are NaN if there are fewer than three structures or the property does not change, where
-        they mean nothing.
+        One row for each group: ``sum`` (the mean over structures), ``share``, ``low``, ``high``.
+        Shares are NaN where they are undefined, see :func:`why_no_shares`.
     """
     table, df = sums.fillna(0.0), np.asarray(change, dtype=float)
     result = pd.DataFrame({"sum": table.mean()}, index=table.columns)
     if why_no_shares(df, residual):
         return result.assign(share=np.nan, low=np.nan, high=np.nan)
-    a = table.to_numpy()
 
     def of(weights: np.ndarray) -> np.ndarray:
         centred = df - (weights @ df)[:, None]
-        variance = (weights * centred**2).sum(axis=1)
-        return np.divide(
-            (weights * centred) @ a,
-            variance[:, None],
-            out=np.full((len(weights), a.shape[1]), np.nan),
-            where=variance[:, None] > 0,
-        )
+        variance = (weights * centred**2).sum(axis=1)[:, None]
+        covariance = (weights * centred) @ table.to_numpy()
+        empty = np.full(covariance.shape, np.nan)
+        return np.divide(covariance, variance, out=empty, where=variance > 0)
 
     n = len(df)
-    rng = np.random.default_rng(np.random.SeedSequence(seed))
-    samples = of(rng.multinomial(n, np.full(n, 1 / n), size=n_bootstrap) / n)
+    equal = np.full(n, 1 / n)
+    samples = of(np.random.default_rng(seed).multinomial(n, equal, size=n_bootstrap) / n)
     low, high = np.nanquantile(samples, [0.025, 0.975], axis=0)
-    return result.assign(share=of(np.full((1, n), 1 / n))[0], low=low, high=high)
+    return result.assign(share=of(equal[None])[0], low=low, high=high)
 
 
 def why_no_shares(change: np.ndarray, residual: np.ndarray | None = None) -> str:
-    """Why a change has no shares of variance, empty if it has.
+    """The reason why shares of variance are undefined, empty if they are defined.
 
     Args:
-        change: of each structure's property.
-        residual: what the bonds miss of it; NaN for methods whose bonds do not add up.
+        change: of the property of each structure.
+        residual: change minus the sum over bonds; NaN for methods that are not additive.
     """
     if len(change) < 3:
-        return f"structures: {len(change)}, shares of a variance need at least 3"
-    missed = 0.0 if residual is None else np.sqrt(np.nan_to_num(np.square(residual)).mean())
-    if np.std(change) <= max(1e-6 * np.abs(change).max(), 3 * missed):
+        return f"structures: {len(change)}, shares of variance need at least 3"
+    rms = 0.0 if residual is None else np.sqrt(np.nan_to_num(np.square(residual)).mean())
+    if np.std(change) <= max(1e-6 * np.abs(change).max(), 3 * rms):
         return (
-            f"the property changes by {np.std(change):.1g} only, which the bonds miss by "
-            f"{missed:.1g}: shares are undefined"
+            f"the change of the property varies by {np.std(change):.1g} only, with a residual of "
+            f"{rms:.1g}: shares are undefined"
         )
     return ""
 
@@ -189,10 +198,10 @@ def group_shares(
             ``n_bonds``, ``sum``.
         structures: ``model``, ``index``, ``change``, ``residual``, ``unit``.
         keys: ``bond_type``, or that and ``shell``.
-        n_bootstrap: resamplings.
+        n_bootstrap: bootstrap samples.
 
     Returns:
-        ``structure``, ``model``, the keys, ``ideal_distance`` (mean) and ``n_bonds`` (a
+        ``structure``, ``model``, the keys, ``ideal_distance`` (mean) and ``n_bonds`` (in a
         structure), ``sum`` (mean), ``share``, ``low``, ``high``, ``unit``.
     """
     keys, tables = list(keys), []
@@ -204,49 +213,22 @@ def group_shares(
         groups = own.groupby(keys)
         table.insert(0, "n_bonds", groups["n_bonds"].sum() / len(sums))
         table.insert(0, "ideal_distance", groups["ideal_distance"].mean())
-        table = table.reset_index().assign(unit=mine["unit"].iloc[0])
+        table = table.reset_index()
         table.insert(0, "model", str(model))
         table.insert(0, "structure", str(name))
-        tables.append(table)
+        tables.append(table.assign(unit=mine["unit"].iloc[0]))
     return pd.concat(tables, ignore_index=True)
 
 
-SHARES = "bond_shares.csv"  #: by crystal, model and bond type; .parquet beside each with pyarrow
-
-
-SHELLS = "bond_shells.csv"  #: the same by shell
-
-
-ATTRIBUTIONS = "bond_attribution.csv"  #: by structure and model, a column for each bond type
-
-
-BONDS = "bonds.csv"  #: by structure and bond
-
-
-FAITHFULNESS = "bond_faithfulness.csv"  #: by structure and random subset of bonds
-
-
-VERDICT = "bond_verdict.txt"  #: what the trust figures support
-
-
-EXTXYZ = "bonds.extxyz"  #: displaced crystals, half of each bond on its atoms
-
-
-DUMP_LOCAL = "bonds.dump"  #: LAMMPS dump local, for OVITO
-
-
-FIGURES = "figures"
-
-
 def write_table(table: pd.DataFrame, path: Path) -> None:
-    """CSV always; Parquet beside it where pyarrow is there."""
+    """Writes CSV, and Parquet too if pyarrow is installed."""
     table.to_csv(path, index=False)
     if find_spec("pyarrow") is not None:
         table.to_parquet(path.with_suffix(".parquet"), index=False)
 
 
 def atom_sums(n_atoms: int, bonds: pd.DataFrame) -> np.ndarray:
-    """Half of each bond's attribution on each of its atoms, shape=(n_atoms,)."""
+    """Half of the attribution of each bond on each of its atoms, shape=(n_atoms,)."""
     half = bonds["attribution"].to_numpy() / 2
     return np.bincount(bonds["i"], half, n_atoms) + np.bincount(bonds["j"], half, n_atoms)
 
@@ -254,12 +236,12 @@ def atom_sums(n_atoms: int, bonds: pd.DataFrame) -> np.ndarray:
 def write_bond_extxyz(
     path: Path, structures: Iterable[tuple[int, Atoms]], bonds: pd.DataFrame
 ) -> None:
-    """Displaced crystals with the half sums of their bonds (``bond_attribution``) on the atoms.
+    """Displaced crystals with the array ``bond_attribution``, see :func:`atom_sums`.
 
     Args:
         path: the file.
         structures: index and displaced crystal.
-        bonds: table of the bonds of all.
+        bonds: table of the bonds of all structures.
     """
     frames = []
     for index, atoms in structures:
@@ -275,7 +257,7 @@ def write_bond_extxyz(
 def write_dump_local(
     path: Path, structures: Iterable[tuple[int, Atoms]], bonds: pd.DataFrame
 ) -> None:
-    """LAMMPS dump local, one frame a structure, in the order of the extended XYZ file.
+    """LAMMPS dump local, one frame for each structure, in the order of the extended XYZ file.
 
     OVITO: open the extended XYZ file, add the modifier "Load trajectory" with this file, map
     ``batom1`` and ``batom2`` to the components of "Particle Identifiers" and the images to those of
@@ -284,18 +266,18 @@ def write_dump_local(
     Args:
         path: the file.
         structures: index and displaced crystal.
-        bonds: table of the bonds of all.
+        bonds: table of the bonds of all structures.
     """
     with open(path, "w") as file:
         for frame, (index, atoms) in enumerate(structures):
             own = bonds[bonds["index"] == index]
             cell = atoms.cell.standard_form()[0].array
-            tilts = xy, xz, yz = cell[1, 0], cell[2, 0], cell[2, 1]
-            low_x, high_x = min(0, xy, xz, xy + xz), max(0, xy, xz, xy + xz)
+            xy, xz, yz = cell[1, 0], cell[2, 0], cell[2, 1]
+            shifts = 0, xy, xz, xy + xz
             bounds = [
-                (low_x, cell[0, 0] + high_x, tilts[0]),
-                (min(0, yz), cell[1, 1] + max(0, yz), tilts[1]),
-                (0.0, cell[2, 2], tilts[2]),
+                (min(shifts), cell[0, 0] + max(shifts), xy),
+                (min(0, yz), cell[1, 1] + max(0, yz), xz),
+                (0.0, cell[2, 2], yz),
             ]
             file.write(f"ITEM: TIMESTEP\n{frame}\nITEM: NUMBER OF ENTRIES\n{len(own)}\n")
             file.write("ITEM: BOX BOUNDS xy xz yz pp pp pp\n")
@@ -312,8 +294,3 @@ def write_dump_local(
             )
             file.write(f"ITEM: ENTRIES {' '.join(map(str, table))}\n")
             table.to_csv(file, sep=" ", header=False, index=False, float_format="%.8g")
-
-
-#: Share of the bonds that are frozen. All subsets have one size: with others, even random
-#: attributions would seem faithful, as larger subsets have larger effects.
-FROZEN_SHARE = 0.3

@@ -1,4 +1,4 @@
-"""Lightning callbacks for the test stage: bond attribution and the report of a run."""
+"""Lightning callbacks: CPU threads, bond attribution of the test set, report of a run."""
 
 from __future__ import annotations
 
@@ -19,14 +19,7 @@ from pytorch_lightning.utilities import rank_zero_only
 from schnetpack.data import AtomsDataModule, AtomsLoader
 from schnetpack.task import AtomisticTask
 
-from schnetpack_phonon.attribution.report import (
-    Settings,
-    clear_part,
-    measure,
-    merge_parts,
-    write,
-    write_part,
-)
+from schnetpack_phonon.attribution import report
 from schnetpack_phonon.attribution.results import FIGURES
 from schnetpack_phonon.common.properties import PROPERTIES, band_gap
 from schnetpack_phonon.data.card import content_digest, distribution
@@ -44,8 +37,9 @@ log = logging.getLogger(__name__)
 class CPUThreads(Callback):
     """Sets the number of CPU threads of PyTorch, unless OMP_NUM_THREADS does.
 
-    Small graphs gain little from threads (40 atoms, 10 structures a batch: 1.15 times faster with
-    two), and lose much when there are as many as cores and anything else runs (6 times slower).
+    Small graphs gain little from threads (40 atoms, 10 structures in a batch: 1.15 times faster
+    with two), and lose much where there is a thread for each core and another job runs (6 times
+    slower).
 
     Args:
         n_threads: half of the usable cores by default.
@@ -60,15 +54,15 @@ class CPUThreads(Callback):
 
 
 class BondAttributionCallback(Callback):
-    """Writes which bonds carry a property's change in the test set, beside an untrained control.
+    """Writes which bonds carry the change of a property in the test set, with untrained control.
 
-    Changes neither weights nor metrics. A failure is logged and does not touch the run. Under
-    DDP each process takes its part of the structures.
+    Changes neither weights nor metrics. A failure is logged and does not affect the run. With DDP
+    each process attributes a part of the structures.
 
     Args:
         property: scalar output of the model, or a component of a tensor: ``stress[0,0]``.
         n_steps: quadrature nodes.
-        max_structures: at most so many test structures, the first ones.
+        max_structures: largest number of test structures; the first ones are taken.
         control_seed: of the weights of the untrained control, null for none.
         kind: ``displacement`` or ``mask``.
         method: see :func:`.attribute`.
@@ -83,36 +77,30 @@ class BondAttributionCallback(Callback):
         kind: str = "displacement",
         method: str = "IntegratedGradients",
     ):
-        self.settings = Settings(property, kind, method, n_steps, control_seed=control_seed)
+        self.settings = report.Settings(property, kind, method, n_steps, control_seed=control_seed)
         self.max_structures = max_structures
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        # A trained model must not be lost because a picture of it failed, and no process may wait
-        # for one that failed.
-        parts = Path(".bond_attribution")
+        # A trained model must not be lost because a figure failed, and no process may wait for one
+        # that failed.
+        parts, model, settings = Path(".bond_attribution"), pl_module.model, self.settings
         rank, n_ranks = trainer.global_rank, trainer.world_size
         structures: list[Structure] = []
         try:
-            clear_part(parts, rank)
+            report.clear_part(parts, rank)
             data: AtomsDataModule = trainer.datamodule
             index = list(data.test_idx[: self.max_structures])
             structures = read_structures(data.datapath, index)
-            own = structures[rank::n_ranks]
-            write_part(parts, rank, measure(pl_module.model, own, self.settings))
+            tables = report.measure(model, structures[rank::n_ranks], settings)
+            report.write_part(parts, rank, tables)
         except Exception:
             log.exception("bond attribution failed; training and test results are not affected")
         trainer.strategy.barrier("bond_attribution")
         if rank == 0:
             try:
-                tables = merge_parts(parts, n_ranks)
-                write(
-                    Path.cwd(),
-                    tables,
-                    structures,
-                    pl_module.model,
-                    self.settings,
-                    partial(_save, trainer),
-                )
+                tables = report.merge_parts(parts, n_ranks)
+                save = partial(_save, trainer)
+                report.write(Path.cwd(), tables, structures, model, settings, save)
             except FileNotFoundError:
                 log.error("no bond attribution is written: a process left no results")
             except Exception:
@@ -120,13 +108,13 @@ class BondAttributionCallback(Callback):
 
 
 class ReportCallback(Callback):
-    """Writes predictions, errors, figures and a short page of the test set, and prints the page.
+    """Writes predictions, errors, figures and a short page about the test set; prints the page.
 
-    Goes last: the page names what other callbacks left in the run folder.
+    Must be the last callback: the page lists the files of the other callbacks, too.
 
     Args:
-        model_path: where the host stores the trained model.
-        distribution: property whose distribution over the whole ensemble is drawn.
+        model_path: where SchNetPack stores the trained model.
+        distribution: property whose distribution over the whole ensemble is shown.
     """
 
     def __init__(self, model_path: str, distribution: str = band_gap):
@@ -142,7 +130,7 @@ class ReportCallback(Callback):
         self._seconds = time.monotonic() - self._start
 
     def state_dict(self) -> dict[str, float]:
-        """Seconds of training so far, for a run that is continued."""
+        """Training time in s so far, for a run that is continued."""
         return {"seconds": time.monotonic() - self._start}
 
     def load_state_dict(self, state_dict: dict[str, float]) -> None:
@@ -161,23 +149,20 @@ class ReportCallback(Callback):
         predictions = predict(pl_module.model, _whole_test_set(data), targets)
         predictions = predictions.join(provenance, on="index")
         known = read_labels(data.datapath)
-        labels = pd.concat(
-            [_labelled(provenance, name, known[target]) for name, target in targets.items()]
-        )
-        training = labels[labels["index"].isin(data.train_idx)]
-        table = in_report_units(
-            errors(predictions, training),
-            ["mae", "rmse", "mae_mean", "mae_crystal_mean"],
-        )
+        labels = [_labelled(provenance, name, known[target]) for name, target in targets.items()]
+        training = pd.concat(labels)
+        training = training[training["index"].isin(data.train_idx)]
+        columns = ["mae", "rmse", "mae_mean", "mae_crystal_mean"]
+        table = in_report_units(errors(predictions, training), columns)
         predictions = in_report_units(predictions, ["label", "prediction"])
         table.to_csv(METRICS)
         predictions.to_csv(PREDICTIONS, index=False)
         _save(trainer, parity(predictions, table), "parity")
-        ours = read_metadata(data.datapath)
         if self.distribution in known:
+            parameters = read_metadata(data.datapath)["parameters"]
             ensemble = _labelled(provenance, self.distribution, known[self.distribution])
             for kind, own in in_report_units(ensemble, ["label"]).groupby("kind"):
-                parameter, unit = ours["parameters"][kind]
+                parameter, unit = parameters[kind]
                 figure = distribution(own, parameter, unit, self.distribution)
                 suffix = "" if ensemble["kind"].nunique() == 1 else f"_{kind}"
                 _save(trainer, figure, f"{self.distribution}_distribution{suffix}")
@@ -208,18 +193,18 @@ class ReportCallback(Callback):
 
 
 def _whole_test_set(data: AtomsDataModule) -> AtomsLoader:
-    """Batches of all test structures, where the module's own loader gives each process a part."""
+    """Batches of all test structures, where the loader of the module has a part for a process."""
     part = data.test_dataloader()
     return AtomsLoader(part.dataset, batch_size=part.batch_size, collate_fn=part.collate_fn)
 
 
 def _labelled(provenance: pd.DataFrame, name: str, labels: pd.Series) -> pd.DataFrame:
-    """Labels of the whole database with their provenance, one row a structure."""
+    """Labels of the whole database with their provenance, one row for each structure."""
     return provenance.assign(property=name, label=labels).reset_index()
 
 
 def _save(trainer: Trainer, figure: Figure, name: str) -> None:
-    """PNG in the run folder, and in TensorBoard where that is on."""
+    """Stores a figure as PNG in the run folder, and in TensorBoard if that is used."""
     folder = Path(FIGURES)
     folder.mkdir(exist_ok=True)
     figure.savefig(folder / f"{name}.png", dpi=150)

@@ -1,9 +1,9 @@
-"""How far a structure lies from those that a model was trained on.
+"""Distance of a structure from the training set of a model.
 
-A structure is described by its pair distances: for each pair of species the density of distances
-around an atom, smeared by a Gaussian (the radial part of the symmetry functions of Behler and
-Parrinello, PRL 98, 146401 (2007)). Its distance from a training set is that from the nearest
-training structure, in units of how far training structures lie from each other.
+The descriptor of a structure is the density of pair distances around an atom for each pair of
+species, smeared by a Gaussian (the radial part of the symmetry functions of Behler and Parrinello,
+PRL 98, 146401 (2007)). The distance from a training set is that from the nearest training
+structure, in units of the mean distance between nearest training structures.
 """
 
 from __future__ import annotations
@@ -20,20 +20,14 @@ from scipy.ndimage import gaussian_filter1d
 from scipy.spatial.distance import cdist
 
 CUTOFF = 5.0  # Ang
-
-
 _BIN = 0.05  # Ang
-
-
 _WIDTH = 0.1  # Ang
-
-
-_MOST = 400  # training structures: more of them change the distance by little
+_MOST = 400  # training structures: more of them hardly change the distance
 
 
 @dataclass(frozen=True)
 class TrainingSet:
-    """Where training structures lie.
+    """Descriptors of training structures.
 
     Attributes:
         species: atomic numbers, in order.
@@ -46,30 +40,26 @@ class TrainingSet:
     scale: float
 
     def distances(self, structures: Sequence[Atoms]) -> np.ndarray:
-        """Distance of each structure; 1 is that between training structures.
+        """Distance of each structure, in units of :attr:`scale`, shape=(n_structures,).
 
         Infinite for structures with a species that the training set does not have.
         """
         found = np.full(len(structures), np.inf)
-        known = [
-            k for k, atoms in enumerate(structures) if {*atoms.numbers.tolist()} <= {*self.species}
-        ]
-        if known:
-            points = np.array([descriptor(structures[k], self.species) for k in known])
-            found[known] = cdist(points, self.points).min(axis=1) / self.scale
+        for k, atoms in enumerate(structures):
+            if {*atoms.numbers.tolist()} <= {*self.species}:
+                point = descriptor(atoms, self.species)
+                found[k] = cdist([point], self.points).min() / self.scale
         return found
 
 
 def training_set(structures: Sequence[Atoms]) -> TrainingSet:
-    """Describes training structures.
+    """Descriptors of training structures and their scale.
 
     Raises:
         ValueError: if there are fewer than two.
     """
     if len(structures) < 2:
-        raise ValueError(
-            f"{len(structures)} training structures; distances need at least 2 as a scale"
-        )
+        raise ValueError(f"{len(structures)} training structures; a distance needs at least 2")
     step = -(-len(structures) // _MOST)
     chosen = list(structures)[::step]
     species = tuple(sorted({int(z) for atoms in chosen for z in atoms.numbers}))
@@ -80,7 +70,7 @@ def training_set(structures: Sequence[Atoms]) -> TrainingSet:
 
 
 def descriptor(atoms: Atoms, species: Sequence[int]) -> np.ndarray:
-    """Densities of pair distances, all pairs of species one after the other.
+    """Densities of pair distances, concatenated over pairs of species, shape=(n_features,).
 
     Args:
         atoms: crystal.
@@ -101,20 +91,17 @@ def descriptor(atoms: Atoms, species: Sequence[int]) -> np.ndarray:
 
 
 def far(name: str, distances: np.ndarray, species: Sequence[int], threshold: float = 2.0) -> str:
-    """A warning for structures beyond ``threshold``, or nothing.
+    """A warning for structures with a mean distance above ``threshold``, else an empty string.
 
     Args:
         name: of the structures.
-        distances: as :meth:`TrainingSet.distances` gives them.
+        distances: of :meth:`TrainingSet.distances`.
         species: of the training set.
         threshold: of the mean distance.
     """
     mean = float(np.mean(distances))
     if np.isinf(mean):
         known = ", ".join(chemical_symbols[z] for z in species)
-        return f"{name}: holds species that the model was never trained on; it knows {known}"
-    if mean <= threshold:
-        return ""
-    return (
-        f"{name}: {mean:.1f} times as far from the training structures as these are from each other"
-    )
+        return f"{name}: contains species that the model was not trained on; it knows {known}"
+    text = "times as far from the training structures as these are from each other"
+    return f"{name}: {mean:.1f} {text}" if mean > threshold else ""

@@ -1,4 +1,4 @@
-"""Predictions against labels: their errors as tables, in the units of reports."""
+"""Errors of predictions as tables, and tables in the units of reports."""
 
 from __future__ import annotations
 
@@ -7,40 +7,56 @@ from collections.abc import Iterable
 import numpy as np
 import pandas as pd
 
-from schnetpack_phonon.common.properties import PROPERTIES
+from schnetpack_phonon.common.properties import PROPERTIES, Property
 
 
 def errors(predictions: pd.DataFrame, training: pd.DataFrame) -> pd.DataFrame:
-    """Errors of each property beside those of two predictions that need no model.
+    """Errors of each property, and of two predictions that need no model.
 
     Args:
-        predictions: as :func:`.predict` gives them, with a column ``structure``.
+        predictions: of :func:`.predict`, with a column ``structure``.
         training: labels of the training set: ``structure``, ``property``, ``label``.
 
     Returns:
-        One row a property, in the same units: ``n``, ``mae``, ``rmse``, ``r2``, ``r2_crystal``
-        (the same within crystals: labels vary about the mean of their own crystal),
-        ``mae_mean`` (always predicting the mean of the training set) and ``mae_crystal_mean``
-        (the mean of the same crystal in the training set).
+        One row for each property, in the same units: ``n``, ``mae``, ``rmse``, ``r2``,
+        ``r2_crystal`` (within crystals: variance of labels about the mean of their own crystal),
+        ``mae_mean`` (for the mean of the training set as prediction) and ``mae_crystal_mean`` (for
+        the mean of the same crystal in the training set).
     """
     rows = {}
     for key, group in predictions.groupby("property", sort=False):
         train = training[training["property"] == key]
         error = group["prediction"] - group["label"]
         crystal_mean = group["structure"].map(train.groupby("structure")["label"].mean())
-        squared = (error**2).mean()
+        squared, label = (error**2).mean(), group["label"]
         own_mean = group.groupby("structure")["label"].transform("mean")
         rows[key] = {
             "n": len(group),
             "mae": error.abs().mean(),
             "rmse": np.sqrt(squared),
-            "r2": _explained(squared, group["label"], group["label"].mean()),
-            "r2_crystal": _explained(squared, group["label"], own_mean),
-            "mae_mean": (group["label"] - train["label"].mean()).abs().mean(),
-            "mae_crystal_mean": (group["label"] - crystal_mean).abs().mean(),
+            "r2": _explained(squared, label, label.mean()),
+            "r2_crystal": _explained(squared, label, own_mean),
+            "mae_mean": (label - train["label"].mean()).abs().mean(),
+            "mae_crystal_mean": (label - crystal_mean).abs().mean(),
         }
-    table = pd.DataFrame.from_dict(rows, orient="index")
-    table.index.name = "property"
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("property")
+
+
+def in_report_units(table: pd.DataFrame, columns: Iterable[str]) -> pd.DataFrame:
+    """A copy with ``columns`` in the report unit of each property, and a column ``unit``.
+
+    Args:
+        table: indexed by property, or with a column ``property``; a column ``unit`` is kept for
+            properties that are not ours.
+        columns: in the database unit of the property.
+    """
+    table = table.copy()
+    keys = table["property"] if "property" in table else table.index.to_series()
+    units = table["unit"] if "unit" in table else [""] * len(table)
+    known = [PROPERTIES.get(k, Property((), u, k, u)) for k, u in zip(keys, units, strict=True)]
+    for column in columns:
+        table[column] = table[column] * np.array([p.report_factor for p in known])
+    table["unit"] = [p.report_unit for p in known]
     return table
 
 
@@ -49,20 +65,3 @@ def _explained(squared_error: float, label: pd.Series, mean: pd.Series | float) 
     variance = ((label - mean) ** 2).mean()
     rounding = (1e-12 * label.abs().max()) ** 2
     return 1 - squared_error / variance if variance > rounding else np.nan
-
-
-def in_report_units(table: pd.DataFrame, columns: Iterable[str]) -> pd.DataFrame:
-    """A copy with ``columns`` in each property's report unit and a column ``unit``.
-
-    Args:
-        table: indexed by property, or with a column ``property``.
-        columns: that are in the property's database unit.
-    """
-    table = table.copy()
-    keys = table["property"] if "property" in table else table.index.to_series()
-    known = [PROPERTIES.get(key) for key in keys]
-    factor = np.array([1.0 if p is None else p.report_factor for p in known])
-    for column in columns:
-        table[column] = table[column] * factor
-    table["unit"] = ["" if p is None else p.report_unit for p in known]
-    return table

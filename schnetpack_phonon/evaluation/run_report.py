@@ -1,4 +1,4 @@
-"""A run folder -> one short page: errors, bond shares, and where the files are."""
+"""A short page about a run: its results and the places of its files."""
 
 from __future__ import annotations
 
@@ -10,17 +10,13 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from schnetpack_phonon.attribution.results import FIGURES, SHARES, VERDICT
+from schnetpack_phonon.common import properties
 from schnetpack_phonon.common.errors import ReportError
 from schnetpack_phonon.common.page import Section, Table, write_markdown
-from schnetpack_phonon.common.properties import label
-from schnetpack_phonon.common.style import COLORS, MARKERS, property_of
+from schnetpack_phonon.common.style import color, marker, panels, property_of
 
 PAGE = "report.md"
-
-
 METRICS = "metrics.csv"
-
-
 PREDICTIONS = "predictions.csv"
 
 
@@ -28,7 +24,7 @@ def write_report(folder: Path, datapath: str, model_path: str) -> str:
     """Writes ``report.md`` from the tables and figures in a run folder.
 
     Args:
-        folder: the run; holds ``metrics.csv``, perhaps ``bond_shares.csv`` and ``figures``.
+        folder: of the run, with ``metrics.csv``, ``bond_shares.csv`` and ``figures`` if there are.
         datapath: the database.
         model_path: the trained model, relative to the folder.
 
@@ -44,7 +40,7 @@ def write_report(folder: Path, datapath: str, model_path: str) -> str:
     sections = [Section("", [f"Test set: {metrics['n'].max()} structures"], [_errors(metrics)])]
     if (folder / SHARES).is_file():
         shares = pd.read_csv(folder / SHARES).dropna(subset="share")
-        sections.append(Section("", [], [_shares(shares)]))
+        sections += [Section("", [], [_shares(shares)])] if len(shares) else []
     if (folder / VERDICT).is_file():
         sections.append(Section("", [_listed((folder / VERDICT).read_text().splitlines())]))
     places = {
@@ -65,14 +61,56 @@ def read_report(folder: Path) -> str:
         ReportError: if there is none.
     """
     if not (folder / PAGE).is_file():
-        raise ReportError(f"no {PAGE} in {folder.resolve()}: not a finished run of ours")
+        raise ReportError(f"no {PAGE} in {folder.resolve()}: not a finished run of this package")
     return (folder / PAGE).read_text()
+
+
+def parity(predictions: pd.DataFrame, errors: pd.DataFrame) -> Figure:
+    """Prediction against label, one panel for each property, one colour for each crystal.
+
+    Args:
+        predictions: ``property``, ``structure``, ``label``, ``prediction`` in report units.
+        errors: indexed by property: ``mae`` (in report units), ``r2`` and ``r2_crystal``.
+    """
+    keys = list(errors.index)
+    figure, axes = panels(len(keys), (4.2, 3.9))
+    structures = sorted(predictions["structure"].unique())
+    for axis, key in zip(axes, keys, strict=True):
+        rows = predictions[predictions["property"] == key].copy()
+        relative = property_of(key).arbitrary_zero
+        if relative:
+            mean = rows.groupby("structure")["label"].transform("mean")
+            rows[["label", "prediction"]] = rows[["label", "prediction"]].sub(mean, axis=0)
+        for k, structure in enumerate(structures):
+            own = rows[rows["structure"] == structure]
+            look = {"color": color(k), "ms": 4.5, "alpha": 0.75, "mew": 0, "label": structure}
+            axis.plot(own["label"], own["prediction"], marker(k), **look)
+        both = rows[["label", "prediction"]].to_numpy()
+        margin = 0.05 * np.ptp(both) or 1.0
+        limits = both.min() - margin, both.max() + margin
+        axis.plot(limits, limits, color="0.4", linewidth=0.8, zorder=0)
+        label, unit = property_of(key).label, property_of(key).report_unit
+        r2 = f"R² {errors.loc[key, 'r2']:.3f}"
+        if relative:
+            label = f"{label} − crystal mean"
+            r2 = f"R² within crystals {errors.loc[key, 'r2_crystal']:.3f}"
+        axis.set(
+            xlim=limits,
+            ylim=limits,
+            xlabel=f"calculated {label} ({unit})",
+            ylabel=f"predicted {label} ({unit})",
+            aspect="equal",
+        )
+        axis.set_title(f"MAE {errors.loc[key, 'mae']:.3g} {unit},  {r2}", fontsize="medium")
+        axis.locator_params(nbins=5)
+    axes[0].legend(frameon=False, fontsize="small")
+    return figure
 
 
 def _errors(metrics: pd.DataFrame) -> Table:
     names = {"mae": "MAE", "rmse": "RMSE", "r2": "R²", "r2_crystal": "R² within crystals"}
     names |= {"mae_mean": "MAE of the mean", "mae_crystal_mean": "MAE of the crystal's mean"}
-    shown = metrics.fillna({"unit": ""}).assign(property=metrics["property"].map(label))
+    shown = metrics.fillna({"unit": ""}).assign(property=metrics["property"].map(properties.label))
     shown = shown[["property", "unit", *names]].rename(columns=names)
     for key, name in names.items():
         shown[name] = shown[name].map("{:.3f}".format if key[:2] == "r2" else "{:.3g}".format)
@@ -99,58 +137,3 @@ def _shares(shares: pd.DataFrame) -> Table:
 
 def _listed(lines: Iterable[str]) -> str:
     return "\n".join(f"- {line}" for line in lines)
-
-
-def parity(predictions: pd.DataFrame, errors: pd.DataFrame) -> Figure:
-    """Prediction against label, one panel a property, one colour a crystal.
-
-    Args:
-        predictions: ``property``, ``structure``, ``label``, ``prediction`` in report units.
-        errors: indexed by property: ``mae`` (in report units), ``r2`` and ``r2_crystal``.
-    """
-    keys = list(errors.index)
-    n_columns = min(len(keys), 2)
-    n_rows = -(-len(keys) // n_columns)
-    figure = Figure(figsize=(4.2 * n_columns, 3.9 * n_rows), layout="constrained")
-    axes = figure.subplots(n_rows, n_columns, squeeze=False).ravel()
-    structures = sorted(predictions["structure"].unique())
-    for axis, key in zip(axes, keys, strict=False):
-        rows = predictions[predictions["property"] == key].copy()
-        relative = property_of(key).arbitrary_zero
-        if relative:
-            mean = rows.groupby("structure")["label"].transform("mean")
-            rows[["label", "prediction"]] = rows[["label", "prediction"]].sub(mean, axis=0)
-        for k, structure in enumerate(structures):
-            own = rows[rows["structure"] == structure]
-            axis.plot(
-                own["label"],
-                own["prediction"],
-                MARKERS[k % len(MARKERS)],
-                color=COLORS[k % len(COLORS)],
-                markersize=4.5,
-                alpha=0.75,
-                markeredgewidth=0,
-                label=structure,
-            )
-        both = rows[["label", "prediction"]].to_numpy()
-        margin = 0.05 * np.ptp(both) or 1.0
-        limits = both.min() - margin, both.max() + margin
-        axis.plot(limits, limits, color="0.4", linewidth=0.8, zorder=0)
-        name, unit = property_of(key).label, property_of(key).report_unit
-        r2 = f"R² {errors.loc[key, 'r2']:.3f}"
-        if relative:
-            name = f"{name} − crystal mean"
-            r2 = f"R² within crystals {errors.loc[key, 'r2_crystal']:.3f}"
-        axis.set(
-            xlim=limits,
-            ylim=limits,
-            xlabel=f"calculated {name} ({unit})",
-            ylabel=f"predicted {name} ({unit})",
-        )
-        axis.set_title(f"MAE {errors.loc[key, 'mae']:.3g} {unit},  {r2}", fontsize="medium")
-        axis.set_aspect("equal")
-        axis.locator_params(nbins=5)
-    for axis in axes[len(keys) :]:
-        axis.set_axis_off()
-    axes[0].legend(frameon=False, fontsize="small")
-    return figure

@@ -1,4 +1,4 @@
-"""A trained model's folder: what it was trained on, with what, and for how long."""
+"""Folders of finished runs: model, data, split, configuration and record."""
 
 from __future__ import annotations
 
@@ -18,34 +18,25 @@ from schnetpack_phonon.common.errors import RunError
 from schnetpack_phonon.common.files import replacing
 
 RECORD = "run.json"
-
-
 CONFIG = "config.yaml"
-
-
 SPLIT = "split.npz"
-
-
 _FORMAT = 1
-
-
-_PARTS = ("train", "val", "test")
 
 
 @dataclass(frozen=True)
 class Run:
-    """A finished run of ours or of the host.
+    """A finished run of this package or of SchNetPack alone.
 
     Attributes:
-        folder: absolute.
-        datapath: its database.
-        model: the trained model, a pickle of the host.
-        config: of Hydra, not resolved; says where the database and the label store are now.
-        train_idx: rows of the database that trained it.
-        val_idx: rows that chose when to stop.
-        test_idx: rows that it never saw.
+        folder: absolute path.
+        datapath: path of its database.
+        model: path of the trained model, a pickle of SchNetPack.
+        config: of Hydra, not resolved, with the current place of database and label store.
+        train_idx: database rows of the training set.
+        val_idx: database rows of the validation set.
+        test_idx: database rows of the test set.
         targets: output of the model -> label.
-        record: what the run wrote of itself (:func:`write_record`); empty for runs of the host.
+        record: of :func:`write_record`; empty for runs of SchNetPack alone.
     """
 
     folder: Path
@@ -70,7 +61,7 @@ class Run:
         """A part of the configuration as plain values.
 
         Raises:
-            RunError: if it refers to what only the process of the run knew.
+            RunError: if it refers to values that only the process of the run had.
         """
         try:
             found = OmegaConf.select(self.config, key)
@@ -81,12 +72,29 @@ class Run:
         return default if found is None else found
 
 
+@dataclass(frozen=True)
+class Question:
+    """A model and the properties to predict with it.
+
+    Attributes:
+        path: a pickle of SchNetPack: only of runs that one trusts.
+        transforms: configuration of the transforms of its data module.
+        targets: output -> label.
+        labels: all labels that there are; untrained outputs of these names are predicted, too.
+    """
+
+    path: Path
+    transforms: tuple[dict[str, Any], ...]
+    targets: Mapping[str, str]
+    labels: tuple[str, ...]
+
+
 def write_record(folder: Path, record: dict[str, Any]) -> None:
-    """Keeps what cannot be read from the other files of a run.
+    """Writes facts about a run that its other files do not hold.
 
     Args:
         folder: of the run.
-        record: ``datapath``, ``targets``, ``seed`` and whatever else is plain.
+        record: ``datapath``, ``targets``, ``seed`` and other values of JSON.
     """
     place = {"datapath_from_here": os.path.relpath(record["datapath"], folder)}
     with replacing(folder / RECORD) as part:
@@ -94,10 +102,10 @@ def write_record(folder: Path, record: dict[str, Any]) -> None:
 
 
 def find_runs(paths: Iterable[str | Path]) -> list[Path]:
-    """Folders of runs in and below some folders, each once, in order.
+    """Folders of runs in and below the given folders, each once, in order.
 
     Raises:
-        RunError: if a path is no folder, or holds no run at all.
+        RunError: if a path is not a folder, or holds no run.
     """
     found: dict[Path, None] = {}
     for path in map(Path, paths):
@@ -111,10 +119,10 @@ def find_runs(paths: Iterable[str | Path]) -> list[Path]:
 
 
 def read_run(folder: Path) -> Run:
-    """A finished run.
+    """Reads a finished run.
 
     Raises:
-        RunError: if the run is unfinished or broken, with the reason.
+        RunError: if the run is not finished or damaged, with the reason.
     """
     folder = folder.resolve()
     try:
@@ -122,15 +130,17 @@ def read_run(folder: Path) -> Run:
     except Exception as error:  # YAML, encoding and file errors share no base class
         raise RunError(f"{CONFIG} cannot be read ({type(error).__name__})") from error
     if not isinstance(config, DictConfig) or "data" not in config:
-        raise RunError(f"{CONFIG} is not that of a SchNetPack run")
+        raise RunError(f"{CONFIG} is not the configuration of a SchNetPack run")
     record = _read_record(folder)
     model = folder / config.get("globals", {}).get("model_path", "best_model")
-    # The host keeps its best model so far under model_path, and the task at the very end.
+    # SchNetPack writes the best model so far under model_path, and the task at the very end.
     if not (model.is_file() and model.with_name(f"{model.name}.task").is_file()):
         raise RunError(f"no {model.name}.task: the run is not finished")
     try:
         with np.load(folder / SPLIT) as split:
-            train, val, test = (split[f"{part}_idx"].astype(int) for part in _PARTS)
+            train, val, test = (
+                split[f"{name}_idx"].astype(int) for name in ("train", "val", "test")
+            )
     except (OSError, KeyError, ValueError) as error:
         raise RunError(f"{SPLIT} is missing or damaged") from error
     datapath = _datapath(folder, record, config)
@@ -151,22 +161,21 @@ def _read_record(folder: Path) -> dict[str, Any]:
     except ValueError as error:
         raise RunError(f"{RECORD} is damaged") from error
     if record.pop("format", None) != _FORMAT:
-        raise RunError(f"{RECORD} is of another version of schnetpack_phonon")
+        raise RunError(f"{RECORD} is from another version of schnetpack_phonon")
     return record
 
 
 def _datapath(folder: Path, record: dict[str, Any], config: DictConfig) -> Path:
-    """Where the database is now: runs and data may have been moved together."""
+    """Current place of the database: runs and data may have been moved together."""
+    places = []
     if record:
         places = [Path(record["datapath"]), folder / record["datapath_from_here"]]
-    else:
-        places = []
-        for parent in folder.parents[:4]:
-            _place(config, parent)
-            with suppress(OmegaConfBaseException):
-                places.append(Path(config.data.datapath))
-        if not places:
-            raise RunError("cannot tell its database: data.datapath refers to the process")
+    for parent in [] if record else folder.parents[:4]:
+        _place(config, parent)
+        with suppress(OmegaConfBaseException):
+            places.append(Path(config.data.datapath))
+    if not places:
+        raise RunError("its database is not known: only the process of the run knew data.datapath")
     for place in places:
         if place.is_file():
             return place.resolve()
@@ -174,22 +183,5 @@ def _datapath(folder: Path, record: dict[str, Any], config: DictConfig) -> Path:
 
 
 def _place(config: DictConfig, work_dir: Path) -> None:
-    """Says in which folder the command was typed, which only Hydra knew."""
+    """Sets the folder in which the command was run, which only Hydra knew."""
     OmegaConf.update(config, "run.work_dir", str(work_dir), force_add=True)
-
-
-@dataclass(frozen=True)
-class Question:
-    """What to ask a model.
-
-    Attributes:
-        path: a pickle of the host, so of runs that one trusts.
-        transforms: of its data module, to be made anew.
-        targets: output -> label.
-        labels: all that there are; outputs of these names that were not trained are asked, too.
-    """
-
-    path: Path
-    transforms: tuple[dict[str, Any], ...]
-    targets: Mapping[str, str]
-    labels: tuple[str, ...]

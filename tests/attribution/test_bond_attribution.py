@@ -1,4 +1,4 @@
-"""Attribution against closed forms, planted truths and the host's own predictions."""
+"""Attribution against closed forms, known bond types and predictions of SchNetPack."""
 
 from __future__ import annotations
 
@@ -8,20 +8,21 @@ import pytest
 import torch
 from ase import Atoms
 from ase.build import bulk
-from schnetpack import properties as host
-from schnetpack.atomistic import Atomwise, Forces, PairwiseDistances
+from schnetpack import properties as structure_keys
+from schnetpack.atomistic import Atomwise, Forces, PairwiseDistances, ZBLRepulsionEnergy
 from schnetpack.model import NeuralNetworkPotential
 from schnetpack.nn import CosineCutoff, GaussianRBF
 from schnetpack.representation import PaiNN
 from torch import nn
 
-from schnetpack_phonon.attribution.bond_attribution import attribute
+from schnetpack_phonon.attribution.bond_attribution import attribute, unseen_terms
 from schnetpack_phonon.attribution.paths import opposite
 from schnetpack_phonon.attribution.results import BondAttribution, shares
 from schnetpack_phonon.common.errors import AttributionError
 from schnetpack_phonon.data.reading import Structure
 from schnetpack_phonon.models.heads import BandGap, Intensive
 from schnetpack_phonon.structures.crystals import antiperovskite
+from tests.attribution.attribution_fixtures import AG, BR, STRENGTHS, S, one
 from tests.models.model_fixtures import (
     CUTOFF,
     REPRESENTATIONS,
@@ -35,12 +36,9 @@ from tests.models.model_fixtures import (
     thermal,
 )
 
-AG, S, BR = 47, 16, 35
-STRENGTHS = {(AG, S): 3.0, (AG, BR): -2.0, (AG, AG): 1.0, (S, BR): 0.5, (S, S): 4, (BR, BR): -1}
-
-
-def one(model, ideal: Atoms | None, displaced: Atoms, output: str = "y", **kwargs):
-    return attribute(model, [Structure(ideal, displaced)], output, **kwargs)[0]
+BY_TYPE = pytest.mark.parametrize(
+    ("pair", "name"), [((AG, S), "Ag-S"), ((AG, AG), "Ag-Ag"), ((AG, BR), "Ag-Br")]
+)
 
 
 def bonds(attribution: BondAttribution) -> list[tuple[int, ...]]:
@@ -50,8 +48,8 @@ def bonds(attribution: BondAttribution) -> list[tuple[int, ...]]:
 
 @pytest.mark.parametrize("representation", REPRESENTATIONS)
 @pytest.mark.parametrize("head", [Intensive, BandGap])
-def test_bonds_add_up_to_the_change_that_the_host_predicts(representation, head):
-    """Completeness to 1 %, and the two ends from the host's own neighbour lists."""
+def test_bonds_add_up_to_the_change_of_the_prediction(representation, head):
+    """Completeness to 1 %, and both ends with SchNetPack's own neighbour lists."""
     snapshots = [thermal(seed, strain=0.01) for seed in range(4)]
     ends = [atoms for snapshot in snapshots for atoms in snapshot]
     plain = potential(Intensive(16, "y"), representation=representation)
@@ -76,7 +74,7 @@ def test_bonds_add_up_to_the_change_that_the_host_predicts(representation, head)
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.float64, 1e-6)])
 @pytest.mark.parametrize("strain", [0.0, 0.02])
-def test_pair_terms_come_back_bond_by_bond(dtype, tolerance, strain):
+def test_pair_terms_are_found_bond_by_bond(dtype, tolerance, strain):
     """A sum of t(d) gives 2 t(d) - 2 t(d0) for each bond, with distances found by hand."""
     model = assemble(PairTerms(STRENGTHS), Total("y"), dtype=dtype)
     nn.init.ones_(model.output_modules[0].weight)
@@ -99,10 +97,8 @@ def test_pair_terms_come_back_bond_by_bond(dtype, tolerance, strain):
     np.testing.assert_allclose(whole.attribution, [keys[b] for b in bonds(whole)], atol=tolerance)
 
 
-@pytest.mark.parametrize(
-    ("pair", "name"), [((AG, S), "Ag-S"), ((AG, AG), "Ag-Ag"), ((AG, BR), "Ag-Br")]
-)
-def test_planted_bond_type_is_found(pair, name):
+@BY_TYPE
+def test_bond_type_of_the_model_is_found(pair, name):
     """A nonlinear head on the terms of one bond type: that type carries everything."""
     model = assemble(PairTerms({pair: 1.0}), Intensive(1, "y", n_hidden=8), seed=2)
     structures = [Structure(*thermal(seed, strain=0.01), seed, "x") for seed in range(8)]
@@ -127,18 +123,20 @@ def rattled(seed: int) -> tuple[Atoms, Atoms]:
 
 def overlaps(inputs: dict[str, torch.Tensor], pair: tuple[int, int]) -> torch.Tensor:
     """Sum over the bonds of one type of exp(-3 d / Ang), of each structure."""
-    i, j, z = inputs[host.idx_i], inputs[host.idx_j], inputs[host.Z]
-    vectors = inputs[host.R][j] - inputs[host.R][i] + inputs[host.offsets]
+    i, j, z = inputs[structure_keys.idx_i], inputs[structure_keys.idx_j], inputs[structure_keys.Z]
+    vectors = (
+        inputs[structure_keys.R][j] - inputs[structure_keys.R][i] + inputs[structure_keys.offsets]
+    )
     chosen = (z[i] == pair[0]) & (z[j] == pair[1]) | (z[i] == pair[1]) & (z[j] == pair[0])
     terms = chosen * torch.exp(-3 * vectors.norm(dim=1))
-    return torch.zeros(len(inputs[host.n_atoms])).index_add(0, inputs[host.idx_m][i], terms)
+    return torch.zeros(len(inputs[structure_keys.n_atoms])).index_add(
+        0, inputs[structure_keys.idx_m][i], terms
+    )
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("pair", "name"), [((AG, S), "Ag-S"), ((AG, AG), "Ag-Ag"), ((AG, BR), "Ag-Br")]
-)
-def test_model_that_learnt_one_bond_type_is_found_out(pair, name):
+@BY_TYPE
+def test_bond_type_that_a_model_learnt_is_found(pair, name):
     """PaiNN trained on labels that depend on the bonds of one type."""
     torch.manual_seed(0)
     batches = [batch([rattled(k + n)[1] for n in range(8)]) for k in range(0, 240, 8)]
@@ -178,7 +176,7 @@ def test_swapped_ends_swap_the_sign():
 
 
 def test_even_part_is_that_of_both_directions():
-    """Its sum is half of the sum of the changes there and opposite; it does not know which is."""
+    """The same for a displacement and its opposite."""
     model = potential(Intensive(16, "y"), dtype=torch.float64)
     ideal, displaced = thermal(1, strain=0.01)
     mirror = opposite(ideal, displaced)
@@ -234,7 +232,7 @@ def test_nodes_go_to_where_a_path_bends():
     assert abs(everywhere.residual) > abs(found.residual)
 
 
-def test_mask_needs_no_ideal_crystal_and_displacement_says_how_to_give_it():
+def test_mask_needs_no_ideal_crystal_and_displacement_names_the_options():
     model = potential(Intensive(16, "y"))
     assert one(model, None, thermal(1)[1], kind="mask").attribution.any()
     with pytest.raises(AttributionError, match=r"no ideal positions.*--ideal FILE.*kind=mask"):
@@ -250,9 +248,6 @@ def test_atoms_that_pass_midway_are_a_bond():
     np.testing.assert_allclose(found.attribution, 0, atol=1e-6)
 
 
-# What a model must not notice
-
-
 class Failing(nn.Module):
     """An output module that raises."""
 
@@ -262,12 +257,13 @@ class Failing(nn.Module):
         raise ZeroDivisionError
 
 
-@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("training", [(False, False), (True, True), (True, False)])
 @pytest.mark.parametrize("grad_mode", [False, True])
 @pytest.mark.parametrize("fails", [False, True])
-def test_model_is_left_as_it_was_found(training, grad_mode, fails):
-    model = potential(Intensive(16, "y"), *([Failing()] if fails else [])).train(training)
-    model.representation.embedding.weight.requires_grad_(False)
+def test_model_is_not_changed(training, grad_mode, fails):
+    """Also one that is trained with its representation in evaluation mode."""
+    model = potential(Intensive(16, "y"), *([Failing()] if fails else [])).train(training[0])
+    model.representation.train(training[1]).embedding.weight.requires_grad_(False)
     with torch.set_grad_enabled(grad_mode):
         before = state(model)
         if fails:
@@ -276,15 +272,6 @@ def test_model_is_left_as_it_was_found(training, grad_mode, fails):
         else:
             one(model, *thermal())
         assert state(model) == before
-
-
-def test_part_of_a_model_in_evaluation_mode_stays_so():
-    """A frozen representation under a head that is being trained."""
-    model = potential(Intensive(16, "y")).train()
-    model.representation.eval()
-    before = state(model)
-    one(model, *thermal())
-    assert state(model) == before
 
 
 def test_dropout_is_off():
@@ -313,3 +300,9 @@ def test_wrong_arguments_are_named():
         one(model, ideal, displaced[[3, 0, 1, 2, 4]], "y")
     with pytest.raises(ValueError, match="different atoms"):
         one(model, bulk("Cu"), displaced, "y")
+
+
+def test_terms_beyond_edges_are_listed():
+    model = potential(Intensive(16, "y"), ZBLRepulsionEnergy("eV", "Ang", "z"))
+    assert unseen_terms(model) == []
+    assert unseen_terms(model, mask=True) == ["ZBLRepulsionEnergy"]

@@ -1,19 +1,28 @@
-"""A model by its edges is the host's model; masks delete edges to the last bit."""
+"""A model as a function of its edges is the same model; masks delete edges exactly."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 import torch
+from schnetpack.atomistic import Atomwise, Forces
 from schnetpack.nn import scatter_add
 
 from schnetpack_phonon.attribution.bond_attribution import attribute
-from schnetpack_phonon.attribution.edges import Edges
+from schnetpack_phonon.attribution.edges import Edges, check_model, output_component
 from schnetpack_phonon.attribution.paths import StraightPath, straight_path
 from schnetpack_phonon.common.errors import AttributionError
 from schnetpack_phonon.data.reading import Structure
 from schnetpack_phonon.models.heads import Intensive
-from tests.models.model_fixtures import CUTOFF, REPRESENTATIONS, assemble, batch, potential, thermal
+from tests.models.model_fixtures import (
+    CUTOFF,
+    REPRESENTATIONS,
+    assemble,
+    batch,
+    potential,
+    scripted,
+    thermal,
+)
 
 
 def whole() -> StraightPath:
@@ -48,7 +57,7 @@ def test_masks_are_exact(representation, dtype):
         assert torch.equal(none[0], model(batch([alone], dtype))["y"])
 
 
-def test_mask_of_a_cutoff_that_others_share_is_the_representations_alone():
+def test_mask_on_a_shared_cutoff_acts_on_the_representation_only():
     model = potential(Intensive(16, "y"))
     shared = model.representation.cutoff_fn
 
@@ -70,7 +79,7 @@ def test_mask_of_a_cutoff_that_others_share_is_the_representations_alone():
     assert values[0] == values[1] != 0
 
 
-def test_components_of_tensors_and_what_is_wrong_with_names():
+def test_components_of_tensors_and_wrong_names():
     class Tensor(torch.nn.Module):
         model_outputs = ("stress",)
 
@@ -85,7 +94,7 @@ def test_components_of_tensors_and_what_is_wrong_with_names():
     edges = Edges(model, [found[0].path], "stress[0,2]")
     expected = model(edges._batch((1.0,)))["stress"][0, 0, 2].item()
     assert found[0].value == pytest.approx(expected, rel=1e-5)
-    with pytest.raises(AttributionError, match=r"shape \(3, 3\) a structure"):
+    with pytest.raises(AttributionError, match=r"shape \(3, 3\) for a structure"):
         attribute(model, [Structure(*pair)], "stress")
     with pytest.raises(AttributionError, match=r"write stress\[0,0\]"):
         attribute(model, [Structure(*pair)], "stress[xx]")
@@ -100,7 +109,7 @@ def test_mask_needs_a_cutoff_function_to_act_on():
 
 
 def test_bonds_out_of_range_are_left_out():
-    """A list with more than the host's own gives the same, to the last bit."""
+    """A neighbour list with a larger cutoff gives exactly the same."""
     model = potential(Intensive(16, "y"))
     ends = thermal(1)[1], thermal(1)[1]
     edges, more = (Edges(model, [straight_path(*ends, r)], "y") for r in (CUTOFF, CUTOFF + 1))
@@ -110,7 +119,7 @@ def test_bonds_out_of_range_are_left_out():
     assert torch.equal(*values)
 
 
-def test_inputs_that_are_not_there_are_named_and_can_be_given():
+def test_missing_inputs_are_named_and_can_be_given():
     class Charged(torch.nn.Module):
         model_outputs = ("y",)
 
@@ -122,3 +131,20 @@ def test_inputs_that_are_not_there_are_named_and_can_be_given():
     with pytest.raises(AttributionError, match="total_charge"):
         Edges(model, [whole()], "y").values(1.0)
     Edges(model, [whole()], "y", {"total_charge": torch.tensor(2.0)}).values(1.0)
+
+
+def test_responses_are_refused():
+    model = potential(Atomwise(16, output_key="energy"), Forces())
+    with pytest.raises(AttributionError, match="derivative of another output"):
+        output_component(model, "forces")
+
+
+def test_models_without_hooks_are_refused():
+    model = potential(Intensive(16, "y"))
+    check_model(model)
+    with pytest.raises(AttributionError, match="scripted"):
+        check_model(scripted(potential(Atomwise(16, output_key="energy"), Forces())))
+    with pytest.raises(AttributionError, match="compiled"):
+        check_model(torch.compile(model))
+    with pytest.raises(AttributionError, match="no 'representation'"):
+        check_model(torch.nn.Linear(1, 1))

@@ -1,4 +1,4 @@
-"""Pictures of bonds draw without a warning, hold their numbers and name their units."""
+"""Figures of bonds are drawn without warnings, show their numbers and name their units."""
 
 from __future__ import annotations
 
@@ -38,10 +38,10 @@ def test_against_length(bonds):
     assert "Å" in figure.get_supxlabel()
 
 
-def test_freezing():
+def test_predicted_against_actual():
     x = np.arange(6.0)
     table = pd.DataFrame({"index": [0, 0, 0, 1, 1, 1], "structure": "A", "predicted": x})
-    figure = bond_figures.freezing(table.assign(actual=2 * x), 0.987, LABEL)
+    figure = bond_figures.predicted_against_actual(table.assign(actual=2 * x), 0.987, LABEL)
     draw(figure)
     (axis,) = figure.axes
     np.testing.assert_allclose(axis.lines[0].get_xydata(), [[-1, -2], [0, 0], [1, 2]] * 2)

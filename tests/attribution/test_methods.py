@@ -5,28 +5,19 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from ase import Atoms
 from captum.attr import ShapleyValues
 from torch import nn
 
-from schnetpack_phonon.attribution.bond_attribution import attribute
 from schnetpack_phonon.attribution.edges import Edges
 from schnetpack_phonon.attribution.methods import METHODS, REFUSED
 from schnetpack_phonon.common.errors import AttributionError
-from schnetpack_phonon.data.reading import Structure
 from schnetpack_phonon.models.heads import Intensive
+from tests.attribution.attribution_fixtures import STRENGTHS, one
 from tests.models.model_fixtures import PairTerms, Total, assemble, potential, thermal
-
-AG, S, BR = 47, 16, 35
-STRENGTHS = {(AG, S): 3.0, (AG, BR): -2.0, (AG, AG): 1.0, (S, BR): 0.5, (S, S): 4, (BR, BR): -1}
-
-
-def one(model, ideal: Atoms | None, displaced: Atoms, output: str = "y", **kwargs):
-    return attribute(model, [Structure(ideal, displaced)], output, **kwargs)[0]
 
 
 @pytest.mark.parametrize("kind", ["displacement", "mask"])
-def test_shapley_is_captums(kind):
+def test_shapley_is_that_of_captum(kind):
     """All 720 orders of six bond types by Captum, all 64 subsets by us."""
     model = potential(Intensive(16, "y"), dtype=torch.float64)
     ideal, displaced = thermal(1)
@@ -49,12 +40,12 @@ def test_shapley_is_captums(kind):
     np.testing.assert_allclose(found.by_type().loc[types], expected[0].numpy(), atol=2e-6)
 
 
-def test_ablation_puts_back_one_bond_at_a_time():
+def test_ablation_resets_one_bond_at_a_time():
     model = assemble(PairTerms(STRENGTHS), Total("y"))
     nn.init.ones_(model.output_modules[0].weight)
     gradients = one(model, *thermal(1), even=False)
-    frozen = one(model, *thermal(1), method="FeatureAblation", even=False)
-    np.testing.assert_allclose(frozen.attribution, gradients.attribution, atol=2e-5)
+    reset = one(model, *thermal(1), method="FeatureAblation", even=False)
+    np.testing.assert_allclose(reset.attribution, gradients.attribution, atol=2e-5)
 
 
 def test_gradient_shap_is_the_integral_by_drawing_points():
@@ -69,22 +60,16 @@ def test_gradient_shap_is_the_integral_by_drawing_points():
 
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("kind", ["displacement", "mask"])
-def test_saliency_and_the_others_give_each_bond_a_number(kind, method):
-    found = one(potential(Intensive(16, "y")), *thermal(1), kind=kind, method=method)
-    assert np.isfinite(found.attribution).all()
-    assert np.isnan(found.summary()["residual"]) == (method in ("Saliency", "FeatureAblation"))
-
-
-@pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("kind", ["displacement", "mask"])
-def test_memory_is_bounded_by_the_edges_of_a_pass(kind, method):
+def test_every_bond_has_a_number_and_memory_is_bounded(kind, method):
     """Where a pass may hold three copies of a graph, none holds more."""
     model, pair = potential(Intensive(16, "y")), thermal(1)
     n_edges = len(one(model, *pair, kind=kind).path.idx_i)
     seen = []
     model.representation.register_forward_pre_hook(lambda _, x: seen.append(len(x[0]["_idx_i"])))
     how = {"method": method, "n_steps": 7, "even": False}
-    attribute(model, [Structure(*pair)], "y", kind, **how, edges_per_pass=3 * n_edges)
+    found = one(model, *pair, kind=kind, **how, edges_per_pass=3 * n_edges)
+    assert np.isfinite(found.attribution).all()
+    assert np.isnan(found.summary()["residual"]) == (method in ("Saliency", "FeatureAblation"))
     assert n_edges / 2 < max(seen) <= 3 * n_edges
 
 

@@ -90,7 +90,7 @@ def test_shells_are_the_crystals():
             np.testing.assert_allclose(distances[own], d, atol=1e-6)
 
 
-def test_atoms_wrapped_back_are_told():
+def test_atoms_wrapped_back_are_an_error():
     ideal, displaced = thermal()
     displaced.positions[1] += displaced.cell.array[0]
     with pytest.raises(ValueError, match=r"atom 1 is .* not wrapped back"):

@@ -1,4 +1,4 @@
-"""Tables of several processes are those of one; a folder holds all that was promised."""
+"""Tables of several processes are those of one; a folder holds all tables and figures."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import pytest
 from schnetpack_phonon.attribution import results as report
 from schnetpack_phonon.attribution.report import (
     Settings,
-    Tables,
     compare,
     measure,
     merge_parts,
@@ -51,13 +50,13 @@ def test_parts_of_processes_are_joined_each_structure_once(model, tables, tmp_pa
         pd.testing.assert_frame_equal(one, other, atol=1e-6, rtol=1e-4)
 
 
-def test_process_that_left_nothing_is_noticed(tables, tmp_path):
+def test_process_without_results_is_an_error(tables, tmp_path):
     write_part(tmp_path / "parts", 0, tables)
     with pytest.raises(FileNotFoundError):
         merge_parts(tmp_path / "parts", 2)
 
 
-def test_folder_holds_tables_pictures_and_verdict(model, tables, tmp_path):
+def test_folder_holds_tables_figures_and_verdict(model, tables, tmp_path):
     figures = {}
     verdict = write(
         tmp_path, tables, STRUCTURES, model, SETTINGS, lambda f, name: figures.update({name: f})
@@ -101,14 +100,8 @@ def test_models_are_compared_on_the_same_bonds(model, tables):
     assert [axis.get_title() for axis in figure.axes[:2]] == ["one", "same"]
 
 
-def test_wrong_settings_are_told_before_anything_is_computed(model):
+def test_wrong_settings_are_reported_before_anything_is_computed(model):
     with pytest.raises(AttributionError, match="it has band_gap"):
         measure(model, STRUCTURES, Settings("gap"))
     with pytest.raises(AttributionError, match="expected displacement or mask"):
         measure(model, STRUCTURES, Settings("band_gap", kind="both"))
-
-
-def test_tables_are_frozen(tables):
-    with pytest.raises(AttributeError):
-        tables.bonds = None
-    assert isinstance(tables, Tables)

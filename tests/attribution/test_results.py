@@ -1,11 +1,13 @@
-"""Tables of bonds: variance shares against closed forms, totals of types and shells."""
+"""Variance shares against closed forms, totals of types and shells, files of bonds."""
 
 from __future__ import annotations
 
+import ase.io
 import numpy as np
 import pandas as pd
 import pytest
 
+from schnetpack_phonon.attribution import results
 from schnetpack_phonon.attribution.bond_attribution import attribute
 from schnetpack_phonon.attribution.results import group_shares, shares, why_no_shares
 from schnetpack_phonon.data.reading import Structure
@@ -15,7 +17,7 @@ from tests.models.model_fixtures import potential, thermal
 
 @pytest.fixture(scope="module")
 def found():
-    structures = [Structure(*thermal(seed), 10 + seed, "Ag3SBr") for seed in range(4)]
+    structures = [Structure(*thermal(seed, strain=0.03), 10 + seed, "Ag3SBr") for seed in range(4)]
     return attribute(potential(Intensive(16, "y")), structures, "y", unit="eV")
 
 
@@ -90,7 +92,62 @@ def test_variance_shares_are_missing_where_they_mean_nothing(change, why):
     small = np.array([1e-9, 2e-9, 4e-9])  # whatever the unit
     assert why_no_shares(small) == why_no_shares(small, np.full(3, np.nan)) == ""
     assert why_no_shares(small, small / 100) == ""
-    assert "miss by 3e-09: shares are undefined" in why_no_shares(small, small[::-1])
+    assert "residual of 3e-09: shares are undefined" in why_no_shares(small, small[::-1])
     found = shares(pd.DataFrame({"Ag-S": change, "Ag-Br": change}), change)
     assert found[["share", "low", "high"]].isna().all(axis=None)
     assert found["sum"].notna().all()
+
+
+@pytest.fixture(scope="module")
+def displaced_and_bonds(found):
+    displaced = [(a.index, a.path.displaced) for a in found[:2]]
+    return displaced, pd.concat([a.bonds() for a in found[:2]], ignore_index=True)
+
+
+def test_csv_always_and_parquet_with_pyarrow(displaced_and_bonds, tmp_path, monkeypatch):
+    _, bonds = displaced_and_bonds
+    with monkeypatch.context() as patch:
+        patch.setattr(results, "find_spec", lambda _: None)
+        results.write_table(bonds, tmp_path / "bonds.csv")
+    assert [p.name for p in tmp_path.iterdir()] == ["bonds.csv"]
+    pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "bonds.csv"), bonds, check_dtype=False)
+    pytest.importorskip("pyarrow")
+    results.write_table(bonds, tmp_path / "bonds.csv")
+    pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "bonds.parquet"), bonds)
+
+
+def test_extxyz_has_half_of_each_bond_on_its_atoms(displaced_and_bonds, tmp_path):
+    structures, bonds = displaced_and_bonds
+    results.write_bond_extxyz(tmp_path / "x.extxyz", structures, bonds)
+    frames = ase.io.read(tmp_path / "x.extxyz", ":")
+    for (index, atoms), frame in zip(structures, frames, strict=True):
+        own = bonds[bonds["index"] == index]
+        expected = np.zeros(len(atoms))
+        for i, j, a in zip(own["i"], own["j"], own["attribution"], strict=True):
+            expected[i] += a / 2
+            expected[j] += a / 2
+        np.testing.assert_allclose(frame.arrays["bond_attribution"], expected, atol=1e-8)
+        np.testing.assert_allclose(frame.positions, atoms.positions, atol=1e-7)
+        assert frame.info["index"] == index
+
+
+def test_dump_local_has_every_bond_and_the_box(displaced_and_bonds, tmp_path):
+    structures, bonds = displaced_and_bonds
+    results.write_dump_local(tmp_path / "x.dump", structures, bonds)
+    frames = (tmp_path / "x.dump").read_text().split("ITEM: TIMESTEP\n")[1:]
+    for k, ((index, atoms), frame) in enumerate(zip(structures, frames, strict=True)):
+        lines = frame.splitlines()
+        own = bonds[bonds["index"] == index]
+        assert (int(lines[0]), int(lines[2])) == (k, len(own))
+        (lx, hx, xy), (ly, hy, xz), (lz, hz, yz) = np.loadtxt(lines[4:7])
+        lx, hx = lx - min(0, xy, xz, xy + xz), hx - max(0, xy, xz, xy + xz)
+        ly, hy = ly - min(0, yz), hy - max(0, yz)
+        assert (hx - lx) * (hy - ly) * (hz - lz) == pytest.approx(atoms.get_volume())
+        names = lines[7].removeprefix("ITEM: ENTRIES ").split()
+        table = pd.DataFrame(np.loadtxt(lines[8:]), columns=names)
+        np.testing.assert_array_equal(table["batom1"] - 1, own["i"])
+        np.testing.assert_array_equal(table["batom2"] - 1, own["j"])
+        images = ["image_x", "image_y", "image_z"]
+        np.testing.assert_array_equal(table[images], own[images])
+        np.testing.assert_allclose(table["attribution"], own["attribution"], rtol=1e-6)
+        np.testing.assert_allclose(table["distance"], own["distance"], atol=1e-5)

@@ -1,6 +1,6 @@
 """Faithfulness and time of attributions of the band gap; speed against a plain Captum loop.
 
-Faithfulness: 30 % of the bonds, at random, are put back to their ideal vectors; correlation, within
+Faithfulness: 30 % of the bonds, at random, are reset to their ideal vectors; correlation, within
 structures, of the sum of their attributions with the change of the prediction, and with the mean of
 that and of what the same bonds do when they alone are displaced. CPU times are of one
 thread and one process, in turns.
@@ -31,10 +31,10 @@ from schnetpack.nn import CosineCutoff, GaussianRBF
 from schnetpack.representation import PaiNN
 from scipy.stats import spearmanr
 
-from schnetpack_phonon.attribution import faithfulness as freezing
-from schnetpack_phonon.attribution import trust
 from schnetpack_phonon.attribution.bond_attribution import attribute
+from schnetpack_phonon.attribution.checks import SUBSET_SHARE, correlation
 from schnetpack_phonon.attribution.edges import Edges
+from schnetpack_phonon.attribution.faithfulness import exchanged_changes, random_subsets
 from schnetpack_phonon.attribution.paths import straight_path
 from schnetpack_phonon.common.properties import band_gap
 from schnetpack_phonon.data.reading import Structure, read_structures
@@ -63,7 +63,7 @@ def integrated_masks(model, structure: Structure) -> np.ndarray:
     return np.array([values.get(key, 0.0) for key in keys[1]])
 
 
-def freezing_one(model, structure: Structure) -> np.ndarray:
+def resetting_one(model, structure: Structure) -> np.ndarray:
     (found,) = attribute(model, [structure], band_gap, method="FeatureAblation", even=False)
     return found.attribution
 
@@ -134,7 +134,7 @@ def plain_function(model, structure: Structure):
 #: Function, and whether its bonds are meant to add up to the change.
 METHODS = {
     "integrated gradients, ideal to displaced": (integrated, True),
-    "freezing one bond at a time": (freezing_one, True),
+    "resetting one bond at a time": (resetting_one, True),
     "gradient x displacement": (gradient_displacement, True),
     "integrated gradients of masks": (integrated_masks, False),
     "GNNExplainer masks, 200 epochs": (explainer_masks, False),
@@ -192,24 +192,24 @@ def faithfulness(
     for structure in structures:
         (one,) = attribute(model, [structure], band_gap, even=False)
         n = len(one.attribution)
-        subsets = freezing.random_subsets(n, n_subsets, trust.FROZEN_SHARE, 1, structure.index)
-        cases.append((structure, one, subsets, freezing.exchanged_changes(model, one, subsets)))
+        subsets = random_subsets(n, n_subsets, SUBSET_SHARE, 1, structure.index)
+        cases.append((structure, one, subsets, exchanged_changes(model, one, subsets)))
     rows = []
     for name, (method, adds_up) in METHODS.items():
         tables, seconds, missed = [], [], []
-        for structure, one, subsets, (frozen, displaced) in cases:
+        for structure, one, subsets, (reset, displaced) in cases:
             clock = time.process_time()
             values = method(model, structure)
             seconds.append(time.process_time() - clock)
             own = {"index": structure.index, "predicted": subsets @ values}
-            tables.append(pd.DataFrame(own | {"actual": frozen, "displaced": displaced}))
+            tables.append(pd.DataFrame(own | {"actual": reset, "displaced": displaced}))
             missed.append(abs(values.sum() - one.change) / abs(one.change))
-        each, whole = [trust.correlation(table) for table in tables], pd.concat(tables)
+        each, whole = [correlation(table) for table in tables], pd.concat(tables)
         rows.append(
             {
                 "attribution": name,
-                "faithfulness r": f"{trust.correlation(whole):.2f}",
-                "of both ends": f"{trust.correlation(whole, both_ends=True):.2f}",
+                "faithfulness r": f"{correlation(whole):.2f}",
+                "of both ends": f"{correlation(whole, both_ends=True):.2f}",
                 "r of single structures": f"{np.min(each):.2f} to {np.max(each):.2f}",
                 "sum misses the change by": f"{np.median(missed):.0%}" if adds_up else "-",
                 "CPU s a structure": f"{np.median(seconds):.2f}",

@@ -1,4 +1,4 @@
-"""The test stage of a run: what the callbacks write, and that they change nothing."""
+"""Files of the callbacks after a test; they change neither metrics nor weights."""
 
 import os
 import subprocess
@@ -93,7 +93,7 @@ def test_callbacks_change_neither_metrics_nor_weights(folder, reported, tmp_path
     assert all(torch.equal(weights[name], value) for name, value in reported[2].items())
 
 
-def test_errors_are_those_of_the_host_in_report_units(reported):
+def test_errors_are_those_of_schnetpack_in_report_units(folder, reported):
     run_folder, metrics, _ = reported
     table = pd.read_csv(run_folder / "metrics.csv", index_col="property")
     assert table.loc[ENERGY, "mae"] == pytest.approx(1e3 * metrics[f"test_{ENERGY}_mae"], rel=1e-5)
@@ -105,12 +105,7 @@ def test_errors_are_those_of_the_host_in_report_units(reported):
     assert (own["prediction"] - own["label"]).abs().mean() == pytest.approx(
         table.loc[ENERGY, "mae"]
     )
-
-
-def test_only_the_test_set_is_reported(folder, reported):
-    split = np.load(folder / "split.npz")
-    predictions = pd.read_csv(reported[0] / "predictions.csv")
-    assert set(predictions["index"]) == set(split["test_idx"])
+    assert set(predictions["index"]) == set(np.load(folder / "split.npz")["test_idx"])
 
 
 def test_attributions_are_complete_and_have_their_control(reported):
@@ -133,7 +128,7 @@ def test_figures_and_page_are_there(reported):
     assert str(Path("data") / "test.db") in page
 
 
-def test_threads_are_set_unless_the_user_did(monkeypatch):
+def test_threads_are_set_unless_the_user_set_them(monkeypatch):
     before = torch.get_num_threads()
     try:
         monkeypatch.setenv("OMP_NUM_THREADS", "7")
@@ -154,7 +149,7 @@ def test_failed_attribution_does_not_cost_the_run(folder, tmp_path, monkeypatch,
 
 
 def test_two_processes_report_each_test_structure_once(tmp_path):
-    """The host's own launcher; labels that come with the package."""
+    """SchNetPack's own command, with labels of the package."""
     done = subprocess.run(
         [
             Path(sys.executable).parent / "spktrain",

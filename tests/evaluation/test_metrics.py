@@ -1,4 +1,4 @@
-"""Predictions and their errors against formulas written out in numpy."""
+"""Errors of predictions against formulas in NumPy, and report units."""
 
 from __future__ import annotations
 

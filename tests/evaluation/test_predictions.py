@@ -1,18 +1,23 @@
-"""Predictions beside labels, and models that are left alone."""
+"""Predictions beside labels, and of several models; models are not changed."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
+import schnetpack as spk
 import torch
-from schnetpack import properties as host
+from schnetpack import properties as structure_keys
 from schnetpack.data import AtomsLoader
 from schnetpack.transform import AddOffsets
 from torch import nn
 
-from schnetpack_phonon.evaluation.predictions import predict
-from schnetpack_phonon.models.heads import BandGap, Intensive
-from tests.models.model_fixtures import batch, data_module, potential, state, thermal
+from schnetpack_phonon.evaluation.predictions import answers, predict
+from schnetpack_phonon.evaluation.runs import Question
+from schnetpack_phonon.models.heads import BandGap, Energy, Intensive
+from tests.models.model_fixtures import CUTOFF, batch, data_module, potential, state, thermal
+
+LIST = {"_target_": "schnetpack.transform.MatScipyNeighborList", "cutoff": CUTOFF}
+CAST = {"_target_": "schnetpack.transform.CastTo32"}
 
 TARGETS = {"band_gap": "band_gap", "pressure": "hydrostatic_stress"}
 LABELS = {
@@ -35,7 +40,7 @@ def dataset(tmp_path_factory):
 
 @pytest.mark.parametrize("batch_size", [1, 3, 6])
 def test_predictions_beside_labels(dataset, batch_size):
-    """Against one structure at a time; missing labels are left out, indices are the host's."""
+    """Against one structure at a time; rows without label are left out."""
     network = model()
     table = predict(network, AtomsLoader(dataset.test_dataset, batch_size=batch_size), TARGETS)
     for name, key in TARGETS.items():
@@ -53,12 +58,13 @@ def batches() -> list[dict[str, torch.Tensor]]:
     return [batch([thermal(1)[1], thermal(2)[1]], **labels)]
 
 
-@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("training", [(False, False), (True, True), (True, False)])
 @pytest.mark.parametrize("postprocessing", [False, True])
 @pytest.mark.parametrize("fails", [False, True])
-def test_model_is_left_as_it_was_found(training, postprocessing, fails):
-    network = model().train(training)
-    network.representation.embedding.weight.requires_grad_(False)
+def test_model_is_not_changed(training, postprocessing, fails):
+    """Also one that is trained with its representation in evaluation mode."""
+    network = model().train(training[0])
+    network.representation.train(training[1]).embedding.weight.requires_grad_(False)
     network.do_postprocessing = postprocessing
     before = state(network)
     if fails:
@@ -66,15 +72,6 @@ def test_model_is_left_as_it_was_found(training, postprocessing, fails):
             predict(network, batches(), {"absent": "band_gap"})
     else:
         predict(network, batches(), TARGETS)
-    assert state(network) == before
-
-
-def test_part_of_a_model_in_evaluation_mode_stays_so():
-    """A frozen representation under a head that is being trained."""
-    network = model().train()
-    network.representation.eval()
-    before = state(network)
-    predict(network, batches(), TARGETS)
     assert state(network) == before
 
 
@@ -98,7 +95,59 @@ def test_batches_are_left_as_they_were():
     assert list(table["label"][:2]) == [1.0, 2.0]
     assert given.keys() == before.keys()
     assert all(torch.equal(given[key], before[key]) for key in before)
-    assert not given[host.R].requires_grad
+    assert not given[structure_keys.R].requires_grad
 
 
-# Errors
+@pytest.fixture(scope="module")
+def structures():
+    return [thermal(k, formula)[1] for k, formula in enumerate(["Ag3SBr", "Ag3SI", "Ag3SBr"])]
+
+
+def saved(folder, *heads, seed=0, postprocessors=()):
+    model = potential(*heads, seed=seed)
+    model.input_modules.insert(0, spk.atomistic.Strain())
+    model.postprocessors = nn.ModuleList(postprocessors)
+    model.collect_derivatives()
+    path = folder / f"model{seed}"
+    torch.save(model, path)
+    return path, model
+
+
+def test_tensors_and_numbers_of_several_models(tmp_path, structures):
+    """A number, a tensor and forces; the second model has no derivatives."""
+    one, model = saved(tmp_path, Energy(16), spk.atomistic.Forces(calc_stress=True))
+    other, plain = saved(tmp_path, Intensive(16, "gap_of_mine"), seed=1)
+    labels = ("band_gap", "forces", "stress")
+    questions = [
+        Question(one, (LIST, CAST), {"forces": "forces"}, labels),
+        Question(other, (LIST, CAST), {"gap_of_mine": "band_gap"}, labels),
+        Question(other, (LIST, CAST), {}, labels),
+    ]
+    first, second, nothing = answers(questions, structures)
+    assert set(first) == {"forces", "stress"}  # stress was not trained, but there are labels
+    assert set(second) == {"band_gap"}
+    assert nothing == {}
+    assert first["forces"].shape == (15, 3)
+    assert first["stress"].shape == (3, 9)
+    for k, atoms in enumerate(structures):
+        found = model(batch([atoms]))
+        np.testing.assert_allclose(
+            first["forces"][5 * k : 5 * k + 5], found["forces"].detach(), atol=1e-4, rtol=1e-4
+        )
+        expected = found["stress"].detach().reshape(9)
+        np.testing.assert_allclose(first["stress"][k], expected, atol=1e-5, rtol=1e-4)
+        gap = plain(batch([atoms]))["gap_of_mine"].item()
+        assert second["band_gap"][k, 0] == pytest.approx(gap, abs=1e-5)
+
+
+def test_offsets_of_schnetpack_models_are_added(tmp_path, structures):
+    """Its data module subtracts them from the labels, and postprocessors add them again."""
+    add = spk.transform.AddOffsets("energy", add_mean=True, is_extensive=False)
+    add.mean = torch.tensor(7.0)
+    path, model = saved(tmp_path, Energy(16), postprocessors=[add])
+    remove = {"_target_": "schnetpack.transform.RemoveOffsets", "property": "energy"}
+    question = Question(path, (LIST, remove, CAST), {"energy": "energy"}, ("energy",))
+    (found,) = answers([question], structures)
+    model.do_postprocessing = False
+    bare = [model(batch([atoms]))["energy"].item() for atoms in structures]
+    np.testing.assert_allclose(found["energy"][:, 0], np.array(bare) + 7, rtol=1e-5)

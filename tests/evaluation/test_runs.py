@@ -19,8 +19,8 @@ def run(tmp_path) -> Path:
     return write_run(tmp_path / "runs" / "one", datapath, seed=7, train=[1, 2], val=[3])
 
 
-def test_run_of_the_host(run, tmp_path):
-    """Without a record of ours; the folder in which it ran is found by where its data lie."""
+def test_run_of_schnetpack(run, tmp_path):
+    """Without our record; the folder in which it ran follows from the place of its data."""
     found = read_run(run)
     assert found.datapath == (tmp_path / "data" / "phonon.db").resolve()
     assert (list(found.train_idx), list(found.val_idx)) == ([1, 2], [3])
@@ -39,6 +39,10 @@ def test_record_of_a_run(run, tmp_path):
     assert found.targets == {"a": "b"}
     assert found.seed == 11
     assert found.record["datapath_from_here"] == "../../data/phonon.db"
+    assert json.loads((run / "run.json").read_text())["format"] == 1
+    change(run, "run.json", format=2)
+    with pytest.raises(RunError, match="another version"):
+        read_run(run)
 
 
 def test_runs_and_data_that_were_moved_together(run, tmp_path):
@@ -62,7 +66,10 @@ def test_runs_of_a_sweep_once_each(run, tmp_path):
         (lambda run: (run / "split.npz").write_text("no"), r"split\.npz is missing or damaged"),
         (lambda run: np.savez(run / "split.npz", train_idx=[1]), r"split\.npz is missing"),
         (lambda run: (run / "config.yaml").write_text("a: [1"), r"config\.yaml cannot be read"),
-        (lambda run: (run / "config.yaml").write_text("a: 1"), "not that of a SchNetPack run"),
+        (
+            lambda run: (run / "config.yaml").write_text("a: 1"),
+            "not the configuration of a SchNetPack run",
+        ),
         (lambda run: (run / "run.json").write_text("{"), r"run\.json is damaged"),
         (lambda run: (run / "run.json").write_text("{}"), "another version"),
         (lambda run: (run.parents[1] / "data" / "phonon.db").unlink(), "database is not at"),
@@ -78,7 +85,7 @@ def test_database_that_only_the_process_knew(run):
     text = (run / "config.yaml").read_text()
     hidden = text.replace("phonon.db", "${hydra:runtime.choices.data/ensemble}.db")
     (run / "config.yaml").write_text(hidden)
-    with pytest.raises(RunError, match="cannot tell its database"):
+    with pytest.raises(RunError, match="only the process of the run knew"):
         read_run(run)
 
 
@@ -87,11 +94,3 @@ def test_folders_without_runs(tmp_path):
         find_runs([tmp_path])
     with pytest.raises(RunError, match="no folder"):
         find_runs([tmp_path / "nowhere"])
-
-
-def test_record_is_of_this_format(run, tmp_path):
-    write_record(run, {"datapath": str(tmp_path / "data" / "phonon.db")})
-    assert json.loads((run / "run.json").read_text())["format"] == 1
-    change(run, "run.json", format=2)
-    with pytest.raises(RunError, match="another version"):
-        read_run(run)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from schnetpack_phonon.attribution.trust import trust_table, trust_text
+from schnetpack_phonon.attribution.checks import checks_table, checks_text
 from schnetpack_phonon.common.page import Picture, Section, Table, strings, write_page
 from schnetpack_phonon.common.properties import band_gap, label
 from schnetpack_phonon.evaluation.comparison import figures, learning_curves, tables
@@ -204,15 +204,15 @@ def _shares(found: CrossTests) -> list[Section]:
         "standard deviation over seeds.",
     ]
     items = [picture, Table("attribution", rows, shares, "Shares")]
-    trust = trust_table(found.runs)
-    if not trust.empty:
+    checks = checks_table(found.runs)
+    if not checks.empty:
         text.append(
             "Reliability, by training data: the largest part of a structure's change that the "
             "bonds miss (completeness); correlation of the predicted and the actual effect of "
             "freezing bonds (faithfulness r), and of single bonds between seeds; and in how many "
             "crystals the leading bond differs clearly from the untrained control."
         )
-        items.append(Table("trust", trust_text(trust), trust, "Trust"))
+        items.append(Table("trust", checks_text(checks), checks, "Trust"))
     return [Section("Which bonds", text, items)]
 
 

@@ -1,12 +1,12 @@
 """Properties at temperature: averages of trained models over thermal snapshots.
 
-Atoms move classically or as quantum oscillators and electrons follow at once (the adiabatic
-average of Zacharias and Giustino, Phys. Rev. B 94, 075125 (2016)); the lattice does not expand.
+Atoms move as classical or as quantum oscillators and electrons follow adiabatically (Zacharias and
+Giustino, Phys. Rev. B 94, 075125 (2016)); there is no thermal expansion.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -18,9 +18,10 @@ from ase import Atoms
 from schnetpack_phonon.common.errors import RunError
 from schnetpack_phonon.common.progress import Progress
 from schnetpack_phonon.common.properties import PROPERTIES, band_gap, elastic_tensor
+from schnetpack_phonon.ensembles.base import Snapshot
 from schnetpack_phonon.ensembles.fixed import ModeEnsemble, SpecialEnsemble
 from schnetpack_phonon.ensembles.thermal import PhononEnsemble
-from schnetpack_phonon.evaluation.distance import TrainingSet, far, training_set
+from schnetpack_phonon.evaluation.distance import far, training_set
 from schnetpack_phonon.evaluation.runs import Run
 from schnetpack_phonon.evaluation.test_sets import read_test_set
 from schnetpack_phonon.evaluation.thermal.vibrations import vibrations
@@ -30,24 +31,20 @@ from schnetpack_phonon.structures.crystals import Crystal
 from schnetpack_phonon.structures.elasticity import hill_average
 
 STATISTICS = ("quantum", "classical")
-
-
 _DEGENERATE = 1e-3  # THz
-
-
-_N_DISTANCES = 40  # snapshots whose distance from the training set is looked at
+_N_DISTANCES = 40  # snapshots whose distance from the training set is computed
 
 
 @dataclass(frozen=True)
 class ThermalProperties:
-    """What models say about crystals at temperature; energies in eV, as databases hold them.
+    """Predictions for crystals at temperature, in database units.
 
     Attributes:
-        averages: ``structure``, ``property``, ``temperature``, ``statistics``, ``estimate``
+        averages: ``structure``, ``property``, ``temperature`` (K), ``statistics``, ``estimate``
             (``ensemble``, ``special`` or ``labels``), ``value``, ``error`` (standard error over
             snapshots, NaN for special displacements), ``seed_sd`` (over models), ``change`` and
             ``change_sd`` (from the crystal at rest, and over models), ``n``, ``distance`` (mean,
-            from the training set).
+            from the training set), ``unit``.
         differences: ``structure``, ``property``, ``temperature``, ``value`` (quantum minus
             classical), ``error`` (standard error of the difference), ``seed_sd``, ``n`` (snapshots
             drawn with the same random numbers); no rows at 0 K.
@@ -55,7 +52,7 @@ class ThermalProperties:
         modes: ``structure``, ``mode``, ``frequency`` (THz, imaginary ones negative), ``shift``
             (mean change of the gap for plus and minus one standard deviation at 300 K), ``n``
             (modes of this frequency); empty without gap.
-        warnings: what lies far outside of the training.
+        warnings: crystals and temperatures far outside of the training set.
     """
 
     averages: pd.DataFrame
@@ -75,83 +72,82 @@ def thermal_properties(
     """Averages over snapshots that no model was trained on.
 
     Args:
-        runs: models of one kind, such as seeds; the first one's crystals and phonons are taken.
+        runs: models of one kind, such as seeds; crystals and phonons are those of the first.
         temperatures: in K.
         n_snapshots: of each crystal, temperature and statistics.
         seed: of the snapshots, not that of the training data.
         mode_temperature: of the displacements along single modes, in K.
 
     Raises:
-        RunError: if a run has no phonons in its label store, or gives other outputs than the first.
+        RunError: if a run has no phonons in its label store, or its outputs differ from those of
+            the first.
     """
-    run, predictors = runs[0], [Predictor(run.model, batch_size=16) for run in runs]
+    run = runs[0]
+    models = _Models([Predictor(run.model, batch_size=16) for run in runs], run)
     test_set = read_test_set(run.datapath)
     train = training_set([test_set.atoms[k] for k in run.train_idx])
     every = sorted({*map(float, temperatures), float(mode_temperature)})
-    crystals, models = vibrations(run, PhononEnsemble(every, n_snapshots=1, seed=seed))
-    ask = _Question(predictors, run)
+    crystals, vibrating = vibrations(run, PhononEnsemble(every, n_snapshots=1, seed=seed))
     averages, differences, static, modes, warnings = [], [], [], [], []
     n_averages = len(crystals) * len(temperatures) * len(STATISTICS)
     with Progress("thermal", n_averages, unit="averages") as progress:
         for crystal in crystals:
             name = crystal.composition or crystal.name
-            rest = ask(crystal.supercell)
-            distance = train.distances([crystal.supercell])
-            if warning := far(f"{name} at rest", distance, train.species):
-                warnings.append(warning)
-            static += [
-                {"structure": name, "property": key, "value": v.mean(), "seed_sd": _sd(v)}
-                for key, v in rest.items()
-            ]
+            rest = {k: v[:, 0] for k, v in models([crystal.supercell]).items() if v.ndim == 2}
+            for key, v in rest.items():
+                own = {"structure": name, "property": key, "value": v.mean(), "seed_sd": _sd(v)}
+                static.append(own)
+            distances = train.distances([crystal.supercell])
+            warnings.append(far(f"{name} at rest", distances, train.species))
             for temperature in map(float, temperatures):
-                model = models[crystal.name, temperature]
-                group = {"structure": name, "temperature": temperature}
+                harmonic = vibrating[crystal.name, temperature]
+                at = crystal, harmonic, temperature
+                place = {"structure": name, "temperature": temperature}
                 drawn = []
                 for statistics in STATISTICS:
-                    place = {**group, "statistics": statistics}
                     if statistics == "quantum" or temperature > 0:
-                        sampled = _sampled(ask, crystal, model, place, n_snapshots, seed)
-                        rows, warning = _averages(ask, train, crystal, model, place, sampled, rest)
-                        averages += rows
-                        warnings += [warning] if warning else []
+                        how = [temperature], statistics
+                        ensemble = PhononEnsemble(*how, n_snapshots=n_snapshots, seed=seed)
+                        sampled = _sampled(models, ensemble.snapshots(*at), n_snapshots)
+                        special = SpecialEnsemble(*how).snapshots(*at)
+                        pair = models([snapshot.atoms for snapshot in special])
+                        distances = train.distances(sampled.atoms[:_N_DISTANCES])
+                        here = {**place, "statistics": statistics}
+                        mean = distances.mean()
+                        averages += _averages(models, here, mean, sampled.values, pair, rest)
+                        what = f"{name} at {temperature:g} K, {statistics}"
+                        warnings.append(far(what, distances, train.species))
                         drawn.append(sampled)
                     progress.update()
                 if len(drawn) == len(STATISTICS):
-                    differences += [{**group, **row} for row in _differences(ask.keys, *drawn)]
+                    differences += [{**place, **row} for row in _differences(models.keys, *drawn)]
             if band_gap in rest:
-                model = models[crystal.name, float(mode_temperature)]
-                modes.append(_modes(ask, crystal, model, mode_temperature, rest[band_gap], name))
+                harmonic = vibrating[crystal.name, float(mode_temperature)]
+                shifts = _modes(models, crystal, harmonic, mode_temperature, rest[band_gap].mean())
+                modes.append(shifts.assign(structure=name))
     labels = test_set.rows.join(test_set.labels)
-    averages += _labels(labels[labels["group"].str.startswith("phonon,")], run)
-    table = pd.concat(modes, ignore_index=True) if modes else pd.DataFrame()
+    averages += _labels(labels[labels["kind"] == "phonon"], run)
     return ThermalProperties(
         pd.DataFrame(averages),
         pd.DataFrame(differences),
         pd.DataFrame(static),
-        table,
-        tuple(dict.fromkeys(warnings)),
+        pd.concat(modes, ignore_index=True) if modes else pd.DataFrame(),
+        tuple(dict.fromkeys(filter(None, warnings))),
     )
 
 
-class _Question:
-    """Asks all models for the scalar outputs that they share.
-
-    Elastic tensors are averaged first: ``elastic_tensor`` stays a tensor.
-    """
+class _Models:
+    """Predicts the scalar outputs that all models have, and their elastic tensors."""
 
     def __init__(self, predictors: Sequence[Predictor], run: Run):
         self._predictors = predictors
         shared = set.intersection(*(set(one.outputs) for one in predictors))
-        self.keys = sorted(key for key in shared if not PROPERTIES.get(key, _SCALAR).shape)
+        self.keys = sorted(key for key in shared if not _shape(key))
         self.tensors = [key for key in (elastic_tensor,) if key in shared]
         if not self.keys:
             raise RunError(f"the models of {run.folder} and the others share no scalar output")
 
-    def __call__(self, structure: Atoms) -> dict[str, np.ndarray]:
-        """Output -> value of each model, shape=(n_models,); scalar outputs only."""
-        return {k: v[:, 0] for k, v in self.all([structure]).items() if v.ndim == 2}
-
-    def all(self, structures: Sequence[Atoms]) -> dict[str, np.ndarray]:
+    def __call__(self, structures: Sequence[Atoms]) -> dict[str, np.ndarray]:
         """Output -> shape=(n_models, n_structures, ...)."""
         found = [one(structures) for one in self._predictors]
         return {
@@ -160,171 +156,144 @@ class _Question:
         }
 
 
-_SCALAR = PROPERTIES[band_gap]
-
-
 @dataclass(frozen=True)
 class _Sampled:
-    """Snapshots, their indices in the random stream, and output -> what each model says of each."""
+    """Snapshots, their indices in the random stream, and output -> prediction of each model."""
 
     atoms: list[Atoms]
     index: np.ndarray
     values: dict[str, np.ndarray]
 
 
-def _sampled(
-    ask: _Question,
-    crystal: Crystal,
-    model: HarmonicModel,
-    place: dict[str, Any],
-    n_snapshots: int,
-    seed: int,
-) -> _Sampled:
-    temperature, statistics = place["temperature"], place["statistics"]
-    ensemble = PhononEnsemble([temperature], statistics, n_snapshots=n_snapshots, seed=seed)
-    stream = (s for s in ensemble.snapshots(crystal, model, temperature) if s is not None)
-    snapshots = list(islice(stream, n_snapshots))
+def _sampled(models: _Models, stream: Iterable[Snapshot | None], n_snapshots: int) -> _Sampled:
+    snapshots = list(islice(filter(None, stream), n_snapshots))
     atoms = [snapshot.atoms for snapshot in snapshots]
-    return _Sampled(atoms, np.array([s.index for s in snapshots]), ask.all(atoms))
+    return _Sampled(atoms, np.array([s.index for s in snapshots]), models(atoms))
 
 
 def _averages(
-    ask: _Question,
-    train: TrainingSet,
-    crystal: Crystal,
-    model: HarmonicModel,
+    models: _Models,
     place: dict[str, Any],
-    sampled: _Sampled,
+    distance: float,
+    sampled: dict[str, np.ndarray],
+    special: dict[str, np.ndarray],
     rest: dict[str, np.ndarray],
-) -> tuple[list[dict[str, object]], str]:
-    """Rows of one crystal, temperature and statistics, and a warning or nothing."""
-    temperature, statistics = place["temperature"], place["statistics"]
-    special = SpecialEnsemble([temperature], statistics)
-    pair = [s.atoms for s in special.snapshots(crystal, model, temperature)]
-    distances = train.distances(sampled.atoms[:_N_DISTANCES])
+) -> list[dict[str, Any]]:
+    """Rows of one crystal, temperature and statistics."""
     rows = []
-    mirrored = ask.all(pair)
-    for key, values in sampled.values.items():
-        if key in ask.tensors:
-            rows += _moduli(values, place)
-            continue
-        mean = values.mean(axis=0)
-        common = {**place, "property": key, "distance": distances.mean()}
-        rows.append(
-            {
-                **common,
-                "estimate": "ensemble",
-                "value": mean.mean(),
-                "error": mean.std(ddof=1) / np.sqrt(len(mean)),
-                "seed_sd": _sd(values.mean(axis=1)),
-                **_change(values.mean(axis=1), rest[key]),
-                "n": len(mean),
-            }
-        )
-        two = mirrored[key].mean(axis=1)
-        rows.append(
-            {
-                **common,
-                "estimate": "special",
-                "value": two.mean(),
-                "error": np.nan,
-                "seed_sd": _sd(two),
-                **_change(two, rest[key]),
-                "n": 2,
-            }
-        )
-    what = f"{place['structure']} at {temperature:g} K, {statistics}"
-    return rows, far(what, distances, train.species)
+    for key in models.keys:
+        for estimate, values in (("ensemble", sampled[key]), ("special", special[key])):
+            mean, by_model = values.mean(axis=0), values.mean(axis=1)
+            change = by_model - rest[key]
+            rows.append(
+                {
+                    **place,
+                    "property": key,
+                    "distance": distance,
+                    "estimate": estimate,
+                    "value": mean.mean(),
+                    "error": _standard_error(mean) if estimate == "ensemble" else np.nan,
+                    "seed_sd": _sd(by_model),
+                    "change": change.mean(),
+                    "change_sd": _sd(change),
+                    "n": len(mean),
+                    "unit": _unit(key),
+                }
+            )
+    for key in models.tensors:
+        rows += _moduli(sampled[key], place)
+    return rows
 
 
 def _differences(
     keys: Sequence[str], quantum: _Sampled, classical: _Sampled
-) -> list[dict[str, object]]:
-    """Of snapshots drawn with the same random numbers, so errors common to both cancel."""
+) -> list[dict[str, Any]]:
+    """Of snapshots drawn with the same random numbers, so that their common errors cancel."""
     _, one, other = np.intersect1d(quantum.index, classical.index, return_indices=True)
-    rows: list[dict[str, object]] = []
+    rows = []
     for key in keys:
         pairs = quantum.values[key][:, one] - classical.values[key][:, other]
         mean = pairs.mean(axis=0)
-        error = mean.std(ddof=1) / np.sqrt(len(mean)) if len(mean) > 1 else np.nan
-        found = {"property": key, "value": mean.mean(), "error": error}
+        found = {"property": key, "value": mean.mean(), "error": _standard_error(mean)}
         rows.append({**found, "seed_sd": _sd(pairs.mean(axis=1)), "n": len(mean)})
     return rows
 
 
-def _moduli(tensors: np.ndarray, place: dict[str, object]) -> list[dict[str, object]]:
-    """Hill's moduli of the mean tensor in GPa, errors by bootstrap over snapshots."""
-    rng = np.random.default_rng(0)
+def _moduli(tensors: np.ndarray, place: dict[str, Any]) -> list[dict[str, Any]]:
+    """Hill's moduli of the mean tensor in GPa, with errors by bootstrap over snapshots."""
     mean = tensors.mean(axis=0)
-    draws = mean[rng.integers(len(mean), size=(200, len(mean)))].mean(axis=1)
-    rows = []
-    for name in ("bulk", "shear"):
-        samples = np.array([getattr(hill_average(draw), name) for draw in draws], float)
-        by_model = [float(getattr(hill_average(t.mean(axis=0)), name)) for t in tensors]
-        rows.append(
-            {
-                **place,
-                "property": f"{name} modulus",
-                "estimate": "ensemble",
-                "value": float(getattr(hill_average(mean.mean(axis=0)), name)),
-                "error": samples.std(),
-                "seed_sd": _sd(np.array(by_model)),
-                "n": len(mean),
-                "distance": np.nan,
-            }
-        )
-    return rows
+    drawn = np.random.default_rng(0).integers(len(mean), size=(200, len(mean)))
+    of_samples, of_models = (
+        hill_average(mean[drawn].mean(axis=1)),
+        hill_average(tensors.mean(axis=1)),
+    )
+    return [
+        {
+            **place,
+            "property": f"{name} modulus",
+            "estimate": "ensemble",
+            "value": float(getattr(hill_average(mean.mean(axis=0)), name)),
+            "error": getattr(of_samples, name).std(),
+            "seed_sd": _sd(getattr(of_models, name)),
+            "n": len(mean),
+            "unit": PROPERTIES[elastic_tensor].unit,
+        }
+        for name in ("bulk", "shear")
+    ]
 
 
 def _modes(
-    ask: _Question,
-    crystal: Crystal,
-    model: HarmonicModel,
-    temperature: float,
-    rest: np.ndarray,
-    name: str,
+    models: _Models, crystal: Crystal, harmonic: HarmonicModel, temperature: float, rest: float
 ) -> pd.DataFrame:
-    """Change of the gap along each mode; modes of one frequency are averaged."""
-    moving = np.flatnonzero(model.mode_amplitudes(temperature) > 0).tolist()
+    """Change of the gap along each mode; the mean of modes of one frequency."""
+    moving = np.flatnonzero(harmonic.mode_amplitudes(temperature) > 0).tolist()
     ensemble = ModeEnsemble([-1, 1], temperature, moving)
-    atoms = [s.atoms for q in (-1.0, 1.0) for s in ensemble.snapshots(crystal, model, q)]
-    gaps = ask.all(atoms)[band_gap].mean(axis=0).reshape(2, len(moving)).mean(axis=0)
-    frequencies = model.frequencies[moving]
+    atoms = [s.atoms for q in (-1.0, 1.0) for s in ensemble.snapshots(crystal, harmonic, q)]
+    gaps = models(atoms)[band_gap].mean(axis=0).reshape(2, len(moving)).mean(axis=0)
+    frequencies = harmonic.frequencies[moving]
     sets = np.concatenate([[0], np.cumsum(np.diff(frequencies) > _DEGENERATE)])
     table = pd.DataFrame(
-        {"set": sets, "mode": moving, "frequency": frequencies, "shift": gaps - rest.mean()}
+        {"set": sets, "mode": moving, "frequency": frequencies, "shift": gaps - rest, "n": 1}
     )
-    grouped = table.groupby("set")
-    found = grouped.agg(mode=("mode", "first"), frequency=("frequency", "mean"))
-    found["shift"], found["n"] = grouped["shift"].mean(), grouped.size()
-    return found.reset_index(drop=True).assign(structure=name)
+    how = {"mode": "first", "frequency": "mean", "shift": "mean", "n": "sum"}
+    return table.groupby("set").agg(how).reset_index(drop=True)
 
 
-def _labels(rows: pd.DataFrame, run: Run) -> list[dict[str, object]]:
+def _labels(rows: pd.DataFrame, run: Run) -> list[dict[str, Any]]:
     """Means of labels by crystal and temperature."""
     found = []
     for (name, temperature), own in rows.groupby(["structure", "parameter"]):
         for key in sorted(set(run.targets.values()) & set(own)):
-            if PROPERTIES.get(key, _SCALAR).shape:
-                continue
             values = own[key].dropna()
-            if len(values) < 2:
+            if _shape(key) or len(values) < 2:
                 continue
             found.append(
                 {
-                    **{"structure": name, "temperature": temperature, "statistics": "quantum"},
-                    **{"property": key, "estimate": "labels", "value": values.mean()},
-                    "error": values.std() / np.sqrt(len(values)),
-                    **{"seed_sd": np.nan, "n": len(values), "distance": np.nan},
+                    "structure": name,
+                    "temperature": temperature,
+                    "statistics": "quantum",
+                    "property": key,
+                    "estimate": "labels",
+                    "value": values.mean(),
+                    "error": _standard_error(values),
+                    "n": len(values),
+                    "unit": _unit(key),
                 }
             )
     return found
 
 
-def _change(values: np.ndarray, rest: np.ndarray) -> dict[str, float]:
-    """From the crystal at rest, both as each model gives them."""
-    return {"change": float((values - rest).mean()), "change_sd": _sd(values - rest)}
+def _shape(key: str) -> tuple[int | str, ...]:
+    return PROPERTIES[key].shape if key in PROPERTIES else ()
 
 
-def _sd(values: np.ndarray) -> float:
+def _unit(key: str) -> str:
+    return PROPERTIES[key].unit if key in PROPERTIES else ""
+
+
+def _standard_error(values: np.ndarray | pd.Series) -> float:
+    return _sd(values) / np.sqrt(len(values))
+
+
+def _sd(values: np.ndarray | pd.Series) -> float:
     return float(np.std(values, ddof=1)) if len(values) > 1 else np.nan

@@ -1,62 +1,61 @@
-"""Properties at temperature as a page."""
+"""A page about properties at temperature."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from schnetpack_phonon.common.page import Picture, Section, Table, strings, write_page
-from schnetpack_phonon.common.properties import PROPERTIES, band_gap, label, unit
-from schnetpack_phonon.common.style import COLORS
+from schnetpack_phonon.common.properties import band_gap, label
+from schnetpack_phonon.common.style import COLORS, color, grid, hide_frame, panels, property_of
 from schnetpack_phonon.evaluation.metrics import in_report_units
 from schnetpack_phonon.evaluation.runs import find_runs, read_run
 from schnetpack_phonon.evaluation.thermal.averages import ThermalProperties, thermal_properties
 
-_STYLES = {"quantum": (COLORS[0], "-"), "classical": (COLORS[1], "--")}
-
-
 MODE_TEMPERATURE = 300.0  # K
-
-
+_STYLES = {"quantum": (COLORS[0], "-"), "classical": (COLORS[1], "--")}
 _SHOWN = 12  # modes in the table
+_DIFFERENCE = "quantum - classical"
 
 
 def thermal_report(
     paths: Sequence[Path], folder: Path, temperatures: Sequence[float], n_snapshots: int, seed: int
 ) -> str:
-    """Averages of finished runs over thermal snapshots, and the page about them.
+    """Averages of finished runs over thermal snapshots, and a page about them.
 
     Args:
         paths: a run, or several that differ in their seeds.
-        folder: where the page goes.
+        folder: of the page.
         temperatures: in K.
         n_snapshots: of each crystal, temperature and statistics.
         seed: of the snapshots.
 
     Returns:
-        What came out, in a few lines.
+        The main results, in a few lines.
 
     Raises:
-        RunError: if a run is unfinished, or its phonons are not known.
+        RunError: if a run is not finished, or its phonons are not known.
     """
     runs = [read_run(path) for path in find_runs(paths)]
     every = sorted({*map(float, temperatures)})
-    found = thermal_properties(runs, every, n_snapshots, seed, MODE_TEMPERATURE)
+    found = _in_report_units(thermal_properties(runs, every, n_snapshots, seed, MODE_TEMPERATURE))
     claims = [*_renormalisation(found, every), *(f"Far outside: {w}." for w in found.warnings)]
     sections = [Section("What came out", claims, claim=True), _averages(found)]
     if not found.modes.empty:
-        sections.append(_modes(found))
+        sections.append(_modes(found.modes))
     sections.append(
         Section(
             "How",
             [
                 f"{n_snapshots} snapshots of each crystal, temperature and statistics, drawn with "
-                f"seed {seed}; errors are standard errors over snapshots. They say nothing of the "
+                f"seed {seed}; errors are standard errors over snapshots. They do not include the "
                 "errors of the model: compare with the labels, and with models of other seeds "
-                "(shaded: standard deviation over models). The lattice does not expand.",
+                "(shaded: standard deviation over models). There is no thermal expansion.",
                 "Runs: " + ", ".join(str(run.folder) for run in runs),
             ],
         )
@@ -65,20 +64,81 @@ def thermal_report(
     return "\n".join([*claims, f"page: {places['page'].resolve()}"])
 
 
+def against_temperature(averages: pd.DataFrame, static: pd.DataFrame) -> Figure:
+    """Averages against temperature, one row for each property, one column for each crystal.
+
+    Args:
+        averages: of :class:`.ThermalProperties`, in report units.
+        static: of :class:`.ThermalProperties`, in report units.
+    """
+    ensemble = averages[averages["estimate"] == "ensemble"]
+    units = dict(zip(ensemble["property"], ensemble["unit"], strict=True))
+    crystals = list(averages["structure"].unique())
+    size, margin = (2.7, 2.3), (1, 0.6)
+    figure, axes = grid(len(units), len(crystals), size, margin, sharex=True)
+    for i, (key, unit) in enumerate(units.items()):
+        relative = property_of(key).arbitrary_zero
+        for axis, crystal in zip(axes[i], crystals, strict=True):
+            own = averages[(averages["property"] == key) & (averages["structure"] == crystal)]
+            rest = static[(static["property"] == key) & (static["structure"] == crystal)]["value"]
+            zero = rest.item() if relative else 0.0
+            _draw(axis, own.assign(value=own["value"] - zero))
+            if len(rest):
+                axis.axhline(rest.item() - zero, color="0.6", linewidth=0.8, linestyle=":")
+            if i == 0:
+                axis.set_title(crystal, fontsize="medium")
+            if i == len(units) - 1:
+                axis.set_xlabel("temperature (K)")
+            axis.locator_params(axis="y", nbins=5)
+        what = f"{label(key)} − at rest" if relative else label(key)
+        axes[i, 0].set_ylabel(f"{what} ({unit})")
+    handles, names = axes[0, 0].get_legend_handles_labels()
+    figure.legend(
+        handles, names, loc="outside upper center", frameon=False, fontsize="small", ncols=3
+    )
+    return figure
+
+
+def modes(table: pd.DataFrame, temperature: float) -> Figure:
+    """Change of the gap along each mode against its frequency, one panel for each crystal.
+
+    Args:
+        table: ``structure``, ``frequency`` (THz), ``shift`` (meV).
+        temperature: of the displacements in K.
+    """
+    crystals = list(table["structure"].unique())
+    figure, axes = panels(len(crystals), (4.2, 2.4), (0, 0.5), sharex=True, sharey=True)
+    for k, (axis, crystal) in enumerate(zip(axes, crystals, strict=True)):
+        own = table[table["structure"] == crystal]
+        axis.vlines(own["frequency"], 0, own["shift"], color=color(k), linewidth=1)
+        axis.plot(own["frequency"], own["shift"], "o", color=color(k), markersize=3)
+        axis.axhline(0, color="0.4", linewidth=0.8)
+        axis.set_title(crystal, loc="left", fontsize="medium")
+        axis.set_xlabel("frequency (THz), imaginary below 0")
+        axis.set_ylabel("change of the gap (meV)")
+    hide_frame(axes)
+    figure.suptitle(f"one mode displaced by ±1 σ of {temperature:g} K", fontsize="medium")
+    return figure
+
+
+def _in_report_units(found: ThermalProperties) -> ThermalProperties:
+    columns, differences = ["value", "error", "seed_sd"], found.differences
+    return replace(
+        found,
+        averages=in_report_units(found.averages, [*columns, "change", "change_sd"]),
+        static=in_report_units(found.static, ["value", "seed_sd"]),
+        differences=differences if differences.empty else in_report_units(differences, columns),
+    )
+
+
 def _renormalisation(found: ThermalProperties, temperatures: Sequence[float]) -> list[str]:
-    """The change of the gap, at 300 K if that is there."""
+    """The change of the gap at the temperature nearest to 300 K."""
     nearest = min(temperatures, key=lambda t: abs(t - MODE_TEMPERATURE))
     table = found.averages
-    chosen = {
-        "temperature": nearest,
-        "property": band_gap,
-        "estimate": "ensemble",
-        "statistics": "quantum",
-    }
-    for column, value in chosen.items():
-        table = table[table[column] == value]
+    chosen = (table["temperature"] == nearest) & (table["property"] == band_gap)
+    chosen &= (table["estimate"] == "ensemble") & (table["statistics"] == "quantum")
     lines = []
-    for row in table.to_dict("records"):
+    for row in table[chosen].to_dict("records"):
         spread = "one model"
         if not pd.isna(row["change_sd"]):
             spread = f"standard deviation over models {1e3 * row['change_sd']:.0f}"
@@ -90,155 +150,81 @@ def _renormalisation(found: ThermalProperties, temperatures: Sequence[float]) ->
 
 
 def _averages(found: ThermalProperties) -> Section:
-    table = in_report_units(found.averages, ["value", "error", "seed_sd", "change", "change_sd"])
-    table.loc[table["property"].str.endswith("modulus"), "unit"] = "GPa"
-    static = in_report_units(found.static, ["value", "seed_sd"])
     picture = Picture(
         "against_temperature",
-        "Averages over thermal snapshots, quantum and classical, beside labels and special "
+        "Averages over thermal snapshots, quantum and classical, with labels and special "
         "displacements; dotted: atoms at rest.",
-        against_temperature(table, static),
-        table,
+        against_temperature(found.averages, found.static),
+        found.averages,
     )
-    gaps = table[table["property"] == table["property"].iloc[0]]
-    shown = gaps.assign(
-        property=[f"{label(k)} ({u})" for k, u in gaps[["property", "unit"]].values]
-    )
-    shown = shown[shown["estimate"] != "special"].drop(columns=["unit", "change", "change_sd"])
+    shown = _of_first_property(found.averages)
+    shown = shown[shown["estimate"] != "special"].drop(columns=["change", "change_sd"])
     formats = {"temperature": "g", "value": ".4g", "error": ".2g", "seed_sd": ".2g"}
     rows = strings(shown, {**formats, "distance": ".2g"})
     text = [
-        "All properties are in data/averages.csv; distances are from the training set, 1 being "
-        "that of training structures from each other.",
+        "All properties are in data/averages.csv. Distances are from the training set, in units of "
+        "the distance between training structures.",
     ]
-    tables = [Table("averages", rows, table)]
+    tables = [Table("averages", rows, found.averages)]
     if not found.differences.empty:
         text.append(
-            "Quantum and classical snapshots are drawn with the same random numbers, so their "
-            "difference is compared pair by pair: its error is not that of two averages."
+            "Quantum and classical snapshots are drawn with the same random numbers, and are "
+            "compared pair by pair: the error is that of the differences of pairs, not of two "
+            "independent averages."
         )
-        tables.append(_differences(found))
+        shown = _of_first_property(found.differences).rename(columns={"value": _DIFFERENCE})
+        rows = strings(shown, {**formats, _DIFFERENCE: ".3g"})
+        tables.append(Table("quantum_minus_classical", rows, found.differences))
     return Section("Against temperature", text, [picture, *tables])
 
 
-def _differences(found: ThermalProperties) -> Table:
-    table = in_report_units(found.differences, ["value", "error", "seed_sd"])
-    shown = table[table["property"] == table["property"].iloc[0]]
-    shown = shown.assign(
-        property=[f"{label(k)} ({u})" for k, u in shown[["property", "unit"]].values]
+def _of_first_property(table: pd.DataFrame) -> pd.DataFrame:
+    own = table[table["property"] == table["property"].iloc[0]]
+    return own.assign(property=own["property"].map(label) + " (" + own["unit"] + ")").drop(
+        columns="unit"
     )
-    shown = shown.drop(columns="unit").rename(columns={"value": "quantum - classical"})
-    formats = {"temperature": "g", "error": ".2g", "seed_sd": ".2g", "quantum - classical": ".3g"}
-    return Table("quantum_minus_classical", strings(shown, formats), table)
 
 
-def _modes(found: ThermalProperties) -> Section:
-    table = found.modes.sort_values(["structure", "shift"])
+def _modes(found: pd.DataFrame) -> Section:
+    in_mev = found.assign(shift=1e3 * found["shift"])
     picture = Picture(
         "modes",
         "Which phonons close the gap: its change along each mode.",
-        modes(found.modes, MODE_TEMPERATURE),
-        found.modes,
+        modes(in_mev, MODE_TEMPERATURE),
+        found,
     )
-    first = table.groupby("structure").head(_SHOWN // table["structure"].nunique() or 1)
-    shown = first.assign(shift=1e3 * first["shift"])
-    shown = shown.rename(
-        columns={
-            "shift": "change of the gap (meV)",
-            "frequency": "frequency (THz)",
-            "mode": "first mode",
-            "n": "modes of this frequency",
-        }
-    )
-    columns = ["structure", "first mode", "frequency (THz)", "modes of this frequency"]
-    rows = strings(
-        shown[[*columns, "change of the gap (meV)"]],
-        {"frequency (THz)": ".2f", "change of the gap (meV)": ".2f"},
-    )
+    n_shown = _SHOWN // found["structure"].nunique() or 1
+    columns = {
+        "structure": "structure",
+        "mode": "first mode",
+        "frequency": "frequency (THz)",
+        "n": "modes of this frequency",
+        "shift": "change of the gap (meV)",
+    }
+    first = in_mev.sort_values(["structure", "shift"]).groupby("structure").head(n_shown)
+    rows = strings(first[[*columns]], {"frequency": ".2f", "shift": ".2f"}).rename(columns=columns)
     text = [
         "Each mode displaced alone by plus and minus one standard deviation; the mean of both, and "
         "over modes of one frequency. Changes of many modes together do not add up where bands "
         "split or modes couple.",
     ]
-    return Section("Single modes", text, [picture, Table("modes", rows, table)])
+    table = Table("modes", rows, found.sort_values(["structure", "shift"]))
+    return Section("Single modes", text, [picture, table])
 
 
-def against_temperature(averages: pd.DataFrame, static: pd.DataFrame) -> Figure:
-    """Averages against temperature, a row a property, a column a crystal.
-
-    Args:
-        averages: as :class:`.ThermalProperties` holds them, in report units.
-        static: the same.
-    """
-    keys = list(averages.loc[averages["estimate"] == "ensemble", "property"].unique())
-    crystals = list(averages["structure"].unique())
-    figure = Figure(figsize=(1 + 2.7 * len(crystals), 0.6 + 2.3 * len(keys)), layout="constrained")
-    axes = figure.subplots(len(keys), len(crystals), squeeze=False, sharex=True)
-    for i, key in enumerate(keys):
-        relative = key in PROPERTIES and PROPERTIES[key].arbitrary_zero
-        for j, crystal in enumerate(crystals):
-            axis = axes[i, j]
-            own = averages[(averages["property"] == key) & (averages["structure"] == crystal)]
-            rest = static[(static["property"] == key) & (static["structure"] == crystal)]["value"]
-            zero = rest.item() if relative else 0.0
-            _draw(axis, own.assign(value=own["value"] - zero))
-            if len(rest):
-                axis.axhline(rest.item() - zero, color="0.6", linewidth=0.8, linestyle=":")
-            if i == 0:
-                axis.set_title(crystal, fontsize="medium")
-            if i == len(keys) - 1:
-                axis.set_xlabel("temperature (K)")
-            axis.locator_params(axis="y", nbins=5)
-        what = f"{label(key)} − at rest" if relative else label(key)
-        axes[i, 0].set_ylabel(f"{what} ({unit(key) if key in PROPERTIES else 'GPa'})")
-    handles, names = axes[0, 0].get_legend_handles_labels()
-    figure.legend(
-        handles, names, loc="outside upper center", frameon=False, fontsize="small", ncols=3
-    )
-    return figure
-
-
-def modes(table: pd.DataFrame, temperature: float) -> Figure:
-    """Change of the gap along each mode against its frequency, a panel a crystal.
-
-    Args:
-        table: ``structure``, ``frequency`` (THz), ``shift`` (eV).
-        temperature: of the displacements in K.
-    """
-    crystals = list(table["structure"].unique())
-    n_columns = min(2, len(crystals))
-    n_rows = -(-len(crystals) // n_columns)
-    figure = Figure(figsize=(4.2 * n_columns, 0.5 + 2.4 * n_rows), layout="constrained")
-    axes = figure.subplots(n_rows, n_columns, squeeze=False, sharex=True, sharey=True).ravel()
-    for axis in axes[len(crystals) :]:
-        axis.set_axis_off()
-    for k, (axis, crystal) in enumerate(zip(axes, crystals, strict=False)):
-        own = table[table["structure"] == crystal]
-        color = COLORS[k % len(COLORS)]
-        axis.vlines(own["frequency"], 0, 1e3 * own["shift"], color=color, linewidth=1)
-        axis.plot(own["frequency"], 1e3 * own["shift"], "o", color=color, markersize=3)
-        axis.axhline(0, color="0.4", linewidth=0.8)
-        axis.set_title(crystal, loc="left", fontsize="medium")
-        axis.set_xlabel("frequency (THz), imaginary below 0")
-        axis.set_ylabel("change of the gap (meV)")
-        axis.spines[["top", "right"]].set_visible(False)
-    figure.suptitle(f"one mode displaced by ±1 σ of {temperature:g} K", fontsize="medium")
-    return figure
-
-
-def _draw(axis, own: pd.DataFrame) -> None:
+def _draw(axis: Axes, own: pd.DataFrame) -> None:
     """One crystal and property."""
-    for statistics, (color, style) in _STYLES.items():
+    for statistics, (line_color, style) in _STYLES.items():
         rows = own[(own["statistics"] == statistics) & (own["estimate"] == "ensemble")]
         rows = rows.sort_values("temperature")
         x, y = rows["temperature"], rows["value"]
         name = f"model, {statistics}"
         axis.errorbar(
-            x, y, rows["error"], color=color, fmt="o", ls=style, lw=1.2, ms=3.5, label=name
+            x, y, rows["error"], color=line_color, fmt="o", ls=style, lw=1.2, ms=3.5, label=name
         )
         if rows["seed_sd"].notna().any():
             low, high = y - rows["seed_sd"], y + rows["seed_sd"]
-            axis.fill_between(x, low, high, color=color, alpha=0.15, linewidth=0)
+            axis.fill_between(x, low, high, color=line_color, alpha=0.15, linewidth=0)
     rows = own[(own["statistics"] == "quantum") & (own["estimate"] == "special")]
     axis.plot(
         rows["temperature"], rows["value"], "x", color=COLORS[2], ms=6, label="special displacement"

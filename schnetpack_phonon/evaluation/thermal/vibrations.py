@@ -1,4 +1,4 @@
-"""Harmonic models of the crystals that a run was trained on, from its label store."""
+"""Harmonic models of the crystals of a run, from its label store."""
 
 from __future__ import annotations
 
@@ -17,18 +17,19 @@ from schnetpack_phonon.labels.store import LabelStore
 from schnetpack_phonon.phonons.force_constants import Models
 from schnetpack_phonon.structures.crystals import Crystal
 
-_DATASETS = Path(__file__).parent / "datasets"
+_DATASETS = Path(__file__).parents[2] / "datasets"
 
 
 def vibrations(run: Run, ensemble: Ensemble) -> tuple[list[Crystal], Models]:
-    """Relaxed crystals and their models at the temperatures of an ensemble; computes no label.
+    """Relaxed crystals and their models at the temperatures of an ensemble; computes no labels.
 
     Args:
-        run: of ours; its own ensemble may be any.
-        ensemble: says which temperatures.
+        run: of this package, with any ensemble.
+        ensemble: of the temperatures that are needed.
 
     Raises:
-        RunError: if the run is none of ours, or forces or lattices are not in its label store.
+        RunError: if the run is not of this package, or forces or lattices are not in its label
+            store.
     """
     data = run.config.data
     if "phonons" not in data:

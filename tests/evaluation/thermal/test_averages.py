@@ -46,6 +46,12 @@ def predicted(runs, atoms, key="band_gap"):
     return np.array([[row[key] for row in Predictor(run.model)(atoms)] for run in runs])
 
 
+def snapshots(crystal, model, temperature, statistics, n=N):
+    ensemble = PhononEnsemble([temperature], statistics, n_snapshots=n, seed=SEED)
+    stream = ensemble.snapshots(crystal, model, temperature)
+    return [next(stream).atoms for _ in range(n)]
+
+
 def row(found, **values):
     table = found.averages
     for column, value in values.items():
@@ -56,11 +62,8 @@ def row(found, **values):
 @pytest.mark.parametrize("statistics", ["quantum", "classical"])
 @pytest.mark.parametrize("key", ["band_gap", ENERGY])
 def test_average_over_the_ensemble(found, runs, crystal_and_model, statistics, key):
-    crystal, model = crystal_and_model
-    ensemble = PhononEnsemble([300.0], statistics, n_snapshots=N, seed=SEED)
-    stream = ensemble.snapshots(crystal, model, 300.0)
-    values = predicted(runs, [next(stream).atoms for _ in range(N)], key)
-    rest = predicted(runs, [crystal.supercell], key)[:, 0]
+    values = predicted(runs, snapshots(*crystal_and_model, 300.0, statistics), key)
+    rest = predicted(runs, [crystal_and_model[0].supercell], key)[:, 0]
     place = {"property": key, "temperature": 300, "statistics": statistics}
     average = row(found, **place, estimate="ensemble")
     assert average["value"] == pytest.approx(values.mean(), rel=1e-5)
@@ -74,13 +77,11 @@ def test_average_over_the_ensemble(found, runs, crystal_and_model, statistics, k
 
 @pytest.mark.parametrize("key", ["band_gap", ENERGY])
 def test_quantum_and_classical_are_compared_pair_by_pair(found, runs, crystal_and_model, key):
-    crystal, model = crystal_and_model
-    values = {}
-    for statistics in ("quantum", "classical"):
-        ensemble = PhononEnsemble([300.0], statistics, n_snapshots=N, seed=SEED)
-        stream = ensemble.snapshots(crystal, model, 300.0)
-        values[statistics] = predicted(runs, [next(stream).atoms for _ in range(N)], key)
-    pairs = (values["quantum"] - values["classical"]).mean(axis=0)
+    quantum, classical = (
+        predicted(runs, snapshots(*crystal_and_model, 300.0, statistics), key)
+        for statistics in ("quantum", "classical")
+    )
+    pairs = (quantum - classical).mean(axis=0)
     table = found.differences.set_index(["property", "temperature"])
     difference = table.loc[key, 300.0]
     assert difference["value"] == pytest.approx(pairs.mean(), abs=2e-6)
@@ -124,9 +125,8 @@ def test_moduli_against_temperature(tmp_path):
     found = thermal_properties([run], [100, 300], 40, SEED)
     crystals, models = vibrations(run, PhononEnsemble([100.0, 300.0], n_snapshots=1, seed=1))
     for temperature in (100.0, 300.0):
-        ensemble = PhononEnsemble([temperature], n_snapshots=40, seed=SEED)
-        stream = ensemble.snapshots(crystals[0], models["Cu3PdAu", temperature], temperature)
-        atoms = [next(stream).atoms for _ in range(40)]
+        model = models["Cu3PdAu", temperature]
+        atoms = snapshots(crystals[0], model, temperature, "quantum", 40)
         s = [(neighbour_list("d", a, 5.0) ** 2).sum() / len(a) for a in atoms]
         for factor, name in ((2, "bulk modulus"), (1, "shear modulus")):
             place = {"property": name, "temperature": temperature, "statistics": "quantum"}
@@ -138,19 +138,15 @@ def test_moduli_against_temperature(tmp_path):
             assert modulus["n"] == 40
 
 
-def test_special_displacement(found, runs, crystal_and_model):
+def test_special_displacement_and_crystal_at_rest(found, runs, crystal_and_model):
     crystal, model = crystal_and_model
     pair = [s.atoms for s in SpecialEnsemble([300.0]).snapshots(crystal, model, 300.0)]
     place = {"property": "band_gap", "temperature": 300, "statistics": "quantum"}
     special = row(found, **place, estimate="special")
     assert special["value"] == pytest.approx(predicted(runs, pair).mean(), rel=1e-5)
-
-
-def test_crystal_at_rest(found, runs, crystal_and_model):
+    rest = predicted(runs, [crystal.supercell]).mean()
     static = found.static.set_index("property")["value"]
-    assert static["band_gap"] == pytest.approx(
-        predicted(runs, [crystal_and_model[0].supercell]).mean(), rel=1e-5
-    )
+    assert static["band_gap"] == pytest.approx(rest, rel=1e-5)
 
 
 def test_atoms_move_at_zero_only_as_quantum_oscillators(found):
@@ -158,7 +154,7 @@ def test_atoms_move_at_zero_only_as_quantum_oscillators(found):
     assert set(cold["statistics"]) == {"quantum"}
 
 
-def test_labels_stand_beside(found, runs):
+def test_labels_of_the_database(found, runs):
     """Of the database, by temperature."""
     rows = read_provenance(runs[0].datapath).join(read_labels(runs[0].datapath))
     own = rows.loc[rows["temperature"] == 300, ENERGY]
@@ -180,7 +176,7 @@ def test_single_modes(found, runs, crystal_and_model):
     assert first["shift"] == pytest.approx(expected, abs=1e-5)
 
 
-def test_far_from_training_is_told_with_the_distance(runs):
+def test_structures_far_from_training_give_a_warning(runs):
     hot = thermal_properties(runs[:1], [300, HOT], 4, SEED)
     (warning,) = (w for w in hot.warnings if f"{HOT:g} K, quantum" in w)
     assert "times as far from the training structures" in warning

@@ -1,14 +1,17 @@
-"""The page about properties at temperature, as the command writes it."""
+"""The page about properties at temperature, as the command writes it, and its figures."""
 
 import sys
 
+import numpy as np
 import pandas as pd
 import pytest
 
 from schnetpack_phonon.cli.commands import main
+from schnetpack_phonon.evaluation.thermal import page
 from schnetpack_phonon.models.heads import BandGap, Intensive
 from tests.evaluation.comparison.comparison_fixtures import ENERGY
 from tests.evaluation.thermal.thermal_fixtures import thermal_run
+from tests.test_plotting import draw
 
 
 def call(monkeypatch, *arguments):
@@ -30,8 +33,8 @@ def test_page(tmp_path, monkeypatch, capsys, heads, titles):
     said = capsys.readouterr().out
     assert ("the band gap changes by" in said) == bool(titles)
     assert "page: " in said
-    page = (tmp_path / "page" / "report.md").read_text()
-    assert [line[3:] for line in page.splitlines() if line.startswith("## ")] == [
+    text = (tmp_path / "page" / "report.md").read_text()
+    assert [line[3:] for line in text.splitlines() if line.startswith("## ")] == [
         "What came out",
         "Against temperature",
         *titles,
@@ -48,3 +51,46 @@ def test_bad_input(tmp_path, monkeypatch, capsys):
     with pytest.raises(SystemExit):
         call(monkeypatch, tmp_path, "-n", 1)
     assert "at least 2 snapshots" in capsys.readouterr().err
+
+
+def averages():
+    rows = [
+        {
+            "structure": "Ag3SBr",
+            "property": key,
+            "temperature": t,
+            "statistics": statistics,
+            "estimate": estimate,
+            "value": value - t / 1000,
+            "error": 0.01,
+            "seed_sd": 0.02,
+            "unit": unit,
+        }
+        for key, value, unit in (("band_gap", 1.0, "eV"), ("energy_per_atom", -500.0, "meV"))
+        for t in (0.0, 300.0)
+        for statistics in ("quantum", "classical")
+        for estimate in ("ensemble", "special", "labels")
+    ]
+    return pd.DataFrame(rows)
+
+
+def test_against_temperature():
+    """Energies, whose zero is arbitrary, from the crystal at rest."""
+    static = pd.DataFrame(
+        {"structure": "Ag3SBr", "property": ["band_gap", "energy_per_atom"], "value": [1.1, -499.0]}
+    )
+    figure = page.against_temperature(averages(), static)
+    draw(figure)
+    for axis, expected in zip(figure.axes, ([1.0, 0.7], [-1.0, -1.3]), strict=True):
+        line = axis.containers[0].lines[0]
+        np.testing.assert_allclose(line.get_ydata(orig=False), expected)
+    assert figure.axes[0].get_ylabel() == "band gap (eV)"
+    assert figure.axes[1].get_ylabel() == "energy per atom − at rest (meV)"
+
+
+def test_modes():
+    table = pd.DataFrame({"structure": ["A", "A", "B"], "frequency": [1.0, 2, 3]})
+    figure = page.modes(table.assign(shift=[-10, 2.0, 0.0]), 300)
+    draw(figure)
+    shown = [axis.lines[0].get_ydata() for axis in figure.axes]
+    np.testing.assert_allclose(np.concatenate(shown), [-10, 2, 0])

@@ -1,4 +1,4 @@
-"""The phonons of a run from its label store; nothing is computed."""
+"""The phonons of a run from its label store, without calculations."""
 
 import numpy as np
 import pytest
@@ -7,7 +7,7 @@ from schnetpack_phonon.common.errors import RunError
 from schnetpack_phonon.data.database import read_metadata
 from schnetpack_phonon.ensembles.thermal import PhononEnsemble
 from schnetpack_phonon.evaluation.runs import read_run
-from schnetpack_phonon.evaluation.thermal.vibrations import vibrations
+from schnetpack_phonon.evaluation.thermal.vibrations import _DATASETS, vibrations
 from tests.evaluation.comparison.comparison_fixtures import write_run
 from tests.evaluation.thermal.thermal_fixtures import thermal_run
 
@@ -28,9 +28,13 @@ def test_what_is_missing_is_not_computed(tmp_path):
         vibrations(read_run(folder), PhononEnsemble([100.0], n_snapshots=1, seed=5))
 
 
-def test_runs_of_the_host_have_no_phonons(tmp_path):
+def test_runs_of_schnetpack_have_no_phonons(tmp_path):
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "a.db").touch()
     run = read_run(write_run(tmp_path / "runs" / "a", tmp_path / "data" / "a.db", 1, [1]))
     with pytest.raises(RunError, match="not trained on data of schnetpack_phonon"):
         vibrations(run, PhononEnsemble([100.0], n_snapshots=1, seed=5))
+
+
+def test_labels_of_the_package_are_found():
+    assert list(_DATASETS.glob("*pbesol*"))

@@ -1,4 +1,4 @@
-"""Can one believe an attribution: completeness, faithfulness, stability and the control."""
+"""Checks of attributions: completeness, faithfulness, stability and the untrained control."""
 
 from __future__ import annotations
 
@@ -14,19 +14,20 @@ from schnetpack_phonon.attribution.results import (
     ATTRIBUTIONS,
     BONDS,
     FAITHFULNESS,
-    FROZEN_SHARE,
     SHARES,
     why_no_shares,
 )
 
-#: Bootstrap intervals of fewer structures are too narrow to found a claim on.
-_FEW = 10
+#: Share of the bonds in a subset. All subsets have one size: with others, even random attributions
+#: would seem faithful, as larger subsets have larger effects.
+SUBSET_SHARE = 0.3
+_FEW = 10  # structures, of which bootstrap intervals are too narrow for a conclusion
 
 
 def missed_shares(structures: pd.DataFrame) -> np.ndarray:
-    """How much of each structure's change its bonds miss, shape=(n_structures,).
+    """Residual of each structure relative to its change, shape=(n_structures,).
 
-    Of changes below a tenth of the mean one, in units of that.
+    For changes below a tenth of the mean one, relative to a tenth of the mean.
 
     Args:
         structures: ``change``, ``residual``.
@@ -37,7 +38,7 @@ def missed_shares(structures: pd.DataFrame) -> np.ndarray:
 
 
 def correlation(table: pd.DataFrame, both_ends: bool = False) -> float:
-    """Correlation of ``predicted`` and ``actual`` within structures (about each one's mean).
+    """Correlation of ``predicted`` and ``actual`` within structures (about the mean of each).
 
     With ``both_ends``, of ``predicted`` and the mean of ``actual`` and ``displaced``.
     """
@@ -51,7 +52,7 @@ def correlation(table: pd.DataFrame, both_ends: bool = False) -> float:
 
 
 def stability(bonds: Sequence[pd.DataFrame]) -> float:
-    """Mean correlation of the bonds' attributions between pairs of models.
+    """Mean correlation of the attributions of bonds between pairs of models.
 
     Args:
         bonds: the table of bonds of each model, for the same structures.
@@ -74,57 +75,55 @@ def verdict(
     unseen: Sequence[str] = (),
     kind: str = "displacement",
 ) -> list[str]:
-    """What the figures support, in words.
+    """Conclusions that the checks support, in sentences.
 
     Args:
         structures: ``model``, ``structure``, ``change``, ``residual``, ``unit``.
         shares: ``structure``, ``model``, ``bond_type``, ``share``, ``low``, ``high``.
-        faithfulness: of :func:`freezing`; may be empty.
-        seeds: :func:`stability` across runs, None for one run.
+        faithfulness: of :func:`.subset_effects`; may be empty.
+        seeds: :func:`stability` over runs, None for one run.
         unseen: terms of the model that attribution does not see.
         kind: of attribution.
-
-    Returns:
-        Sentences.
     """
     trained = structures[structures["model"] == "trained"]
     lines = [_completeness(trained)]
     if len(faithfulness):
         lines.append(_faithfulness(faithfulness))
     lines.append(
-        "Stability: one run only, other seeds may share the change otherwise."
+        "Stability: one run only; other seeds may give other shares."
         if seeds is None
-        else f"Stability: single bonds of different runs correlate with r = {seeds:.2f}."
+        else f"Stability: bonds of different runs correlate with r = {seeds:.2f}."
     )
     if kind == "mask":
-        lines.append("Masks count from no bonds at all, which is far from all training data.")
+        lines.append("Masks start from no bonds at all, which is far from all training data.")
     else:
         for name, own in trained.groupby("structure"):
             lines.append(f"{name}: {_leading(own, shares[shares['structure'] == name])}")
     if unseen:
-        lines.append(f"Not seen, as they are no bonds within the cutoff: {', '.join(unseen)}.")
+        terms = ", ".join(unseen)
+        lines.append(f"Not included, since these are not bonds within the cutoff: {terms}.")
     return lines
 
 
 def _completeness(trained: pd.DataFrame) -> str:
     if trained["residual"].isna().all():
-        return "Completeness: this method does not add up to the change of the prediction."
+        return "Completeness: bonds of this method do not add up to the change of the prediction."
     relative = missed_shares(trained)
-    missed = int((relative > 0.01).sum())
+    n = int((relative > 0.01).sum())
     text = f"Completeness: the bonds miss at most {relative.max():.2%} of a structure's change"
-    return f"{text} ({missed} of {len(trained)} miss more than 1 %)." if missed else f"{text}."
+    return f"{text} ({n} of {len(trained)} miss more than 1 %)." if n else f"{text}."
 
 
-def _faithfulness(frozen: pd.DataFrame) -> str:
-    r = correlation(frozen)
+def _faithfulness(table: pd.DataFrame) -> str:
+    r = correlation(table)
     if np.isnan(r):
-        return "Faithfulness: undefined, freezing bonds does not change the prediction."
-    words = "well" if r >= 0.9 else "roughly" if r >= 0.7 else "badly"
+        return "Faithfulness: undefined, resetting bonds does not change the prediction."
+    words = "well" if r >= 0.9 else "roughly" if r >= 0.7 else "poorly"
     return (
-        f"Faithfulness: the bonds' attributions foretell {words} what freezing {FROZEN_SHARE:.0%} "
-        f"of the bonds does to the prediction (r = {r:.2f}, and {correlation(frozen, True):.2f} "
+        f"Faithfulness: attributions predict {words} the effect of resetting {SUBSET_SHARE:.0%} of "
+        f"the bonds to their ideal vectors (r = {r:.2f}, and {correlation(table, True):.2f} "
         "averaged with displacing the same bonds in the ideal crystal; structures: "
-        f"{frozen['index'].nunique()})."
+        f"{table['index'].nunique()})."
     )
 
 
@@ -132,9 +131,7 @@ def _leading(structures: pd.DataFrame, shares: pd.DataFrame) -> str:
     why = why_no_shares(*structures[["change", "residual"]].to_numpy(dtype=float).T)
     if why:
         return f"no shares of variance: {why}."
-    trained, control = (
-        shares[shares["model"] == m].set_index("bond_type") for m in ("trained", "untrained")
-    )
+    trained, control = _with_control(shares)
     ranked = trained.sort_values("share", ascending=False)
     name, top, rest = ranked.index[0], ranked.iloc[0], ranked.iloc[1:]
     few = len(structures) < _FEW
@@ -150,10 +147,16 @@ def _leading(structures: pd.DataFrame, shares: pd.DataFrame) -> str:
     same = control.loc[name]
     text += f"; untrained weights give {_in_words(same, few)}"
     if few:
-        return f"{text} ({len(structures)} structures are too few for intervals, or a claim)."
+        return f"{text} ({len(structures)} structures are too few for intervals or conclusions)."
     if not apart(top, same):
-        return f"{text}, which overlaps: not clearly learnt."
-    return f"{text}: training made the difference."
+        return f"{text}; the intervals overlap: no clear effect of training."
+    return f"{text}: an effect of training."
+
+
+def _with_control(shares: pd.DataFrame) -> list[pd.DataFrame]:
+    """Shares of one crystal by the trained and by the untrained model, indexed by bond type."""
+    models = "trained", "untrained"
+    return [shares[shares["model"] == name].set_index("bond_type") for name in models]
 
 
 def _in_words(group: pd.Series, few: bool) -> str:
@@ -161,42 +164,41 @@ def _in_words(group: pd.Series, few: bool) -> str:
     return text if few else f"{text} [{group['low']:.2f}, {group['high']:.2f}]"
 
 
-def trust_table(runs: pd.DataFrame) -> pd.DataFrame:
-    """Trust figures by model, of the runs with the largest number of labels.
+def checks_table(runs: pd.DataFrame) -> pd.DataFrame:
+    """Checks by model, of the runs with the largest number of labels.
 
     Args:
-        runs: as :func:`.group_runs` gives them.
+        runs: of :func:`.group_runs`.
 
     Returns:
-        A row a model whose runs hold attributions: ``model``, ``n_runs``, ``n_structures`` (of all
-        runs), ``missed`` (the largest part of a structure's change that its bonds miss; NaN for
-        methods that do not add up), ``faithfulness`` and ``faithfulness_sd`` (mean and standard
-        deviation over runs of :func:`.correlation`), ``stability`` (:func:`.stability`
-        of runs with the same structures, NaN for fewer than two), ``n_clear`` of ``n_leading``
-        (crystals of all runs whose leading bond type has an interval apart from that of the
-        untrained control).
+        A row for each model whose runs hold attributions: ``model``, ``n_runs``, ``n_structures``
+        (of all runs), ``missed`` (the largest of :func:`missed_shares`; NaN for methods that are
+        not additive), ``faithfulness`` and ``faithfulness_sd`` (mean and standard deviation over
+        runs of :func:`correlation`), ``stability`` (of runs with the same structures, NaN for fewer
+        than two), ``n_clear`` of ``n_leading`` (crystals of all runs whose leading bond type has an
+        interval apart from that of the untrained control).
     """
     rows = []
     chosen = runs[runs["n_train"] == runs["n_train"].max()]
     for model, own in chosen.groupby("model", sort=False):
         folders = [Path(run) for run in own["run"] if (Path(run) / ATTRIBUTIONS).is_file()]
         if folders:
-            rows.append({"model": model, **_figures(folders)})
+            rows.append({"model": model, **_of_runs(folders)})
     return pd.DataFrame(rows)
 
 
-def trust_text(table: pd.DataFrame) -> pd.DataFrame:
-    """The figures as people read them."""
+def checks_text(table: pd.DataFrame) -> pd.DataFrame:
+    """:func:`checks_table` as text for a page."""
     return pd.DataFrame(
         [
             {
                 "trained on": row["model"],
                 "runs": str(row["n_runs"]),
                 "structures": str(row["n_structures"]),
-                "bonds miss at most": _said(row["missed"], ".2%"),
-                "faithfulness r": _said(row["faithfulness"], ".2f")
+                "bonds miss at most": _or_unknown(row["missed"], ".2%"),
+                "faithfulness r": _or_unknown(row["faithfulness"], ".2f")
                 + (f" ± {row['faithfulness_sd']:.2f}" if row["faithfulness_sd"] >= 0 else ""),
-                "r between seeds": _said(row["stability"], ".2f"),
+                "r between seeds": _or_unknown(row["stability"], ".2f"),
                 "clear of untrained": f"{row['n_clear']} of {row['n_leading']}",
             }
             for row in table.to_dict("records")
@@ -204,46 +206,36 @@ def trust_text(table: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def _figures(folders: list[Path]) -> dict[str, Any]:
-    structures = [pd.read_csv(folder / ATTRIBUTIONS) for folder in folders]
-    trained = [table[table["model"] == "trained"] for table in structures]
-    frozen = [pd.read_csv(f / FAITHFULNESS) for f in folders if (f / FAITHFULNESS).is_file()]
-    r = pd.Series([correlation(table) for table in frozen], dtype=float)
-    clear = [one for folder in folders for one in _clear(folder / SHARES)]
+def _of_runs(folders: list[Path]) -> dict[str, Any]:
+    def read(name: str) -> list[pd.DataFrame]:
+        return [pd.read_csv(folder / name) for folder in folders if (folder / name).is_file()]
+
+    trained = [table[table["model"] == "trained"] for table in read(ATTRIBUTIONS)]
+    r = pd.Series([correlation(table) for table in read(FAITHFULNESS)], dtype=float)
+    bonds = read(BONDS)
+    alike = [table for table in bonds if set(table["index"]) == set(bonds[0]["index"])]
+    clear = [one for table in read(SHARES) for one in _clear(table)]
     return {
         "n_runs": len(folders),
         "n_structures": sum(map(len, trained)),
         "missed": max(float(np.max(missed_shares(table))) for table in trained),
         "faithfulness": r.mean(),
         "faithfulness_sd": r.std(),
-        "stability": _between(folders),
+        "stability": stability(alike) if len(alike) > 1 else np.nan,
         "n_clear": sum(clear),
         "n_leading": len(clear),
     }
 
 
-def _between(folders: list[Path]) -> float:
-    """Of the runs that attributed what the first one did."""
-    tables = [pd.read_csv(f / BONDS) for f in folders if (f / BONDS).is_file()]
-    alike = [t for t in tables if set(t["index"]) == set(tables[0]["index"])]
-    return stability(alike) if len(alike) > 1 else np.nan
-
-
-def _clear(path: Path) -> list[bool]:
-    """Of each crystal with shares and a control."""
-    if not path.is_file():
-        return []
-    shares = pd.read_csv(path).dropna(subset="share")
+def _clear(shares: pd.DataFrame) -> list[bool]:
+    """For each crystal with shares and a control."""
     found = []
-    for _, own in shares.groupby("structure"):
-        trained, control = (
-            own[own["model"] == name].set_index("bond_type") for name in ("trained", "untrained")
-        )
-        if trained.empty or (leading := str(trained["share"].idxmax())) not in control.index:
-            continue
-        found.append(apart(trained.T[leading], control.T[leading]))
+    for _, own in shares.dropna(subset="share").groupby("structure"):
+        trained, control = _with_control(own)
+        if len(trained) and (leading := str(trained["share"].idxmax())) in control.index:
+            found.append(apart(trained.T[leading], control.T[leading]))
     return found
 
 
-def _said(value: float, form: str) -> str:
+def _or_unknown(value: float, form: str) -> str:
     return "not known" if np.isnan(value) else format(value, form)
