@@ -80,8 +80,9 @@ def attribute(
     found: list[BondAttribution] = []
     for group in _groups(structures, cutoff_of(model), kind, even, limit // n_steps):
         edges = Edges(model, [path for _, path in group], output, inputs)
-        how = {"method": method, "n_steps": n_steps, "copies": edges.copies_per_pass(limit)}
-        total, back = _both_ways(edges, kind, even, partial(split_over_bonds, edges, **how))
+        copies = edges.copies_per_pass(limit)
+        split = partial(split_over_bonds, edges, method=method, n_steps=n_steps, copies=copies)
+        total, back = _both_ways(edges, kind, even, split)
         starts, values = _ends(edges, kind)
         for k, (structure, path) in enumerate(group):
             one = BondAttribution(
@@ -110,8 +111,9 @@ def attribute(
         allowed = max(allowed, rounding * max(abs(one.start), abs(one.value)))
         if abs(one.residual) > allowed:
             edges = Edges(model, [one.path], output, inputs)
-            how = {"allowed": allowed, "n_steps": n_steps, "copies": edges.copies_per_pass(limit)}
-            total, back = _both_ways(edges, kind, even, partial(integrate_in_parts, edges, **how))
+            copies = edges.copies_per_pass(limit)
+            options = partial(integrate_in_parts, allowed=allowed, n_steps=n_steps, copies=copies)
+            total, back = _both_ways(edges, kind, even, partial(options, edges))
             half = (total[0] + back[0]) / 2 if even else None
             found[k] = replace(one, attribution=total[0], even=half, n_steps=total[1])
         progress(1)

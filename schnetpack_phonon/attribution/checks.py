@@ -232,8 +232,8 @@ def _clear(shares: pd.DataFrame) -> list[bool]:
     found = []
     for _, own in shares.dropna(subset="share").groupby("structure"):
         trained, control = _with_control(own)
-        if len(trained) and (leading := trained["share"].idxmax()) in control.index:
-            found.append(apart(trained.loc[leading], control.loc[leading]))
+        if len(trained) and (leading := str(trained["share"].idxmax())) in control.index:
+            found.append(apart(trained.T[leading], control.T[leading]))
     return found
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -32,15 +33,24 @@ def against_length(bonds: pd.DataFrame, label: str, n_types: int = 6) -> Figure:
     for axis, name in zip(axes, types, strict=True):
         for k, (_, own) in enumerate(bonds[bonds["bond_type"] == name].groupby("shell")):
             shown = own.sample(min(len(own), 4000), random_state=0)
-            change = shown["distance"] - shown["ideal_distance"]
-            shell = f"{own['ideal_distance'].mean():.2f} Å"
-            dots = {"ms": 3, "alpha": 0.4, "mew": 0, "rasterized": True}
-            axis.plot(change, shown["attribution"], ".", color=color(k), label=shell, **dots)
+            axis.plot(
+                shown["distance"] - shown["ideal_distance"],
+                shown["attribution"],
+                ".",
+                color=color(k),
+                markersize=3,
+                alpha=0.4,
+                markeredgewidth=0,
+                label=f"{own['ideal_distance'].mean():.2f} Å",
+                rasterized=True,
+            )
         axis.axhline(0, color="0.5", linewidth=0.6, zorder=0)
         axis.axvline(0, color="0.5", linewidth=0.6, zorder=0)
         axis.set_title(name, loc="left", fontsize="medium")
-        small = {"fontsize": "x-small", "title_fontsize": "x-small"}
-        for handle in axis.legend(frameon=False, title="shell", **small).legend_handles:
+        legend: Any = axis.legend(
+            frameon=False, fontsize="x-small", title="shell", title_fontsize="x-small"
+        )
+        for handle in legend.legend_handles:
             handle.set(markersize=8, alpha=1)
     hide_frame(axes)
     figure.supxlabel("change of bond length (Å)", fontsize="medium")
@@ -61,8 +71,8 @@ def predicted_against_actual(table: pd.DataFrame, r: float, label: str) -> Figur
     values = table[["predicted", "actual"]]
     centred = values - values.groupby(table["index"]).transform("mean")
     for k, (name, own) in enumerate(centred.groupby(table["structure"])):
-        dots = {"ms": 5, "alpha": 0.5, "mew": 0}
-        axis.plot(own["predicted"], own["actual"], ".", color=color(k), label=name, **dots)
+        x, y = own["predicted"], own["actual"]
+        axis.plot(x, y, ".", color=color(k), ms=5, alpha=0.5, mew=0, label=name)
     limit = 1.05 * float(centred.abs().to_numpy().max(initial=0)) or 1.0
     axis.plot([-limit, limit], [-limit, limit], color="0.4", linewidth=0.8, zorder=0)
     axis.set(
@@ -94,6 +104,7 @@ def snapshot(
     tops = [np.quantile(bonds["attribution"].abs(), 0.99) for _, bonds in pictures.values()]
     largest = float(max(tops)) or 1.0
     scale, colors = Normalize(-largest, largest), colormaps["RdBu_r"]
+    axis: Any  # three-dimensional
     for axis, (title, (atoms, bonds)) in zip(axes, pictures.items(), strict=True):
         size = bonds["attribution"].abs()
         shown = bonds[size >= size.quantile(1 - drawn)].sort_values("attribution", key=np.abs)
@@ -155,8 +166,8 @@ def bond_shares(shares: pd.DataFrame, key: str) -> Figure:
         axis.axhline(0, color="0.4", linewidth=0.8)
         axis.set_xticks(range(len(types)), types, rotation=30)
         axis.set_title(structure, loc="left", fontsize="medium")
-        if axis.get_subplotspec().is_first_col():
-            axis.set_ylabel("variance share")
+    for axis in axes[::2]:
+        axis.set_ylabel("variance share")
     hide_frame(axes)
     # Intervals of few structures can be very long: they may be cut off, but bars must not be.
     trained = shares[shares["model"] == "trained"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -129,7 +130,7 @@ def clear_part(folder: Path, rank: int) -> None:
 def write_part(folder: Path, rank: int, tables: Tables) -> None:
     """Keeps the results of one process for :func:`merge_parts`."""
     folder.mkdir(exist_ok=True)
-    pd.to_pickle(tables, folder / f"{rank}.pkl")
+    (folder / f"{rank}.pkl").write_bytes(pickle.dumps(tables))
 
 
 def merge_parts(folder: Path, n_ranks: int) -> Tables:
@@ -138,7 +139,8 @@ def merge_parts(folder: Path, n_ranks: int) -> Tables:
     Raises:
         FileNotFoundError: if a process left no results.
     """
-    parts = [pd.read_pickle(folder / f"{rank}.pkl") for rank in range(n_ranks)]  # our own
+    files = [folder / f"{rank}.pkl" for rank in range(n_ranks)]
+    parts = [pickle.loads(file.read_bytes()) for file in files]  # of this run
     owner: dict[int, int] = {}
     merged: dict[str, pd.DataFrame] = {}
     for field in fields(Tables):

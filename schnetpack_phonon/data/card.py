@@ -31,23 +31,27 @@ def write_card(path: str | Path) -> str:
     """
     path = Path(path)
     metadata = read_metadata(path)
-    settings = metadata["settings"]
-    provenance, labels = read_provenance(path), read_labels(path)
-    rows = pd.concat([provenance, labels], axis=1)
+    settings, parameters = metadata["settings"], metadata["parameters"]
+    labels = read_labels(path)
+    rows = pd.concat([read_provenance(path), labels], axis=1)
+    elastic = {f"elastic tensors: {key}": v for key, v in settings.get("elastic", {}).items()}
+    made_with = {**metadata["versions"], **settings["calculator"], **elastic}
+    crystals = sorted(rows["structure"].unique())
+    units = {key: PROPERTIES[key].unit for key in map(str, labels)}
     text = [
-        f"{len(rows)} structures, {_listed(rows['structure'].unique())}; "
+        f"{len(rows)} structures, "
+        f"{', '.join(crystals) if len(crystals) < 9 else f'{len(crystals)} compositions'}; "
         f"{metadata['n_failed']} calculations failed and {metadata['n_rejected']} snapshots were "
-        "rejected for short distances; others replace them.",
-        f"Labels: {', '.join(_labels(labels))}, and forces and stress of each structure.",
+        "rejected for short distances; each was replaced by another one.",
+        f"Labels: {', '.join(f'`{k}` ({unit})' if unit else f'`{k}`' for k, unit in units.items())}"
+        ", and forces and stress of each structure.",
         f"Content (SHA-256 of positions and labels, rounded to 1e-6): `{content_digest(path)}`",
     ]
-    figures = _gaps(path, rows, metadata["parameters"])
-    made_with = {**metadata["versions"], **settings["calculator"], **_elastic(settings)}
     sections = [
         Section("", ["\n".join(text)]),
         Section("Made with", [], [_settings(made_with)]),
         *([Section("Phonons", [], [_phonons(metadata)])] if metadata["phonons"] else []),
-        Section("Labels", [], [_groups(rows, metadata["parameters"]), *figures]),
+        Section("Labels", [], [_groups(rows, parameters), *_gaps(path, rows, parameters)]),
     ]
     return write_markdown(path.with_name(f"{path.stem}_card.md"), path.name, sections)
 
@@ -66,21 +70,6 @@ def content_digest(path: str | Path) -> str:
             values = np.asarray(arrays[name], dtype=float)
             digest.update(name.encode() + (values.round(6) + 0.0).tobytes())
     return digest.hexdigest()
-
-
-def _labels(labels: pd.DataFrame) -> Iterator[str]:
-    for key in map(str, labels):
-        unit = PROPERTIES[key].unit
-        yield f"`{key}` ({unit})" if unit else f"`{key}`"
-
-
-def _listed(names: Any) -> str:
-    names = sorted(names)
-    return ", ".join(names) if len(names) < 9 else f"{len(names)} compositions"
-
-
-def _elastic(settings: dict[str, Any]) -> dict[str, Any]:
-    return {f"elastic tensors: {key}": value for key, value in settings.get("elastic", {}).items()}
 
 
 def _settings(settings: dict[str, Any]) -> Table:
@@ -107,7 +96,10 @@ def _phonons(metadata: dict[str, Any]) -> Table:
 
 
 def _groups(rows: pd.DataFrame, parameters: dict[str, list[str]]) -> Table:
-    """A line a crystal, kind and parameter; band edges as spread, since their zero is arbitrary."""
+    """A line for each crystal, ensemble and parameter.
+
+    Band edges have a spread only, since their zero is arbitrary.
+    """
     lines = []
     for (structure, kind), own_kind in rows.groupby(["structure", "kind"]):
         name, unit = parameters[str(kind)]
@@ -136,7 +128,7 @@ def _groups(rows: pd.DataFrame, parameters: dict[str, list[str]]) -> Table:
 
 
 def _gaps(path: Path, rows: pd.DataFrame, parameters: dict[str, list[str]]) -> Iterator[Picture]:
-    """Distributions of the gap, a figure an ensemble."""
+    """Distributions of the gap, a figure for each ensemble."""
     for kind, own in rows.groupby("kind") if band_gap in rows else ():
         parameter, unit = parameters[str(kind)]
         figure = distribution(own.assign(label=own[band_gap]), parameter, unit)

@@ -42,7 +42,7 @@ class EnsembleData(AtomsDataModule):
         batch_size: (train) batch size.
         max_failed_share: largest share of calculations that may fail; each one that does is
             replaced by the next snapshot of its group.
-        shipped_labels: file of labels that comes with this package; they are not computed again.
+        shipped_labels: file of labels that comes with this package, used before any is computed.
         elastic: computes elastic tensors, in addition to the labels of the calculator.
         loading: keeps graphs in memory; without it batches are made as SchNetPack does.
         kwargs: of SchNetPack's data module.

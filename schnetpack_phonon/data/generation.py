@@ -33,15 +33,10 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Generation:
-    """A database that is made if there is none.
+    """A database that is made if there is none; options as in :class:`.EnsembleData`.
 
     Attributes:
-        recipe: of the database.
-        datapath: the database, ``.db``; force constants go to a folder ``phonons`` beside it.
         executor: makes the executor that runs the calculator; called only if needed.
-        label_store: file of finished labels.
-        max_failed_share: largest share of calculations that may fail; each one that does is
-            replaced by the next snapshot of its group.
         shipped_labels: a second store, which is read and never written.
     """
 

@@ -32,15 +32,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Recipe:
-    """All that determines a database.
-
-    Attributes:
-        structure: the crystals.
-        phonons: source of their force constants (for ensembles that need them).
-        ensemble: the sampler.
-        calculator: the code that computes labels.
-        elastic: computes elastic tensors, in addition to the labels of the calculator.
-    """
+    """All that determines a database; parts as in :class:`.EnsembleData`."""
 
     structure: StructureSource
     phonons: PhononSource

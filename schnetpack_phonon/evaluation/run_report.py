@@ -1,4 +1,4 @@
-"""A run folder -> one short page: errors, bond shares, and where the files are."""
+"""A short page about a run: its results and the places of its files."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from schnetpack_phonon.attribution.results import FIGURES, SHARES, VERDICT
+from schnetpack_phonon.common import properties
 from schnetpack_phonon.common.errors import ReportError
 from schnetpack_phonon.common.page import Section, Table, write_markdown
-from schnetpack_phonon.common.properties import label
 from schnetpack_phonon.common.style import color, marker, panels, property_of
 
 PAGE = "report.md"
@@ -40,7 +40,7 @@ def write_report(folder: Path, datapath: str, model_path: str) -> str:
     sections = [Section("", [f"Test set: {metrics['n'].max()} structures"], [_errors(metrics)])]
     if (folder / SHARES).is_file():
         shares = pd.read_csv(folder / SHARES).dropna(subset="share")
-        sections.append(Section("", [], [_shares(shares)]))
+        sections += [Section("", [], [_shares(shares)])] if len(shares) else []
     if (folder / VERDICT).is_file():
         sections.append(Section("", [_listed((folder / VERDICT).read_text().splitlines())]))
     places = {
@@ -63,34 +63,6 @@ def read_report(folder: Path) -> str:
     if not (folder / PAGE).is_file():
         raise ReportError(f"no {PAGE} in {folder.resolve()}: not a finished run of this package")
     return (folder / PAGE).read_text()
-
-
-def _errors(metrics: pd.DataFrame) -> Table:
-    names = {"mae": "MAE", "rmse": "RMSE", "r2": "R²", "r2_crystal": "R² within crystals"}
-    names |= {"mae_mean": "MAE of the mean", "mae_crystal_mean": "MAE of the crystal's mean"}
-    shown = metrics.fillna({"unit": ""}).assign(property=metrics["property"].map(label))
-    shown = shown[["property", "unit", *names]].rename(columns=names)
-    for key, name in names.items():
-        shown[name] = shown[name].map("{:.3f}".format if key[:2] == "r2" else "{:.3g}".format)
-    return Table("errors", shown)
-
-
-def _shares(shares: pd.DataFrame) -> Table:
-    pairs = ["structure", "bond_type"]
-    said = [f"{x:.2f} [{a:.2f}, {b:.2f}]" for x, a, b in shares[["share", "low", "high"]].values]
-    trained, control = (
-        shares.assign(said=said)[shares["model"] == m] for m in ("trained", "untrained")
-    )
-    both = trained.merge(control[[*pairs, "said"]], on=pairs, suffixes=("", "_control"), how="left")
-    both = both.sort_values(["structure", "share"], ascending=[True, False])
-    both = both.fillna({"said_control": "nan [nan, nan]"}).groupby("structure").head(3)
-    rows = both[[*pairs, "said", "said_control"]].to_numpy().tolist()
-    head = ["crystal", "bond", "variance share [95 %]", "untrained control"]
-    return Table("shares", pd.DataFrame(rows, columns=head))
-
-
-def _listed(lines: Iterable[str]) -> str:
-    return "\n".join(f"- {line}" for line in lines)
 
 
 def parity(predictions: pd.DataFrame, errors: pd.DataFrame) -> Figure:
@@ -117,19 +89,51 @@ def parity(predictions: pd.DataFrame, errors: pd.DataFrame) -> Figure:
         margin = 0.05 * np.ptp(both) or 1.0
         limits = both.min() - margin, both.max() + margin
         axis.plot(limits, limits, color="0.4", linewidth=0.8, zorder=0)
-        name, unit = property_of(key).label, property_of(key).report_unit
+        label, unit = property_of(key).label, property_of(key).report_unit
         r2 = f"R² {errors.loc[key, 'r2']:.3f}"
         if relative:
-            name = f"{name} − crystal mean"
+            label = f"{label} − crystal mean"
             r2 = f"R² within crystals {errors.loc[key, 'r2_crystal']:.3f}"
         axis.set(
             xlim=limits,
             ylim=limits,
-            xlabel=f"calculated {name} ({unit})",
-            ylabel=f"predicted {name} ({unit})",
+            xlabel=f"calculated {label} ({unit})",
+            ylabel=f"predicted {label} ({unit})",
             aspect="equal",
         )
         axis.set_title(f"MAE {errors.loc[key, 'mae']:.3g} {unit},  {r2}", fontsize="medium")
         axis.locator_params(nbins=5)
     axes[0].legend(frameon=False, fontsize="small")
     return figure
+
+
+def _errors(metrics: pd.DataFrame) -> Table:
+    names = {"mae": "MAE", "rmse": "RMSE", "r2": "R²", "r2_crystal": "R² within crystals"}
+    names |= {"mae_mean": "MAE of the mean", "mae_crystal_mean": "MAE of the crystal's mean"}
+    shown = metrics.fillna({"unit": ""}).assign(property=metrics["property"].map(properties.label))
+    shown = shown[["property", "unit", *names]].rename(columns=names)
+    for key, name in names.items():
+        shown[name] = shown[name].map("{:.3f}".format if key[:2] == "r2" else "{:.3g}".format)
+    return Table("errors", shown)
+
+
+def _shares(shares: pd.DataFrame) -> Table:
+    pairs = ["structure", "bond_type"]
+    trained, control = (shares[shares["model"] == m] for m in ("trained", "untrained"))
+    both = trained.merge(control, on=pairs, suffixes=("", "_control"), how="left")
+    both = both.sort_values(["structure", "share"], ascending=[True, False])
+    rows = [
+        {
+            "crystal": row["structure"],
+            "bond": row["bond_type"],
+            "variance share [95 %]": f"{row['share']:.2f} [{row['low']:.2f}, {row['high']:.2f}]",
+            "untrained control": f"{row['share_control']:.2f} "
+            f"[{row['low_control']:.2f}, {row['high_control']:.2f}]",
+        }
+        for row in both.groupby("structure").head(3).to_dict("records")
+    ]
+    return Table("shares", pd.DataFrame(rows))
+
+
+def _listed(lines: Iterable[str]) -> str:
+    return "\n".join(f"- {line}" for line in lines)

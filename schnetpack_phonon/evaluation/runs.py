@@ -138,7 +138,9 @@ def read_run(folder: Path) -> Run:
         raise RunError(f"no {model.name}.task: the run is not finished")
     try:
         with np.load(folder / SPLIT) as split:
-            parts = [split[f"{name}_idx"].astype(int) for name in ("train", "val", "test")]
+            train, val, test = (
+                split[f"{name}_idx"].astype(int) for name in ("train", "val", "test")
+            )
     except (OSError, KeyError, ValueError) as error:
         raise RunError(f"{SPLIT} is missing or damaged") from error
     datapath = _datapath(folder, record, config)
@@ -148,7 +150,7 @@ def read_run(folder: Path) -> Run:
         output["name"]: output.get("target_property") or output["name"]
         for output in config.task.outputs
     }
-    return Run(folder, datapath, model, config, *parts, targets, record)
+    return Run(folder, datapath, model, config, train, val, test, targets, record)
 
 
 def _read_record(folder: Path) -> dict[str, Any]:

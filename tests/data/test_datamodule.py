@@ -1,4 +1,4 @@
-"""EnsembleData as the host's data module."""
+"""EnsembleData as SchNetPack's data module."""
 
 from pathlib import Path
 

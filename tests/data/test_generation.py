@@ -12,7 +12,6 @@ from pathlib import Path
 import ase.db
 import numpy as np
 import pytest
-from ase.build import bulk
 from ase.calculators.calculator import CalculationFailed
 from ase.calculators.emt import EMT
 
@@ -99,23 +98,14 @@ def test_other_settings_are_named_and_nothing_is_overwritten(built):
     assert Path(built.datapath).read_bytes() == content
 
 
-@pytest.mark.parametrize("damage", ["truncated", "foreign", "text"])
-def test_damaged_and_foreign_databases_are_refused(built, tmp_path, damage):
+def test_damaged_database_is_refused_and_left_alone(built, tmp_path):
     data = ensemble_data(tmp_path)
-    path = Path(data.datapath)
+    path, content = Path(data.datapath), Path(built.datapath).read_bytes()
     path.parent.mkdir()
-    if damage == "truncated":
-        content = Path(built.datapath).read_bytes()
-        path.write_bytes(content[: len(content) // 2])
-    elif damage == "foreign":
-        with ase.db.connect(path) as db:
-            db.write(bulk("Cu"))
-    else:
-        path.write_text("not a database")
-    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
     with pytest.raises(DatabaseError, match=str(path)):
         data.prepare_data()
-    assert path.read_bytes() == content
+    assert path.read_bytes() == content[: len(content) // 2]
 
 
 def test_place_that_cannot_be_written(tmp_path, read_only, no_locks):

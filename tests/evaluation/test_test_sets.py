@@ -1,20 +1,25 @@
-"""Test sets of any source, and what a model has seen of them."""
+"""Test sets from any source, what a model has seen of them, and their labels as components."""
 
 import numpy as np
+import pandas as pd
 import pytest
-from ase import Atoms
 from ase.build import bulk
 from ase.calculators.emt import EMT
 from ase.calculators.singlepoint import SinglePointCalculator
-from ase.io import read, write
+from ase.io import write
 
-from schnetpack_phonon.common.digests import coarse_structure_hash
 from schnetpack_phonon.common.errors import HeldOutError
 from schnetpack_phonon.data.export import write_extxyz
 from schnetpack_phonon.ensembles.independent import RandomEnsemble
 from schnetpack_phonon.ensembles.strained import StrainedEnsemble
 from schnetpack_phonon.ensembles.thermal import MatchedEnsemble, PhononEnsemble
-from schnetpack_phonon.evaluation.test_sets import ensemble_name, read_test_set, seen, stacked
+from schnetpack_phonon.evaluation.test_sets import (
+    cell,
+    ensemble_name,
+    read_test_set,
+    seen,
+    stacked,
+)
 from tests.data.data_fixtures import ensemble_data
 from tests.evaluation.comparison.comparison_fixtures import databases
 
@@ -101,25 +106,15 @@ def test_foreign_structures(tmp_path):
     assert found.rows["parent"].isna().all()
 
 
-def test_digest_is_of_structure_alone(tmp_path):
-    atoms = Atoms("CuAu", [[0, 0, 0], [1.5, 1.5, 1.5]], cell=3 * np.eye(3), pbc=True)
-    write(tmp_path / "same.extxyz", atoms)
-    assert coarse_structure_hash(read(tmp_path / "same.extxyz")) == coarse_structure_hash(atoms)
-    moved = atoms.copy()
-    moved.positions[0, 0] += 1e-3
-    assert coarse_structure_hash(moved) != coarse_structure_hash(atoms)
+OPTIONS = {"n_snapshots": 1, "seed": 1}
 
 
 @pytest.mark.parametrize(
     ("ensemble", "name"),
     [
-        (PhononEnsemble([300], n_snapshots=1, seed=1), "phonon"),
-        (
-            PhononEnsemble([300], n_snapshots=1, seed=1, statistics="classical"),
-            "phonon (classical)",
-        ),
-        (RandomEnsemble([0.1], n_snapshots=1, seed=1, distribution="uniform"), "random (uniform)"),
-        (MatchedEnsemble([300], n_snapshots=1, seed=1), "matched (site)"),
+        (PhononEnsemble([300], "classical", **OPTIONS), "phonon (classical)"),
+        (RandomEnsemble([0.1], "uniform", **OPTIONS), "random (uniform)"),
+        (MatchedEnsemble([300], **OPTIONS), "matched (site)"),
     ],
 )
 def test_names(ensemble, name):
@@ -136,3 +131,49 @@ def test_files_that_are_no_test_sets(tmp_path):
     write(tmp_path / "bare.extxyz", bulk("Cu"))
     with pytest.raises(HeldOutError, match="no label"):
         read_test_set(tmp_path / "bare.extxyz")
+
+
+@pytest.mark.parametrize(
+    ("key", "shape", "n_atoms", "expected"),
+    [
+        ("band_gap", (1,), 5, ()),
+        ("band_gap", (), 5, ()),
+        ("stress", (1, 3, 3), 3, (1, 9)),
+        ("elastic_tensor", (6, 6), 6, (1, 36)),
+        ("forces", (5, 3), 5, (5, 3)),
+        ("forces", (1, 3), 1, (1, 3)),
+        ("of_the_user", (1, 4), 5, (1, 4)),
+        ("charges_of_the_user", (5,), 5, (5, 1)),
+    ],
+)
+def test_cells(key, shape, n_atoms, expected):
+    value = np.random.default_rng(0).normal(size=shape)
+    found = cell(key, value, n_atoms)
+    assert np.shape(found) == expected
+    np.testing.assert_array_equal(np.ravel(found), value.ravel())
+
+
+def test_means_and_largest_of_each_structure():
+    """Against each structure alone; the second has no value."""
+    rng = np.random.default_rng(1)
+    cells = [rng.normal(size=(n, 3)) for n in (2, 5, 1)]
+    values = stacked(pd.Series([cells[0], np.nan, *cells[1:]]))
+    assert list(values.counts) == [2, 0, 5, 1]
+    assert list(values.structure) == [0, 0, 2, 2, 2, 2, 2, 3]
+    expected = [cells[0].mean(), np.nan, cells[1].mean(), cells[2].mean()]
+    np.testing.assert_allclose(values.mean(values.rows), expected)
+    expected = [cells[0].max(), np.nan, cells[1].max(), cells[2].max()]
+    np.testing.assert_array_equal(values.largest(values.rows), expected)
+
+
+def test_some_structures_in_any_order():
+    cells = [np.full((n, 2), float(n)) for n in (2, 1, 3)]
+    values = stacked(pd.Series([*cells, np.nan])).of(np.array([2, 3, 0]))
+    assert list(values.counts) == [3, 0, 2]
+    np.testing.assert_array_equal(values.rows, np.concatenate([cells[2], cells[0]]))
+
+
+def test_numbers_are_rows_of_one_component():
+    values = stacked(pd.Series([1.0, np.nan, 3.0]))
+    np.testing.assert_array_equal(values.rows, [[1.0], [3.0]])
+    assert stacked(pd.Series([np.nan, np.nan])).rows.shape == (0, 1)

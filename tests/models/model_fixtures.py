@@ -1,4 +1,4 @@
-"""Small crystals, batches, databases and models of the host for the tests of the model side."""
+"""Small crystals, batches, databases and models of SchNetPack for the tests of the model side."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def passing() -> tuple[Atoms, Atoms]:
 def batch(
     structures: Sequence[Atoms], dtype: torch.dtype = torch.float32, **labels: np.ndarray
 ) -> dict[str, torch.Tensor]:
-    """What the host's loader gives for these structures, with labels beside them."""
+    """What SchNetPack's loader gives for these structures, with labels beside them."""
     inputs = AtomsConverter(MatScipyNeighborList(cutoff=CUTOFF), dtype=dtype)(list(structures))
     return inputs | {key: torch.as_tensor(value).to(dtype) for key, value in labels.items()}
 
@@ -65,9 +65,9 @@ def potential(
     smooth: bool = False,
     fields: Sequence[str] = (),
 ) -> NeuralNetworkPotential:
-    """A model of the host with 16 features and random weights, in evaluation mode.
+    """A model of SchNetPack with 16 features and random weights, in evaluation mode.
 
-    ``smooth`` takes our cutoff in place of the host's cosine. ``fields`` are external ones that
+    ``smooth`` takes our cutoff in place of SchNetPack's cosine. ``fields`` are external ones that
     FieldSchNet reads.
     """
     parts = {
@@ -90,7 +90,7 @@ def assemble(
     dtype: torch.dtype = torch.float32,
     seed: int = 0,
 ) -> NeuralNetworkPotential:
-    """The host's model around a representation; weights from ``seed``, none of them zero."""
+    """SchNetPack's model around a representation; weights from ``seed``, none of them zero."""
     model = NeuralNetworkPotential(
         representation, [spk.atomistic.PairwiseDistances()], list(heads)
     ).eval()
@@ -165,7 +165,7 @@ def state(model: nn.Module) -> dict[str, object]:
 
 
 def scripted(module: nn.Module) -> torch.jit.ScriptModule:
-    """As the host's spkdeploy does it: script, save, load."""
+    """As SchNetPack's spkdeploy does it: script, save, load."""
     file = io.BytesIO()
     torch.jit.save(torch.jit.script(module), file)
     file.seek(0)
@@ -181,7 +181,7 @@ def data_module(
     atoms: Mapping[str, Sequence[np.ndarray]] = MappingProxyType({}),
     **labels: Sequence[float] | np.ndarray,
 ) -> AtomsDataModule:
-    """The host's own data module, set up, on a database of these structures and their labels.
+    """SchNetPack's own data module, set up, on a database of these structures and their labels.
 
     What is neither for training nor for the test is for validation. Labels of ``atoms`` have a
     row an atom.

@@ -88,11 +88,3 @@ def test_labels_that_are_not_symmetric_are_named(tmp_path):
     data = data_module(tmp_path / "a.db", [SNAPSHOT] * 2, [0, 1], elastic_tensor=[LABEL, skew])
     with pytest.raises(ValueError, match=r"'elastic_tensor' of structure 1 in .* is not symmetric"):
         crystal_labels(data, "elastic_tensor", (6, 6))
-
-
-def test_other_units_are_named(tmp_path):
-    units = {"elastic_tensor": "eV/Ang/Ang/Ang"}
-    labels = {"elastic_tensor": [LABEL] * 2}
-    data = data_module(tmp_path / "a.db", [SNAPSHOT] * 2, [0], property_units=units, **labels)
-    with pytest.raises(ValueError, match=r"'elastic_tensor' comes in 'eV/Ang/Ang/Ang'; .* 'GPa'"):
-        crystal_labels(data, "elastic_tensor", (6, 6))

@@ -89,7 +89,7 @@ def fitted(data):
 
     def make(head: Head, *others: nn.Module, dtype=torch.float32) -> NeuralNetworkPotential:
         model = potential(head.make(), *others, representation=head.representation, dtype=dtype)
-        model.initialize_transforms(data)  # the host's call before a fit
+        model.initialize_transforms(data)  # SchNetPack's call before a fit
         return model
 
     return make
@@ -140,7 +140,7 @@ def close(found: np.ndarray, expected: np.ndarray, tolerance: float) -> None:
     ids=["supercell", "permutation", "translation", "rotation"],
 )
 def test_same_crystal_same_value(head, dtype, tolerance, same_crystal, rotation, fitted):
-    if head.representation == "SO3net":  # the host keeps its constants in float32
+    if head.representation == "SO3net":  # SchNetPack keeps its constants in float32
         tolerance = max(tolerance, 1e-8)
     model = fitted(head, dtype=dtype)
     first = values(model, STRUCTURES[:1], dtype)
@@ -179,7 +179,7 @@ def test_scripted_head_equals_eager(head, fitted):
 @heads
 @pytest.mark.parametrize("training", [False, True])
 def test_scripted_model_equals_eager(head, training, fitted):
-    """The host scripts models with forces alone: an empty list of derivatives has no type."""
+    """With forces, as SchNetPack scripts no others: an empty list of derivatives has no type."""
     model = fitted(head, Atomwise(16, output_key="energy"), Forces()).train(training)
     eager = model(batch(STRUCTURES[:3]))
     loaded = scripted(model)

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -20,10 +24,11 @@ from tests.models.model_fixtures import CUTOFF, REPRESENTATIONS, batch, potentia
 
 STRUCTURES = [thermal(1)[1], thermal(2, "Ag3SeI")[1].repeat((2, 1, 1)), thermal(3)[1]]
 EDGES = ("band_gap", "vbm", "cbm")
+OLD_MODEL = Path(__file__).parents[1] / "data/version_0.1/runs/schnetpack_2.1/best_model"
 
 
 def mechanical() -> NeuralNetworkPotential:
-    """Energy, forces and stress from the host, gap and edges from us, in double precision."""
+    """Energy, forces and stress from SchNetPack, gap and edges from us, in double precision."""
     parts = potential(BandEdges(16), Atomwise(16, output_key="energy"), dtype=torch.float64)
     return NeuralNetworkPotential(
         parts.representation,
@@ -143,6 +148,29 @@ def test_models_are_read_from_runs(tmp_path, place):
     path = tmp_path if place == "run folder" else tmp_path / "best_model"
     for mine, theirs in zip(Predictor(path)(STRUCTURES), Predictor(model)(STRUCTURES), strict=True):
         np.testing.assert_equal(mine, theirs)
+
+
+def test_opening_a_model_imports_little():
+    """Beside what SchNetPack itself imports (matplotlib, through torchmetrics, among it)."""
+    code = f"""
+import sys, warnings
+warnings.simplefilter("ignore")
+import schnetpack.task
+from ase.build import bulk
+before = set(sys.modules)
+import schnetpack_phonon.models
+from schnetpack_phonon.models import Predictor
+(found,) = Predictor({str(OLD_MODEL)!r})([bulk("AgBr", "rocksalt", a=5.8)])
+assert found["band_gap"] >= 0
+new = set(sys.modules) - before
+heavy = {{"phonopy", "matplotlib", "loky", "pandas", "hydra", "tblite", "spglib"}}
+assert not heavy & {{name.split(".")[0] for name in new}}, heavy & new
+ours = {{name.split(".")[1] for name in new if name.startswith("schnetpack_phonon.")}}
+assert not ours & {{"cli", "evaluation", "attribution", "ensembles", "phonons", "labels"}}, ours
+data = {{name for name in new if name.startswith("schnetpack_phonon.data.")}}
+assert data <= {{"schnetpack_phonon.data.statistics"}}, data
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ STRUCTURES = [thermal(k, strain=0.02)[1] for k in range(4)]
 
 
 def from_energy(dtype: torch.dtype = torch.float64) -> NeuralNetworkPotential:
-    """The host's way: stress as a derivative of the energy by strain."""
+    """SchNetPack's way: stress as a derivative of the energy by strain."""
     model = potential(Energy(16), dtype=dtype, smooth=True)
     heads = [*model.output_modules, Forces(calc_stress=True), StressTrace()]
     return NeuralNetworkPotential(model.representation, [Strain(), *model.input_modules], heads)

@@ -1,7 +1,7 @@
-"""What trained models predict for test sets, computed on all cores and kept beside the models.
+"""Predictions of trained models for test sets, computed on all cores and kept beside the models.
 
-Work is divided by structures rather than by models: each process builds the graphs of its own
-structures once, and asks every model about them.
+Work is divided by structures, not by models: each process builds the graphs of its own structures
+once, for all models.
 """
 
 from __future__ import annotations
@@ -9,8 +9,9 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, as_completed
+from contextlib import ExitStack
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from zipfile import BadZipFile
 
@@ -29,23 +30,15 @@ log = logging.getLogger(__name__)
 
 
 CACHE = "cross_tests"
-
-
 _FORMAT = 2  # of what is kept: arrays of components; tables of numbers before
-
-
 _MOST = 256  # structures of one job, whose graphs are in memory
-
-
 _FEW = 3000  # predictions that one process makes before others would have started
-
-
 Predictions = dict[str, np.ndarray]  #: label -> as :func:`.answers` gives it
 
 
 @dataclass(frozen=True)
 class _Job:
-    """Models and a part of a test set that they are asked about."""
+    """Models and a part of a test set to predict for."""
 
     test_set: int
     questions: list[Question]
@@ -61,24 +54,27 @@ def predictions_of(runs: Sequence[Run], sets: Sequence[TestSet]) -> list[list[Pr
     Returns:
         For each test set those of each run, in the database's units.
     """
-    found: dict[tuple[int, int], Predictions] = {}
-    missing: dict[int, dict[int, Question]] = {}
-    caches = {}
-    for k, test_set in enumerate(sets):
-        content = "".join(test_set.rows["digest"])
-        for r, run in enumerate(runs):
-            question = _question(run, test_set)
-            caches[k, r] = _cache(run, question, content)
-            kept = _read(caches[k, r])
-            if kept is None:
-                missing.setdefault(k, {})[r] = question
-            else:
-                found[k, r] = kept
-    for k, new in _predicted({k: [*own.values()] for k, own in missing.items()}, sets):
-        for r, one in zip(missing[k], new, strict=True):
-            found[k, r] = one
-            _keep(caches[k, r], one)
-    return [[found[k, r] for r in range(len(runs))] for k in range(len(sets))]
+    questions = {
+        (k, r): _question(run, one) for k, one in enumerate(sets) for r, run in enumerate(runs)
+    }
+    contents = ["".join(one.rows["digest"]) for one in sets]
+    caches = {(k, r): _cache(runs[r], q, contents[k]) for (k, r), q in questions.items()}
+    found = {place: _read(cache) for place, cache in caches.items()}
+    missing = [[r for r in range(len(runs)) if found[k, r] is None] for k in range(len(sets))]
+    total = sum(len(new) * len(one.atoms) for new, one in zip(missing, sets, strict=True))
+    n_workers = loky.cpu_count() if total > _FEW else 1
+    jobs = []
+    for k, new in enumerate(missing):
+        atoms, asked = sets[k].atoms, [questions[k, r] for r in new]
+        size = min(-(-len(atoms) // n_workers), _MOST)
+        jobs += [_Job(k, asked, atoms[i : i + size]) for i in range(0, len(atoms), size) if asked]
+    for k, parts in groupby(_results(jobs, n_workers), lambda pair: pair[0]):
+        of_models = zip(*(part for _, part in parts), strict=True)
+        for r, own in zip(missing[k], of_models, strict=True):
+            joined = {key: np.concatenate([part[key] for part in own]) for key in own[0]}
+            _keep(caches[k, r], joined)
+            found[k, r] = joined
+    return [[found[k, r] or {} for r in range(len(runs))] for k in range(len(sets))]
 
 
 def _question(run: Run, test_set: TestSet) -> Question:
@@ -111,44 +107,19 @@ def _keep(cache: Path, predictions: Predictions) -> None:
         log.info("cannot keep predictions in %s: %s", cache.parent, error.strerror)
 
 
-def _predicted(
-    questions: dict[int, list[Question]], sets: Sequence[TestSet]
-) -> Iterator[tuple[int, list[Predictions]]]:
-    """Each test set's number and answers, from as many processes as are worth their start."""
-    total = sum(len(own) * len(sets[k].atoms) for k, own in questions.items())
-    n_workers = loky.cpu_count() if total > _FEW else 1
-    jobs = []
-    for k, own in questions.items():
-        atoms = sets[k].atoms
-        size = min(-(-len(atoms) // n_workers), _MOST)
-        jobs += [_Job(k, own, atoms[i : i + size]) for i in range(0, len(atoms), size)]
-    parts: dict[int, dict[int, list[Predictions]]] = {k: {} for k in questions}
-    with Progress("tests", len(jobs), unit="parts") as progress:
-        for j, part in _results(jobs, min(n_workers, len(jobs))):
-            k = jobs[j].test_set
-            parts[k][j] = part
-            progress.update()
-            if len(parts[k]) == sum(job.test_set == k for job in jobs):
-                in_order = [parts[k][j] for j in sorted(parts[k])]
-                yield k, [_joined(of_model) for of_model in zip(*in_order, strict=True)]
-
-
-def _joined(parts: Sequence[Predictions]) -> Predictions:
-    return {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
-
-
 def _results(jobs: Sequence[_Job], n_workers: int) -> Iterator[tuple[int, list[Predictions]]]:
-    """Number and result of each job, as they come."""
-    if n_workers <= 1:
-        yield from ((j, _answers(job)) for j, job in enumerate(jobs))
-        return
-    with process_pool(n_workers) as pool:
-        running: dict[Future, int] = {pool.submit(_answers, job): j for j, job in enumerate(jobs)}
-        yield from ((running[future], future.result()) for future in as_completed(running))
+    """Number of the test set and result of each job, in order."""
+    n_workers = min(n_workers, len(jobs))
+    with ExitStack() as stack:
+        progress = stack.enter_context(Progress("tests", len(jobs), unit="parts"))
+        parallel = stack.enter_context(process_pool(n_workers)).map if n_workers > 1 else map
+        for job, result in zip(jobs, parallel(_answers, jobs), strict=True):
+            progress.update()
+            yield job.test_set, result
 
 
 def _answers(job: _Job) -> list[Predictions]:
-    # Here, as pages of kept predictions need no torch.
+    # Here, as pages from kept predictions need no torch.
     from schnetpack_phonon.evaluation.predictions import answers
 
     return answers(job.questions, job.atoms)

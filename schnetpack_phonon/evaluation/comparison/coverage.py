@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
+from ase import Atoms
 from matscipy.neighbours import neighbour_list
 from scipy.stats import spearmanr
 
@@ -23,8 +24,6 @@ from schnetpack_phonon.evaluation.thermal.vibrations import vibrations
 from schnetpack_phonon.phonons.harmonic import HarmonicModel
 
 _TEMPERATURE = 300.0  # K
-
-
 _BIN = 0.05  # Ang
 
 
@@ -35,17 +34,14 @@ def pair_densities(sets: Sequence[TestSet], crystal: str) -> pd.DataFrame:
         ``ensemble``, ``distance`` in Ang, ``density`` (pairs per atom and Ang).
     """
     edges = np.arange(1.0, CUTOFF + _BIN, _BIN)
+    centres = (edges[:-1] + edges[1:]) / 2
     tables = []
     for one in sets:
-        chosen = np.flatnonzero(one.rows["structure"] == crystal)
-        if not chosen.size:
-            continue
-        counts = np.zeros(len(edges) - 1)
-        for k in chosen:
-            counts += np.histogram(neighbour_list("d", one.atoms[k], CUTOFF), edges)[0]
-        density = counts / (_BIN * sum(len(one.atoms[k]) for k in chosen))
-        centres = (edges[:-1] + edges[1:]) / 2
-        tables.append(pd.DataFrame({"ensemble": one.name, "distance": centres, "density": density}))
+        if atoms := _structures(one, crystal):
+            counts = sum(np.histogram(neighbour_list("d", a, CUTOFF), edges)[0] for a in atoms)
+            density = counts / (_BIN * sum(map(len, atoms)))
+            columns = {"ensemble": one.name, "distance": centres, "density": density}
+            tables.append(pd.DataFrame(columns))
     return pd.concat(tables, ignore_index=True)
 
 
@@ -55,34 +51,29 @@ def mode_amplitudes(
     """Root mean square of each mode coordinate in units of its thermal standard deviation.
 
     Args:
-        sets: those in another cell or order of atoms are left out.
+        sets: those with another cell or order of atoms are left out.
         crystal: name.
-        model: its vibrations; without them there are no amplitudes.
+        model: its harmonic model; without one there are no amplitudes.
         temperature: of the standard deviation, in K.
 
     Returns:
         ``ensemble``, ``frequency`` in THz (imaginary ones negative), ``amplitude``.
     """
-    columns = ["ensemble", "frequency", "amplitude"]
+    tables = [pd.DataFrame(columns=["ensemble", "frequency", "amplitude"])]
     if model is None:
-        return pd.DataFrame(columns=columns)
+        return tables[0]
     sigma = model.mode_amplitudes(temperature)
     moving = sigma > 0
     root = np.sqrt(np.repeat(model.ideal.get_masses(), 3))
-    tables = []
     for one in sets:
-        atoms = [one.atoms[k] for k in np.flatnonzero(one.rows["structure"] == crystal)]
-        atoms = [a for a in atoms if _same_sites(a, model)]
-        if not atoms:
-            continue
-        u = np.array([(a.positions - model.ideal.positions).ravel() for a in atoms])
-        coordinates = (u * root) @ model.eigenvectors[:, moving] / sigma[moving]
-        rms = np.sqrt((coordinates**2).mean(axis=0))
-        frequency = model.frequencies[moving]
-        tables.append(
-            pd.DataFrame({"ensemble": one.name, "frequency": frequency, "amplitude": rms})
-        )
-    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=columns)
+        atoms = [a for a in _structures(one, crystal) if _same_sites(a, model)]
+        if atoms:
+            u = np.array([(a.positions - model.ideal.positions).ravel() for a in atoms])
+            coordinates = (u * root) @ model.eigenvectors[:, moving] / sigma[moving]
+            rms = np.sqrt((coordinates**2).mean(axis=0))
+            columns = {"frequency": model.frequencies[moving], "amplitude": rms}
+            tables.append(pd.DataFrame({"ensemble": one.name, **columns}))
+    return pd.concat(tables[1:] or tables, ignore_index=True)
 
 
 def label_distributions(sets: Sequence[TestSet], key: str) -> pd.DataFrame:
@@ -92,16 +83,12 @@ def label_distributions(sets: Sequence[TestSet], key: str) -> pd.DataFrame:
     """
     tables = []
     for one in sets:
-        if key not in one.labels:
-            continue
-        values = stacked(one.labels[key])
-        n_components = values.rows.shape[1]
-        crystals = one.rows["structure"].to_numpy()[np.repeat(values.structure, n_components)]
-        tables.append(
-            pd.DataFrame(
-                {"ensemble": one.name, "structure": crystals, "label": values.rows.ravel()}
-            )
-        )
+        if key in one.labels:
+            values = stacked(one.labels[key])
+            structure = np.repeat(values.structure, values.rows.shape[1])
+            crystals = one.rows["structure"].to_numpy()[structure]
+            columns = {"structure": crystals, "label": values.rows.ravel()}
+            tables.append(pd.DataFrame({"ensemble": one.name, **columns}))
     return pd.concat(tables, ignore_index=True)
 
 
@@ -144,13 +131,13 @@ def distances_and_errors(
 
 
 def rank_correlations(table: pd.DataFrame) -> pd.DataFrame:
-    """How well the distance orders the errors of each model: Spearman's coefficient.
+    """Spearman's rank correlation of the distance with the error of each model.
 
     Args:
         table: as :func:`distances_and_errors` gives it.
 
     Returns:
-        ``model``, ``n``, ``rank_correlation``, and ``distance`` (mean) on each test set.
+        ``model``, ``n``, ``rank_correlation``, and the mean distance on each test set.
     """
     rows = []
     for model, own in table[np.isfinite(table["distance"])].groupby("model", sort=False):
@@ -162,47 +149,37 @@ def rank_correlations(table: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _same_sites(atoms, model: HarmonicModel) -> bool:
-    return (
-        len(atoms) == len(model.ideal)
-        and bool((atoms.numbers == model.ideal.numbers).all())
-        and bool(np.allclose(atoms.cell, model.ideal.cell, atol=1e-3))
-    )
-
-
 def coverage_section(found: CrossTests) -> Section:
-    """One figure and two tables, of the models with the largest number of labels."""
+    """A figure and a table, of the models with the largest number of labels."""
     keys = found.errors["property"].unique()
     key = band_gap if band_gap in keys else str(keys[0])
     largest = found.runs[found.runs["n_train"] == found.runs["n_train"].max()]
-    first = largest.drop_duplicates("model").set_index("model")["run"]
-    runs = {str(model): found.trained[folder] for model, folder in first.items()}
-    sets = found.test_sets
-    by_path = {one.path: one for one in sets.values()}
+    models = largest.drop_duplicates("model").set_index("model")
+    runs = {str(model): found.trained[folder] for model, folder in models["run"].items()}
+    sets = [*found.test_sets.values()]
+    by_path = {one.path: one for one in sets}
     own = {model: by_path[run.datapath] for model, run in runs.items()}
-    errors = distances_and_errors(runs, sets, own, found.errors, key)
+    errors = distances_and_errors(runs, found.test_sets, own, found.errors, key)
+    errors = in_report_units(errors.assign(property=key), ["error"])
+    labels = in_report_units(label_distributions(sets, key).assign(property=key), ["label"])
     crystal = str(next(iter(own.values())).rows["structure"].iloc[0])
     known = (_vibrations(run, crystal) for run in runs.values())
-    model = next((one for one in known if one is not None), None)
-    amplitudes = mode_amplitudes([*sets.values()], crystal, model, _TEMPERATURE)
-    labels = label_distributions([*sets.values()], key)
-    shown_labels = in_report_units(labels.assign(property=key), ["label"])
-    shown = in_report_units(errors.assign(property=key), ["error"])
-    figure = coverage(
-        pair_densities([*sets.values()], crystal),
-        amplitudes,
-        shown_labels,
-        shown,
-        crystal,
-        key,
-        _TEMPERATURE,
-    )
+    harmonic = next((one for one in known if one is not None), None)
     picture = Picture(
         "coverage",
         "Distances between atoms, amplitudes of modes and labels of each data set; error of each "
         "model against the distance of a structure from its training set.",
-        figure,
-        shown,
+        coverage(
+            pair_densities(sets, crystal),
+            mode_amplitudes(sets, crystal, harmonic, _TEMPERATURE),
+            labels,
+            errors,
+            models["ensemble"].to_dict(),
+            crystal,
+            key,
+            _TEMPERATURE,
+        ),
+        errors,
     )
     ranks = rank_correlations(errors)
     known_species = errors[np.isfinite(errors["distance"])]
@@ -210,25 +187,32 @@ def coverage_section(found: CrossTests) -> Section:
         far(f"{test_set} for models trained on {model}", own.to_numpy(), ())
         for (model, test_set), own in known_species.groupby(["model", "test_set"])["distance"]
     ]
-    formats = dict.fromkeys(ranks.columns[2:], ".2f")
     text = [
         "The distance of a structure is that of its pair distances from the nearest training "
-        "structure, in units of how far training structures lie from each other. Its rank "
-        "correlation with the error (1: it orders them, 0: it does not) says whether it warns.",
+        "structure, in units of the distance between training structures. Its rank correlation "
+        "with the error (1: same order, 0: no relation) says whether it can warn of large errors.",
         *(f"Far outside: {warning}." for warning in warnings if warning),
     ]
+    table = strings(ranks, dict.fromkeys(ranks.columns[2:], ".2f"))
     return Section(
-        "What the data cover",
-        text,
-        [
-            picture,
-            Table("distance_and_error", strings(ranks, formats), ranks),
-        ],
+        "What the data cover", text, [picture, Table("distance_and_error", table, ranks)]
+    )
+
+
+def _structures(one: TestSet, crystal: str) -> list[Atoms]:
+    return [one.atoms[k] for k in np.flatnonzero(one.rows["structure"] == crystal)]
+
+
+def _same_sites(atoms: Atoms, model: HarmonicModel) -> bool:
+    return (
+        len(atoms) == len(model.ideal)
+        and bool((atoms.numbers == model.ideal.numbers).all())
+        and bool(np.allclose(atoms.cell, model.ideal.cell, atol=1e-3))
     )
 
 
 def _vibrations(run: Run, crystal: str) -> HarmonicModel | None:
-    """The crystal's harmonic model; None where it is not in the label store."""
+    """The crystal's harmonic model; None if it is not in the label store."""
     try:
         crystals, models = vibrations(run, PhononEnsemble([_TEMPERATURE], n_snapshots=1, seed=1))
     except RunError:

@@ -1,7 +1,7 @@
-"""Every model on every test set: predictions of structures that it has not seen.
+"""Every model on every test set, on structures that it has not seen.
 
-Leaks are closed structure by structure: what a model was trained or stopped on, the same structure
-in another file, and snapshots of the same parent are left out wherever they appear.
+Leaks are excluded structure by structure: those that a model was trained or stopped on, the same
+ones in another file, and snapshots with the same parent are left out wherever they appear.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class CrossTests:
         test_sets: those of the runs and more, by name.
         trained: folder -> run.
         skipped: folder -> reason why it is not among the runs.
-        notes: what a reader has to know.
+        notes: remarks for readers.
     """
 
     runs: pd.DataFrame
@@ -54,11 +54,11 @@ def cross_test(folders: Iterable[Path], test_paths: Sequence[Path] = ()) -> Cros
     """Tests all finished runs on all test sets.
 
     Args:
-        folders: of runs; those that are not finished are listed and skipped.
-        test_paths: databases or structure files; beside them each run's own database is one.
+        folders: of runs; unfinished ones are listed and skipped.
+        test_paths: more test sets than the runs' own databases: databases or structure files.
 
     Raises:
-        ComparisonError: if no run is finished, or where units or calculators differ.
+        ComparisonError: if no run is finished, or if units or calculators differ.
         HeldOutError: if a test set cannot be read.
     """
     runs, skipped = finished(folders)
@@ -68,34 +68,27 @@ def cross_test(folders: Iterable[Path], test_paths: Sequence[Path] = ()) -> Cros
     values = {
         path: {key: stacked(one.labels[key]) for key in one.labels} for path, one in sets.items()
     }
-    unseen = {
-        (path, run.folder): _unseen(run, sets[run.datapath], one)
-        for path, one in sets.items()
-        for run in runs
-    }
     tables = []
     for (path, test_set), found in zip(
         sets.items(), predictions_of(runs, [*sets.values()]), strict=True
     ):
+        unseen = [
+            ~seen(sets[run.datapath], np.concatenate([run.train_idx, run.val_idx]), test_set)
+            for run in runs
+        ]
         for key in dict.fromkeys(key for predictions in found for key in predictions):
             labels = values[path][key]
-            cells = _cells(labels)
-            for run, predictions in zip(runs, found, strict=True):
-                if key not in predictions:
-                    continue
-                rows = _of_labelled(predictions[key], labels, f"{key} of {run.name}", test_set)
-                own = values[run.datapath].get(key)
-                means = _means(run, sets[run.datapath], own, test_set, labels)
-                kept = np.flatnonzero(unseen[path, run.folder] & (labels.counts > 0))
-                table = (
-                    test_set.rows[_KEPT]
-                    .iloc[kept]
-                    .assign(
-                        run=str(run.folder), test_set=test_set.name, property=key, label=cells[kept]
-                    )
-                )
-                errors = _errors(labels, rows, means)
-                tables.append(table.assign(**{name: e[kept] for name, e in errors.items()}))
+            table = test_set.rows[_KEPT].assign(
+                test_set=test_set.name, property=key, label=_cells(labels)
+            )
+            for run, predictions, tested in zip(runs, found, unseen, strict=True):
+                if key in predictions:
+                    what = f"{key} of {run.name}"
+                    predicted = _of_labelled(predictions[key], labels, what, test_set)
+                    own = values[run.datapath].get(key)
+                    means = _means(run, sets[run.datapath], own, test_set, labels)
+                    rows = table.assign(run=str(run.folder), **_errors(labels, predicted, means))
+                    tables.append(rows[tested & (labels.counts > 0)])
     notes += _foreign_species(runs, sets)
     return CrossTests(
         table_of_runs,
@@ -108,7 +101,7 @@ def cross_test(folders: Iterable[Path], test_paths: Sequence[Path] = ()) -> Cros
 
 
 def finished(folders: Iterable[Path]) -> tuple[list[Run], dict[str, str]]:
-    """The finished runs, and the reasons why the others are none.
+    """The finished runs, and why the others are skipped.
 
     Raises:
         ComparisonError: if there is none.
@@ -126,7 +119,7 @@ def finished(folders: Iterable[Path]) -> tuple[list[Run], dict[str, str]]:
 
 
 def _named_apart(sets: dict[Path, TestSet]) -> dict[Path, TestSet]:
-    """Test sets of one ensemble are told by their files, too."""
+    """Test sets of the same ensemble have the names of their files, too."""
     names = [one.name for one in sets.values()]
     return {
         path: replace(one, name=f"{one.name}, {path.stem}") if names.count(one.name) > 1 else one
@@ -134,16 +127,11 @@ def _named_apart(sets: dict[Path, TestSet]) -> dict[Path, TestSet]:
     }
 
 
-def _unseen(run: Run, own: TestSet, test_set: TestSet) -> np.ndarray:
-    return ~seen(own, np.concatenate([run.train_idx, run.val_idx]), test_set)
-
-
-def _cells(values: Components) -> np.ndarray:
-    """Rows of each structure, as an array of arrays; shape=(n_structures,)."""
-    cells = np.empty(len(values.counts), dtype=object)
+def _cells(values: Components) -> pd.Series:
+    """Rows of each structure; shape=(n_structures,)."""
     ends = np.cumsum(values.counts)
-    cells[:] = [values.rows[end - n : end] for end, n in zip(ends, values.counts, strict=True)]
-    return cells
+    cells = (values.rows[end - n : end] for end, n in zip(ends, values.counts, strict=True))
+    return pd.Series([*cells], dtype=object)
 
 
 def _of_labelled(
@@ -161,7 +149,7 @@ def _of_labelled(
         raise ComparisonError(
             f"{what} has the shape {rows.shape} and its labels in {test_set.path} "
             f"{labels.rows.shape}, counted over structures (and atoms) and components: test it on "
-            "labels of its own kind"
+            "labels of the same kind"
         )
     return rows
 
@@ -181,7 +169,7 @@ def _errors(labels: Components, predicted: np.ndarray, means: np.ndarray) -> dic
 def _means(
     run: Run, own: TestSet, own_labels: Components | None, test_set: TestSet, labels: Components
 ) -> np.ndarray:
-    """What predicting the mean of the training set would give, shape as that of the labels."""
+    """Predictions of the mean of the training set, shape as that of the labels."""
     if own_labels is None:
         return np.full(labels.rows.shape, np.nan)
     train = own_labels.of(run.train_idx)
@@ -202,7 +190,7 @@ def _foreign_species(runs: Sequence[Run], sets: Mapping[Path, TestSet]) -> list[
             if foreign := set.union(*species[path]) - known:
                 notes.append(
                     f"{run.name} was never trained on {_symbols(foreign)}, which {test_set.name} "
-                    f"holds: do not believe it there; it knows {_symbols(known)}"
+                    f"contains: do not trust it there; it knows {_symbols(known)}"
                 )
     return notes
 

@@ -35,11 +35,7 @@ _IGNORED = (
     "trainer.accelerator",
     "trainer.enable_progress_bar",
 )
-
-
 _OURS = "schnetpack_phonon"
-
-
 # Callbacks that only watch and write. Of all others the settings count, those of unknown ones too.
 _PASSIVE = {
     _OURS: {"BondAttributionCallback", "CPUThreads", "ReportCallback"},
@@ -54,8 +50,6 @@ _PASSIVE = {
         "TQDMProgressBar",
     },
 }
-
-
 _PLACES = {"dirpath", "filename", "verbose"}  # of checkpoints
 
 
@@ -204,16 +198,17 @@ def _short(key: str) -> str:
 
 
 def _check_calculators(sets: Mapping[Path, TestSet]) -> None:
-    known = [one for one in sets.values() if one.calculator is not None]
-    for other in known[1:]:
-        first, second = dict(known[0].calculator or {}), dict(other.calculator or {})
-        if first != second:
-            keys = sorted(k for k in first.keys() | second.keys() if first.get(k) != second.get(k))
-            lines = [f"  {k}: {first.get(k, 'nothing')} / {second.get(k, 'nothing')}" for k in keys]
+    known = [(one.path, one.calculator) for one in sets.values() if one.calculator is not None]
+    for path, other in known[1:]:
+        first_path, first = known[0]
+        values = {k: (first.get(k, "nothing"), other.get(k, "nothing")) for k in {**first, **other}}
+        lines = [f"  {k}: {a} / {b}" for k, (a, b) in sorted(values.items()) if a != b]
+        if lines:
             raise ComparisonError(
-                f"labels of {known[0].path} and {other.path} are of different calculators:\n"
+                f"labels of {first_path} and {path} are of different calculators:\n"
                 + "\n".join(lines)
-                + "\nErrors of one in units of the other mean nothing: compare them separately"
+                + "\nErrors with respect to different labels cannot be compared: compare the runs "
+                "separately"
             )
 
 

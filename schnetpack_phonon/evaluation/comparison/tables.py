@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +16,7 @@ from schnetpack_phonon.common.properties import label
 from schnetpack_phonon.data.database import METADATA_KEY, read_metadata
 from schnetpack_phonon.evaluation.runs import Run
 
-_MANY = 1e6  # structures; beyond it laws fitted to tens of them say nothing
-
-
+_MANY = 1e6  # structures; laws fitted to tens of them say nothing beyond
 _SETTINGS = {
     "representation": "model.representation._target_",
     "features": "model.representation.n_atom_basis",
@@ -38,14 +36,13 @@ def error_table(matrix: pd.DataFrame, place: str = "test_set") -> pd.DataFrame:
     rows = []
     for row in matrix.to_dict("records"):
         spread = "one seed" if np.isnan(row["seed_sd"]) else f"{row['seed_sd']:.2g}"
-        spread += " and splits" if row["own_splits"] else ""
         rows.append(
             {
-                "property": f"{label(row['property'])} ({row['unit']})",
+                "property": _name(row),
                 "tested on": row[place],
                 "trained on": row["model"],
-                "MAE [95 %]": f"{row['mae']:.3g} [{row['low']:.3g}, {row['high']:.3g}]",
-                "sd over seeds": spread,
+                "MAE [95 %]": with_interval(row, "mae", ".3g"),
+                "sd over seeds": spread + (" and splits" if row["own_splits"] else ""),
                 "RMSE": f"{row['rmse']:.3g}",
                 "largest": f"{row['max_error']:.3g}",
                 "R²": f"{row['r2']:.2f}",
@@ -59,64 +56,55 @@ def error_table(matrix: pd.DataFrame, place: str = "test_set") -> pd.DataFrame:
 
 def matrix_table(matrix: pd.DataFrame, place: str = "test_set") -> pd.DataFrame:
     """Mean absolute errors as text, a line a test set and property, a column a model."""
-    spread = matrix["seed_sd"].map(" ± {:.2g}".format).replace(" ± nan", "")
     table = pd.DataFrame(
         {
+            "error": _each(matrix, _name),
             "tested on": matrix[place],
-            "error": _named(matrix),
             "model": "trained on " + matrix["model"],
-            "said": matrix["mae"].map("{:.3g}".format) + spread,
+            "text": with_spread(matrix["mae"], matrix["seed_sd"], ".3g", ".2g"),
         }
     )
-    wide = table.pivot(index=["error", "tested on"], columns="model", values="said")
-    by_error = table.groupby("error", sort=False)["tested on"]
-    order = [(error, name) for error, names in by_error for name in names.unique()]
-    return wide.loc[order, list(table["model"].unique())].fillna("–").reset_index()
+    found = _wide(table, ["error", "tested on"], "model")
+    order = pd.factorize(found["error"])[0].argsort(kind="stable")
+    return found.iloc[order].reset_index(drop=True)
 
 
 def law_table(laws: pd.DataFrame) -> pd.DataFrame:
     """Power laws in report units as text."""
-    rows = [
-        {
-            "trained on": row["ensemble"],
-            "tested on": row["test_set"],
-            "error E": f"{label(row['property'])} ({row['unit']})",
-            "a": f"{row['a']:.3g}",
-            "b [95 %]": f"{row['b']:.2f} [{row['b_low']:.2f}, {row['b_high']:.2f}]",
-            "sizes": f"{row['n_min']} to {row['n_max']}",
-        }
-        for row in laws.to_dict("records")
-    ]
-    return pd.DataFrame(rows)
+    columns = {
+        "trained on": laws["ensemble"],
+        "tested on": laws["test_set"],
+        "error E": _each(laws, _name),
+        "a": laws["a"].map("{:.3g}".format),
+        "b [95 %]": _each(laws, lambda row: with_interval(row, "b", ".2f", "b_")),
+        "sizes": _each(laws, "{n_min} to {n_max}".format_map),
+    }
+    return pd.DataFrame(columns)
 
 
 def needed_table(needed: pd.DataFrame) -> pd.DataFrame:
     """Training structures for an error, in report units, as text."""
-    rows = [
-        {
-            "trained on": row["ensemble"],
-            "tested on": row["test_set"],
-            "for an error of": f"{row['error']:.3g} {row['unit']}, {label(row['property'])}",
-            "training structures": _number(row["n_needed"], row["extrapolated"]),
-        }
-        for row in needed.to_dict("records")
-    ]
-    return pd.DataFrame(rows)
+    columns = {
+        "trained on": needed["ensemble"],
+        "tested on": needed["test_set"],
+        "for an error of": _each(needed, "{error:.3g} {unit}, ".format_map)
+        + needed["property"].map(label),
+        "training structures": _each(needed, lambda row: _number(row["n_needed"], row)),
+    }
+    return pd.DataFrame(columns)
 
 
 def crossing_table(crossings: pd.DataFrame) -> pd.DataFrame:
     """Where learning curves cross, in report units, as text."""
-    rows = [
-        {
-            "tested on": row["test_set"],
-            "property": label(row["property"]),
-            "trained on": f"{row['one']} and {row['other']}",
-            "training structures": _number(row["n"], row["extrapolated"]),
-            "error there": "–" if np.isnan(row["n"]) else f"{row['error']:.3g} {row['unit']}",
-        }
-        for row in crossings.to_dict("records")
-    ]
-    return pd.DataFrame(rows)
+    there = _each(crossings, "{error:.3g} {unit}".format_map)
+    columns = {
+        "tested on": crossings["test_set"],
+        "property": crossings["property"].map(label),
+        "trained on": crossings["one"] + " and " + crossings["other"],
+        "training structures": _each(crossings, lambda row: _number(row["n"], row)),
+        "error there": there.where(crossings["n"].notna(), "–"),
+    }
+    return pd.DataFrame(columns)
 
 
 def ratio_table(ratio: pd.DataFrame) -> pd.DataFrame:
@@ -130,17 +118,23 @@ def ratio_table(ratio: pd.DataFrame) -> pd.DataFrame:
             "trained on": ratio["model"],
             "reference": ratio["reference"],
             "property": ratio["property"].map(label),
-            "said": [
-                f"{row['ratio']:.2f} [{row['low']:.2f}, {row['high']:.2f}]"
-                for row in ratio.to_dict("records")
-            ],
+            "text": _each(ratio, lambda row: with_interval(row, "ratio", ".2f")),
         }
     )
-    keys = ["tested on", "trained on", "reference"]
-    wide = table.pivot(index=keys, columns="property", values="said")
-    wide = wide.loc[table[keys].drop_duplicates().apply(tuple, axis=1), table["property"].unique()]
-    wide = wide.fillna("–").reset_index()
+    wide = _wide(table, ["tested on", "trained on", "reference"], "property")
     return wide.drop(columns="reference") if wide["reference"].nunique() == 1 else wide
+
+
+def with_interval(row: Mapping[Any, Any], name: str, form: str, prefix: str = "") -> str:
+    """``row[name]`` and its interval, ``low`` and ``high`` (behind ``prefix``), as text."""
+    low, high = row[f"{prefix}low"], row[f"{prefix}high"]
+    return f"{row[name]:{form}} [{low:{form}}, {high:{form}}]"
+
+
+def with_spread(values: pd.Series, spread: pd.Series, form: str, spread_form: str) -> pd.Series:
+    """Numbers ± their spread as text; without it where it is NaN."""
+    added = spread.map(lambda sd: "" if np.isnan(sd) else f" ± {sd:{spread_form}}")
+    return values.map(lambda value: f"{value:{form}}") + added
 
 
 def share_table(runs: pd.DataFrame) -> pd.DataFrame:
@@ -153,13 +147,10 @@ def share_table(runs: pd.DataFrame) -> pd.DataFrame:
     tables = []
     chosen = runs[runs["n_train"] == runs["n_train"].max()]
     for run in chosen.to_dict("records"):
-        path = Path(run["run"]) / SHARES
-        if not path.is_file():
-            continue
-        shares = pd.read_csv(path)
-        names = {"trained": f"trained on {run['model']}", "untrained": "untrained"}
-        shares = shares[shares["model"].isin(names)]
-        tables.append(shares.assign(model=shares["model"].map(names), run=run["run"]))
+        if (path := Path(run["run"]) / SHARES).is_file():
+            shares = pd.read_csv(path)
+            names = {"trained": f"trained on {run['model']}", "untrained": "untrained"}
+            tables.append(shares.assign(model=shares["model"].map(names)).dropna(subset="model"))
     columns = ["structure", "bond_type", "model"]
     if not tables:
         return pd.DataFrame(columns=[*columns, "share", "seed_sd", "n_seeds"])
@@ -222,7 +213,7 @@ def settings_table(runs: Iterable[Run]) -> pd.DataFrame:
     found = [*runs]
     rows = []
     for name, key in _SETTINGS.items():
-        values = list(dict.fromkeys(str(_setting(run, key)) for run in found))
+        values = list(dict.fromkeys(str(OmegaConf.select(run.config, key)) for run in found))
         if values != ["None"]:
             rows.append({"setting": name, "value": " / ".join(values)})
     return pd.DataFrame(rows)
@@ -237,7 +228,7 @@ def data_table(runs: Iterable[Run]) -> pd.DataFrame:
 def _hours_of_a_label(path: Path) -> float:
     try:
         metadata = read_metadata(path)
-    except DatabaseError:  # of the host
+    except DatabaseError:  # of SchNetPack alone
         return np.nan
     cost = metadata.get("cost")  # databases of the first versions have none
     if not cost or cost["n_timed"] < cost["n_calculations"]:
@@ -248,7 +239,7 @@ def _hours_of_a_label(path: Path) -> float:
 def _database(path: Path) -> dict[str, Any]:
     try:
         metadata = read_metadata(path)
-    except Exception as error:  # a database of the host has none of this
+    except Exception as error:  # a database of SchNetPack alone has no such metadata
         return {"database": str(path), "made with": f"no data of {METADATA_KEY}: {error}"}
     settings = metadata["settings"]
     return {
@@ -268,17 +259,25 @@ def _said(settings: dict[str, Any]) -> Iterator[str]:
         yield f"{key.replace('_', ' ')} {value}"
 
 
-def _named(table: pd.DataFrame) -> pd.Series:
-    return table["property"].map(label) + " (" + table["unit"] + ")"
+def _name(row: Mapping[Any, Any]) -> str:
+    return f"{label(row['property'])} ({row['unit']})"
 
 
-def _number(n: float, extrapolated: bool) -> str:
+def _each(table: pd.DataFrame, text: Callable[[dict[str, Any]], str]) -> pd.Series:
+    """Text of each row of a table."""
+    return pd.Series([*map(text, table.to_dict("records"))], table.index, dtype=object)
+
+
+def _wide(table: pd.DataFrame, keys: list[str], column: str) -> pd.DataFrame:
+    """A column for each value of ``column``, with ``text``; rows and columns in their order."""
+    wide = table.pivot(index=keys, columns=column, values="text")
+    order = table[keys].drop_duplicates().apply(tuple, axis=1)
+    return wide.loc[order, table[column].unique()].fillna("–").reset_index()
+
+
+def _number(n: float, law: Mapping[Any, Any]) -> str:
     if np.isnan(n):
         return "none"
     if n > _MANY:
         return f"more than {_MANY:.0g}"
-    return f"{n:.2g}, extrapolated" if extrapolated else f"{n:.0f}"
-
-
-def _setting(run: Run, key: str) -> Any:
-    return OmegaConf.select(run.config, key)
+    return f"{n:.2g}, extrapolated" if law["extrapolated"] else f"{n:.0f}"

@@ -4,35 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import permutations
 
 import numpy as np
 import pandas as pd
 
 N_BOOTSTRAP = 1000
-
-
 LEVEL = 0.95
-
-
-_FEWEST = 5  # structures that every model has to be tested on alike, else each on its own
-
-
+_FEWEST = 5  # common structures; with fewer of them each model is tested on its own ones
 _NUMBERS = ("n_values", "mae", "mse", "max_error", "mae_mean")
 
 
 def error_matrix(
     runs: pd.DataFrame, errors: pd.DataFrame, by_group: bool = False, seed: int = 0
 ) -> pd.DataFrame:
-    """Errors of each model on each test set and property, over all its components.
+    """Errors of each model on each test set and property, over all components.
 
-    All models are compared on the structures that none of them has seen; of runs with test splits
-    of their own each stands for those that itself has not seen. Where there are fewer than five
-    of these, each model is tested on what itself has not seen (``common`` is False).
+    All models are compared on the structures that none of them has seen; runs with their own test
+    splits each count on those that they have not seen. If there are fewer than five of them, each
+    model is tested on all that it has not seen itself (``common`` is False).
 
     Args:
         runs: as :func:`.group_runs` gives them.
         errors: as :class:`.CrossTests` holds them.
-        by_group: one row a temperature or amplitude instead of a test set.
+        by_group: a row a temperature or amplitude instead of a test set.
         seed: of the bootstrap.
 
     Returns:
@@ -41,15 +36,15 @@ def error_matrix(
         over structures), ``seed_sd`` (standard deviation over seeds, NaN for one), ``rmse``, ``r2``
         and ``r2_crystal`` (labels about the mean of their crystal, each component about its own),
         ``max_error``, ``mae_mean`` (predicting each crystal's mean in the training set),
-        ``common``, ``own_splits`` (whether seeds were tested on structures of their own).
+        ``common``, ``own_splits`` (whether seeds were tested on different structures).
     """
     rng = np.random.default_rng(seed)
     keys = ["test_set", "group", "property"] if by_group else ["test_set", "property"]
     rows = []
     for place, own in _with_models(runs, errors).groupby(keys, sort=False):
         for model, found, common in _by_model(own):
-            n = found.n_structures
-            of_seeds = [one.mean("mae") for one in found.single()]
+            n, of_seeds = len(found.crystals), found.means("mae")
+            low, high = _interval(found.resampled(_drawn(n, rng)))
             rows.append(
                 {
                     "model": model,
@@ -57,9 +52,10 @@ def error_matrix(
                     "n": n,
                     "n_seeds": len(of_seeds),
                     "mae": found.mean("mae"),
-                    **_interval(found.resampled(_drawn(n, rng))),
-                    "seed_sd": _sd(of_seeds),
-                    "rmse": np.mean([np.sqrt(one.mean("mse")) for one in found.single()]),
+                    "low": low,
+                    "high": high,
+                    "seed_sd": np.std(of_seeds, ddof=1) if len(of_seeds) > 1 else np.nan,
+                    "rmse": np.sqrt(found.means("mse")).mean(),
                     "r2": found.explained(np.zeros(n, dtype=int)),
                     "r2_crystal": found.explained(found.crystals),
                     "max_error": np.nanmax(found.numbers["max_error"]),
@@ -72,7 +68,7 @@ def error_matrix(
 
 
 def ratios(runs: pd.DataFrame, errors: pd.DataFrame, reference: str, seed: int = 0) -> pd.DataFrame:
-    """How many times larger errors are than those of a model trained on ``reference``.
+    """Ratios of errors to those of models trained on ``reference``.
 
     Only models with equally many training structures are compared, on the same structures.
 
@@ -88,37 +84,37 @@ def ratios(runs: pd.DataFrame, errors: pd.DataFrame, reference: str, seed: int =
     """
     rng = np.random.default_rng(seed)
     rows = []
-    described = runs.drop_duplicates("model").set_index("model")
+    described = {run["model"]: run for run in runs.to_dict("records")}
     for (test_set, key), own in _with_models(runs, errors).groupby(
         ["test_set", "property"], sort=False
     ):
         models = _models(own)
-        for model in models:
-            n_train, ensemble = described.loc[model, ["n_train", "ensemble"]]
-            others = described.query("n_train == @n_train and ensemble == @reference").index
-            for other in others:
-                if ensemble == reference or other not in models:
-                    continue
-                shared = models[model].tested & models[other].tested
-                if shared.sum() < 2:
-                    continue
-                both = [models[name].on(shared) for name in (model, other)]
-                draw = _drawn(int(shared.sum()), rng)
-                means = [one.resampled(draw, one.drawn_seeds(rng)) for one in both]
-                rows.append(
-                    {
-                        "n_train": n_train,
-                        "ensemble": ensemble,
-                        "model": model,
-                        "reference": other,
-                        "test_set": test_set,
-                        "property": key,
-                        "n": int(shared.sum()),
-                        "ratio": both[0].mean("mae") / both[1].mean("mae"),
-                        **_interval(means[0] / means[1]),
-                        "n_seeds": min(len(one.weights) for one in both),
-                    }
-                )
+        for pair in permutations(models, 2):
+            one, other = (described[name] for name in pair)
+            if one["ensemble"] == reference or other["ensemble"] != reference:
+                continue
+            shared = models[pair[0]].tested & models[pair[1]].tested
+            if one["n_train"] != other["n_train"] or shared.sum() < 2:
+                continue
+            both = [models[name].on(shared) for name in pair]
+            draw = _drawn(int(shared.sum()), rng)
+            means = [found.resampled(draw, _drawn(len(found.weights), rng)) for found in both]
+            low, high = _interval(means[0] / means[1])
+            rows.append(
+                {
+                    "n_train": one["n_train"],
+                    "ensemble": one["ensemble"],
+                    "model": one["model"],
+                    "reference": other["model"],
+                    "test_set": test_set,
+                    "property": key,
+                    "n": int(shared.sum()),
+                    "ratio": both[0].mean("mae") / both[1].mean("mae"),
+                    "low": low,
+                    "high": high,
+                    "n_seeds": min(len(found.weights) for found in both),
+                }
+            )
     columns = ["n_train", "ensemble", "model", "reference", "test_set", "property", "n", "ratio"]
     return pd.DataFrame(rows, columns=[*columns, "low", "high", "n_seeds"])
 
@@ -140,10 +136,6 @@ class _Errors:
     tested: np.ndarray
 
     @property
-    def n_structures(self) -> int:
-        return len(self.crystals)
-
-    @property
     def weights(self) -> np.ndarray:
         """Values that each seed was tested on, shape=(n_seeds, n_structures)."""
         return np.nan_to_num(self.numbers["n_values"])
@@ -151,30 +143,21 @@ class _Errors:
     def on(self, structures: np.ndarray) -> _Errors:
         """On some of the structures, shape=(n_structures,), alone."""
         numbers = {name: values[:, structures] for name, values in self.numbers.items()}
-        return _Errors(
-            numbers, self.labels[structures], self.crystals[structures], self.tested[structures]
-        )
-
-    def single(self) -> list[_Errors]:
-        """Each seed that was tested."""
-        n_seeds = len(self.weights)
-        every = ({name: v[[k]] for name, v in self.numbers.items()} for k in range(n_seeds))
-        found = (_Errors(own, self.labels, self.crystals, self.tested) for own in every)
-        return [one for one in found if one.weights.any()]
+        return _Errors(numbers, *(x[structures] for x in (self.labels, self.crystals, self.tested)))
 
     def mean(self, name: str) -> float:
         """Over seeds, structures and components."""
         return float(self._weighted(name).sum() / self.weights.sum())
 
+    def means(self, name: str) -> np.ndarray:
+        """As :meth:`mean`, of each seed that was tested."""
+        weights = self.weights
+        tested = weights.any(axis=1)
+        return self._weighted(name)[tested].sum(axis=1) / weights[tested].sum(axis=1)
+
     def _weighted(self, name: str) -> np.ndarray:
         weights = self.weights
         return np.where(weights > 0, weights * self.numbers[name], 0)
-
-    def drawn_seeds(self, rng: np.random.Generator) -> np.ndarray:
-        """How often each seed is drawn, shape=(n_bootstrap, n_seeds)."""
-        n_seeds = len(self.weights)
-        chosen = rng.integers(n_seeds, size=(N_BOOTSTRAP, n_seeds))
-        return np.stack([(chosen == k).sum(axis=1) for k in range(n_seeds)], axis=1)
 
     def resampled(self, draw: np.ndarray, seeds: np.ndarray | None = None) -> np.ndarray:
         """Mean absolute errors of bootstrap samples, shape=(n_bootstrap,).
@@ -189,7 +172,7 @@ class _Errors:
         return sums.sum(axis=1) / sizes.sum(axis=1)
 
     def explained(self, groups: np.ndarray) -> float:
-        """Coefficient of determination about the means of groups; NaN where labels are equal.
+        """Coefficient of determination about the means of groups; NaN if labels are equal.
 
         Args:
             groups: number of each structure's group, shape=(n_structures,).
@@ -210,13 +193,13 @@ class _Errors:
 
 def _with_models(runs: pd.DataFrame, errors: pd.DataFrame) -> pd.DataFrame:
     table = errors.merge(runs[["run", "model", "own_splits"]], on="run")
-    # Numbers are looked up several times faster than texts; in the same order.
+    # Numbers are looked up several times faster than texts; they have the same order.
     table["digest"] = pd.factorize(table["digest"], sort=True)[0]
     return table
 
 
 def _by_model(rows: pd.DataFrame) -> Iterator[tuple[str, _Errors, bool]]:
-    """Each model with what it is tested on, and whether all are tested on the same."""
+    """Each model with its errors, and whether all models are tested on the same structures."""
     models = {model: found for model, found in _models(rows).items() if found.tested.any()}
     shared = np.logical_and.reduce([found.tested for found in models.values()])
     alike = all((found.tested == shared).all() for found in models.values())
@@ -226,7 +209,7 @@ def _by_model(rows: pd.DataFrame) -> Iterator[tuple[str, _Errors, bool]]:
 
 
 def _models(rows: pd.DataFrame) -> dict[str, _Errors]:
-    """Errors of each model on the same structures; what a seed has seen is NaN."""
+    """Errors of each model on the same structures; NaN where a seed has seen them."""
     first = rows.drop_duplicates("digest").sort_values("digest")
     labels, crystals = first["label"].to_numpy(), pd.factorize(first["structure"])[0]
     place = np.searchsorted(first["digest"].to_numpy(), rows["digest"].to_numpy())
@@ -247,16 +230,13 @@ def _models(rows: pd.DataFrame) -> dict[str, _Errors]:
 
 
 def _drawn(n: int, rng: np.random.Generator) -> np.ndarray:
-    """How often each of n structures is drawn, shape=(n_bootstrap, n)."""
+    """How often each of n structures or seeds is drawn, shape=(n_bootstrap, n)."""
     draw = rng.integers(n, size=(N_BOOTSTRAP, n)) + n * np.arange(N_BOOTSTRAP)[:, None]
     counts = np.bincount(draw.ravel(), minlength=n * N_BOOTSTRAP)
     return counts.reshape(N_BOOTSTRAP, n).astype(float)
 
 
-def _interval(samples: np.ndarray) -> dict[str, float]:
+def _interval(samples: Sequence[float] | np.ndarray) -> tuple[float, float]:
+    """Limits between which 95 % of bootstrap samples lie."""
     low, high = np.quantile(samples, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return {"low": float(low), "high": float(high)}
-
-
-def _sd(values: Sequence[float] | np.ndarray) -> float:
-    return float(np.std(values, ddof=1)) if len(values) > 1 else np.nan
+    return float(low), float(high)

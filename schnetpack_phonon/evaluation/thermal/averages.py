@@ -123,8 +123,8 @@ def thermal_properties(
                     differences += [{**place, **row} for row in _differences(models.keys, *drawn)]
             if band_gap in rest:
                 harmonic = vibrating[crystal.name, float(mode_temperature)]
-                own = _modes(models, crystal, harmonic, mode_temperature, rest[band_gap].mean())
-                modes.append(own.assign(structure=name))
+                shifts = _modes(models, crystal, harmonic, mode_temperature, rest[band_gap].mean())
+                modes.append(shifts.assign(structure=name))
     labels = test_set.rows.join(test_set.labels)
     averages += _labels(labels[labels["kind"] == "phonon"], run)
     return ThermalProperties(

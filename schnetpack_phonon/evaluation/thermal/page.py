@@ -93,8 +93,9 @@ def against_temperature(averages: pd.DataFrame, static: pd.DataFrame) -> Figure:
         what = f"{label(key)} − at rest" if relative else label(key)
         axes[i, 0].set_ylabel(f"{what} ({unit})")
     handles, names = axes[0, 0].get_legend_handles_labels()
-    place = {"loc": "outside upper center", "ncols": 3}
-    figure.legend(handles, names, frameon=False, fontsize="small", **place)
+    figure.legend(
+        handles, names, loc="outside upper center", frameon=False, fontsize="small", ncols=3
+    )
     return figure
 
 
@@ -121,12 +122,13 @@ def modes(table: pd.DataFrame, temperature: float) -> Figure:
 
 
 def _in_report_units(found: ThermalProperties) -> ThermalProperties:
-    columns = ["value", "error", "seed_sd", "change", "change_sd"]
-    tables = {"averages": columns, "static": ["value", "seed_sd"]}
-    if not found.differences.empty:
-        tables["differences"] = columns[:3]
-    converted = {name: in_report_units(getattr(found, name), own) for name, own in tables.items()}
-    return replace(found, **converted)
+    columns, differences = ["value", "error", "seed_sd"], found.differences
+    return replace(
+        found,
+        averages=in_report_units(found.averages, [*columns, "change", "change_sd"]),
+        static=in_report_units(found.static, ["value", "seed_sd"]),
+        differences=differences if differences.empty else in_report_units(differences, columns),
+    )
 
 
 def _renormalisation(found: ThermalProperties, temperatures: Sequence[float]) -> list[str]:

@@ -79,12 +79,12 @@ def on_graphs(
 
 
 def on_host(path: Path, **kwargs: object) -> AtomsDataModule:
-    """The same of the host."""
+    """The same of SchNetPack."""
     return _set_up(AtomsDataModule(**arguments(path, **kwargs)))
 
 
 def energy_task(model: nn.Module | None = None) -> AtomisticTask:
-    """A model of the host for the energy, a small one by default, with its optimiser."""
+    """A model of SchNetPack for the energy, a small one by default, with its optimiser."""
     outputs = [ModelOutput("energy", nn.MSELoss(), loss_weight=1.0, metrics={})]
     model = (model or potential(Atomwise(16, output_key="energy"))).train()
     return AtomisticTask(model, outputs, torch.optim.AdamW, {"lr": 1e-2})

@@ -1,4 +1,4 @@
-"""Graphs as flat arrays against the host's own collate function."""
+"""Graphs as flat arrays against SchNetPack's own collate function."""
 
 import json
 

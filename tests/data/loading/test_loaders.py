@@ -1,4 +1,4 @@
-"""Loaders of graphs beside the host's: the same batches in the same order, the same training."""
+"""Loaders of graphs beside SchNetPack's: the same batches in the same order, the same training."""
 
 import json
 import logging

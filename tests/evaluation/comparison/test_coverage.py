@@ -1,5 +1,6 @@
 """What data sets cover, against closed forms."""
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -9,14 +10,18 @@ from ase.build import bulk
 
 from schnetpack_phonon.ensembles.thermal import PhononEnsemble
 from schnetpack_phonon.evaluation.comparison.coverage import (
+    coverage_section,
     distances_and_errors,
     label_distributions,
     mode_amplitudes,
     pair_densities,
     rank_correlations,
 )
-from schnetpack_phonon.evaluation.runs import Run
+from schnetpack_phonon.evaluation.comparison.cross_tests import cross_test
+from schnetpack_phonon.evaluation.distance import far
+from schnetpack_phonon.evaluation.runs import Run, find_runs
 from schnetpack_phonon.evaluation.test_sets import TestSet
+from tests.evaluation.comparison.comparison_fixtures import databases, write_run
 
 
 def data_set(atoms, name="phonon", **labels):
@@ -104,3 +109,27 @@ def test_distance_orders_errors_that_grow_with_it():
     assert row["rank_correlation"] > 0.6
     assert row["mean distance of test"] > 1.5
     assert row["n"] == 10
+
+
+def test_runs_without_phonons_have_the_rest(tmp_path, monkeypatch):
+    """What counts as far is that of test_distance.py; here all does."""
+    monkeypatch.setattr(
+        "schnetpack_phonon.evaluation.comparison.coverage.far", partial(far, threshold=0.0)
+    )
+    for name, path in databases(tmp_path).items():
+        write_run(tmp_path / "runs" / name, path, 1, range(1, 9), [9])
+    section = coverage_section(cross_test(find_runs([tmp_path / "runs"])))
+    picture, table = section.items
+    assert set(picture.data["model"]) == {"phonon, N = 8", "random (one-sided), N = 8"}
+    assert set(picture.data["property"]) == {"energy_per_atom"}
+    row = table.data.set_index("model").loc["phonon, N = 8"]
+    assert row["mean distance of phonon"] < row["mean distance of random (one-sided)"]
+    distance = row["mean distance of random (one-sided)"]
+    warnings = [line for line in section.paragraphs if line.startswith("Far outside")]
+    assert len(warnings) == 4  # two models, two test sets
+    start = "Far outside: random (one-sided) for models trained on phonon, N = 8: "
+    assert any(line.startswith(f"{start}{distance:.1f} times as far") for line in warnings)
+    assert -1 <= row["rank_correlation"] <= 1
+    assert float(table.rows["rank_correlation"].iloc[0]) == pytest.approx(
+        row["rank_correlation"], abs=0.01
+    )

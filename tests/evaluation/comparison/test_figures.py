@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from schnetpack_phonon.evaluation.comparison import figures as figures
+from schnetpack_phonon.evaluation.comparison import figures
 from schnetpack_phonon.evaluation.comparison.learning_curves import learning_curves, power_laws
 from schnetpack_phonon.evaluation.comparison.uncertainty import error_matrix
 from schnetpack_phonon.evaluation.metrics import in_report_units
@@ -73,3 +73,32 @@ def test_attribution_shares():
     assert [t.get_text() for t in axis.get_xticklabels()] == ["Ag-S", "Ag-Br"]
     heights = [bar.get_height() for bar in axis.patches]
     np.testing.assert_allclose(heights, [0.8, 0.2, 0.3, np.nan])
+
+
+@pytest.mark.parametrize("phonons", [True, False])
+def test_coverage(phonons):
+    """With and without phonons; an outlier and a distance that is not known."""
+    rng = np.random.default_rng(0)
+    names = ["phonon", "random"]
+    densities = pd.concat(
+        pd.DataFrame({"ensemble": n, "distance": np.linspace(2, 4, 20), "density": k + 1.0})
+        for k, n in enumerate(names)
+    )
+    amplitudes = pd.DataFrame({"ensemble": names, "frequency": [-1.0, 2.0], "amplitude": 1.1})
+    labels = pd.DataFrame({"ensemble": names * 10, "label": rng.normal(size=20)})
+    errors = pd.DataFrame(
+        {"model": "phonon, N = 4", "distance": rng.uniform(1, 3, 60), "error": rng.uniform(size=60)}
+    )
+    errors.loc[0, "distance"] = np.inf  # a species that is not known
+    errors.loc[1, "distance"] = 1e3  # an outlier takes no room, but is shown
+    tables = densities, amplitudes[: 2 * phonons], labels, errors
+    figure = figures.coverage(*tables, {"phonon, N = 4": "phonon"}, "Ag3SBr", "band_gap", 300)
+    draw(figure)
+    first, second, third, fourth = figure.axes
+    assert [line.get_label() for line in first.lines] == names
+    assert bool(second.texts) != phonons
+    assert third.get_xlabel() == "band gap (eV)"
+    inside, beyond = fourth.lines[:2]
+    assert (len(inside.get_xdata()), len(beyond.get_xdata())) == (58, 1)
+    assert fourth.get_xlim()[1] > beyond.get_xdata().item() > 3
+    assert "1 beyond" in fourth.get_title()

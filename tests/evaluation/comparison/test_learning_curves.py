@@ -45,11 +45,14 @@ def test_one_seed_has_no_interval_and_two_sizes_no_law():
     assert power_laws(curve("phonon", 0.3, 0.5, sizes=(10, 20))).empty
 
 
-def test_labels_for_an_error():
-    laws = power_laws(pd.concat([curve("phonon", 0.3, 0.5), curve("random", 0.3, -0.1)]))
-    found = labels_needed(laws, [0.3 * 30**-0.5, 0.003]).set_index(["ensemble", "error"])
-    assert list(found["n_needed"]) == pytest.approx([30, 10000, np.inf, np.inf])
-    assert list(found["extrapolated"]) == [False, True, True, True]
+def test_labels_for_the_error_of_the_best():
+    """That of the last ensemble at its largest size."""
+    curves = [curve("phonon", 0.3, 0.5), curve("random", 0.3, -0.1), curve("best", 0.03, 0.5)]
+    laws = power_laws(pd.concat(curves))
+    found = labels_needed(laws, pd.concat(curves)).set_index("ensemble")
+    assert found["error"].to_list() == pytest.approx([0.03 * 40**-0.5] * 3)
+    assert found["n_needed"].to_list() == pytest.approx([4000, np.inf, 40])
+    assert found["extrapolated"].to_list() == [True, True, False]
 
 
 def test_crossing():
