@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from schnetpack_phonon.evaluation.comparison.figures import coverage
-from tests.test_plotting import draw
+from tests.common.figure_fixtures import draw
 
 
 @pytest.mark.parametrize("phonons", [True, False])

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 
 from schnetpack_phonon.evaluation.thermal import page as figures
-from tests.test_plotting import draw
+from tests.common.figure_fixtures import draw
 
 
 def averages():
