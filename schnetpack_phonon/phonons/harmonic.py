@@ -216,9 +216,7 @@ def normal_modes(
     masses = ideal.get_masses()
     inverse_root = 1 / np.sqrt(np.repeat(masses, 3))
     dynamical = (matrix + matrix.T) / 2 * np.outer(inverse_root, inverse_root)
-    found: tuple[np.ndarray, Modes] | None = None
-    if translations is not None:
-        found = bloch_modes(dynamical, masses, translations)
+    found = None if translations is None else bloch_modes(dynamical, masses, translations)
     squares, modes = found or whole_modes(dynamical, masses)
     return np.sign(squares) * np.sqrt(np.abs(squares)) * THZ_PER_SQRT_FC, modes
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Protocol
+from typing import TypeAlias
 
 import numpy as np
 import scipy.fft
@@ -21,26 +21,9 @@ _MIN_TRANSLATIONS = 64  # with fewer, products of whole matrices are as fast
 Operator = Callable[[np.ndarray], np.ndarray]
 
 
-class Modes(Protocol):
-    """Orthonormal, mass-weighted modes without rigid translations, in order of frequency."""
-
-    @property
-    def eigenvectors(self) -> np.ndarray:
-        """As columns, shape=(3 n_atoms, 3 n_atoms - 3)."""
-
-    def matrix(self, values: np.ndarray) -> np.ndarray:
-        """E diag(values) E^T, shape=(3 n_atoms, 3 n_atoms), of one value per mode."""
-
-    def operator(self, values: np.ndarray) -> Operator:
-        """Function that multiplies rows, shape=(n, 3 n_atoms), with E diag(values) E^T."""
-
-    def largest_steps(self, ideal: Atoms, values: np.ndarray) -> np.ndarray:
-        """Longest displacement of an atom in each mode of these amplitudes, shape=(n_modes,)."""
-
-
 @dataclass(frozen=True)
 class WholeModes:
-    """Modes of the whole matrix.
+    """Orthonormal, mass-weighted modes without rigid translations, in order of frequency.
 
     Attributes:
         eigenvectors: as columns, shape=(3 n_atoms, 3 n_atoms - 3).
@@ -49,13 +32,16 @@ class WholeModes:
     eigenvectors: np.ndarray
 
     def matrix(self, values: np.ndarray) -> np.ndarray:
+        """E diag(values) E^T, shape=(3 n_atoms, 3 n_atoms), of one value per mode."""
         return (self.eigenvectors * values) @ self.eigenvectors.T
 
     def operator(self, values: np.ndarray) -> Operator:
+        """Function that multiplies rows, shape=(n, 3 n_atoms), with E diag(values) E^T."""
         matrix = self.matrix(values)
         return lambda rows: rows @ matrix
 
     def largest_steps(self, ideal: Atoms, values: np.ndarray) -> np.ndarray:
+        """Longest displacement of an atom in each mode of these amplitudes, shape=(n_modes,)."""
         masses = ideal.get_masses()
         vectors = self.eigenvectors.reshape(len(masses), 3, -1) * values
         return (np.linalg.norm(vectors, axis=1) / np.sqrt(masses)[:, None]).max(axis=0)
@@ -63,7 +49,7 @@ class WholeModes:
 
 @dataclass(frozen=True)
 class BlochModes:
-    """Modes of one matrix per wave vector.
+    """The same as :class:`WholeModes`, from one matrix per wave vector.
 
     Attributes:
         atoms: atom of each site and translation, shape=(n_sites, d1, d2, d3): the translations
@@ -122,6 +108,9 @@ class BlochModes:
         found = np.zeros(self.atoms.size * 3)
         found[self.place] = values
         return found.reshape(*self.atoms.shape[1:], -1)
+
+
+Modes: TypeAlias = WholeModes | BlochModes
 
 
 def whole_modes(dynamical: np.ndarray, masses: np.ndarray) -> tuple[np.ndarray, WholeModes]:

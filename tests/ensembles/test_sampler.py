@@ -168,28 +168,6 @@ def test_groups_share_no_random_numbers(rock_salt, model, one, other):
         assert abs(np.corrcoef(a.ravel(), b.ravel())[0, 1]) < 5 / np.sqrt(9600)
 
 
-def test_temperatures_share_no_random_numbers(rock_salt, model):
-    """Two classical temperatures on the same numbers would differ by a factor alone."""
-    ensemble = phonon([100.0, 400.0], statistics="classical")
-    u, v = (
-        (positions(ensemble, rock_salt, model, 200, t) - model.ideal.positions).ravel()
-        for t in (100.0, 400.0)
-    )
-    assert abs(np.corrcoef(u, v)[0, 1]) < 0.1  # 1 if they did; modes are not equally wide
-
-
-def test_centre_stays(sampler, rock_salt):
-    make, source = sampler
-    for draws in DRAWS:
-        drawn = positions(make(draws=draws), rock_salt, source, 70)
-        ideal = getattr(source, "ideal", source)
-        assert np.abs(drawn - ideal.positions).max() > 0.1
-        np.testing.assert_allclose(
-            drawn.mean(axis=1), [ideal.positions.mean(axis=0)] * 70, atol=ROUNDING
-        )
-        np.testing.assert_allclose(drawn, drawn.round(6), rtol=0, atol=1e-12)
-
-
 def test_moved_crystal(sampler, rock_salt):
     """The displacements do not depend on where the origin is."""
     make, source = sampler
