@@ -61,8 +61,10 @@ class PhonopyFiles:
         force_constants: str | None = None,
         work_dir: str = ".",
     ):
-        given = {"path": path, "force_sets": force_sets, "force_constants": force_constants}
-        self.files = {k: str(Path(work_dir, file)) for k, file in given.items() if file}
+        self.files = {"path": str(Path(work_dir, path))}
+        for option, file in (("force_sets", force_sets), ("force_constants", force_constants)):
+            if file:
+                self.files[option] = str(Path(work_dir, file))
         self.instabilities = instabilities
 
     @property
