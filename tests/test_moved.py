@@ -22,7 +22,10 @@ def test_packages_give_the_names_that_they_list(name):
     package = importlib.import_module(name)
     assert package.__all__ == sorted(set(package.__all__))
     for public in package.__all__:
-        assert getattr(package, public) is not None
+        try:
+            assert getattr(package, public) is not None
+        except ModuleNotFoundError as error:  # a script that runs where GPAW is installed
+            assert error.name == "gpaw"  # noqa: PT017
 
 
 def test_names_of():
@@ -43,7 +46,7 @@ def test_former_path_gives_the_same_object(monkeypatch):
     assert module.Manifest is place.Manifest
 
 
-@pytest.mark.parametrize("old", _table(_MOVED))
+@pytest.mark.parametrize("old", sorted(_table(_MOVED).keys() - {"_gpaw_script"}))
 def test_former_modules_are_somewhere(old, monkeypatch):
     monkeypatch.delitem(sys.modules, f"schnetpack_phonon.{old}", raising=False)
     with warnings.catch_warnings():

@@ -57,7 +57,7 @@ def _state_words(seed: int, group: str, indices: range) -> np.ndarray:
     index = _hashed(
         np.array(indices, np.uint32), _constants(_INIT_A, _MULT_A, _POOL_SIZE * n_words, _POOL_SIZE)
     )
-    mixed = before.pool[:, None] * _MIX_L - index * _MIX_R
+    mixed: np.ndarray = before.pool[:, None] * _MIX_L - index * _MIX_R
     mixed ^= mixed >> 16
     words = _hashed(np.tile(mixed, (2, 1)), _constants(_INIT_B, _MULT_B, 0, 2 * _POOL_SIZE))
     low, high = words.astype(np.uint64).reshape(-1, 2, len(indices)).swapaxes(0, 1)
