@@ -94,7 +94,7 @@ def _phonons(metadata: dict[str, Any]) -> Iterator[str]:
     yield from ("## Phonons", "")
     yield "| crystal | cell lengths (Å) | imaginary modes | lowest (THz) | policy |"
     yield "|---|---|---|---|---|"
-    lines = {}  # one model may serve all temperatures
+    lines: dict[str, None] = {}  # one model may serve all temperatures
     for model in metadata["phonons"]:
         lengths = np.linalg.norm(metadata["crystals"][model["structure"]]["cell"], axis=1)
         line = (
