@@ -26,8 +26,6 @@ from schnetpack_phonon.common.properties import Labels
 from schnetpack_phonon.structures.elasticity import voigt_to_tensor
 
 package_version = cache(version)  # it reads files, and every label asks for it
-
-
 FORCE_LABELS = (
     properties.energy,
     properties.energy_per_atom,

@@ -25,8 +25,6 @@ from schnetpack_phonon.calculators.external_code import ExternalCode
 from schnetpack_phonon.calculators.output import NotConverged, check_structure
 
 _SCRIPT = Path(__file__).with_name("_gpaw_script.py")
-
-
 _TAKEN = {"xc", "mode", "kpts", "occupations", "mixer", "convergence", "spinpol", "txt"}
 
 

@@ -26,8 +26,6 @@ from schnetpack_phonon.common.executors import call_within
 from schnetpack_phonon.common.properties import Labels
 
 log = logging.getLogger(__name__)
-
-
 _STATE_TOLERANCE = 1e-3  # eV, eV/Ang, eV/Ang^3, with an accuracy factor of 1
 
 

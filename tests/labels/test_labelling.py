@@ -22,14 +22,8 @@ from schnetpack_phonon.calculators.tight_binding import TightBinding
 from schnetpack_phonon.common import properties
 from schnetpack_phonon.common.errors import LabellingError, MissingLabelsError
 from schnetpack_phonon.common.executors import process_pool
-from schnetpack_phonon.labels.labelling import (
-    Job,
-    Labeller,
-    Planner,
-    label_job,
-    relax_job,
-    relaxed_label_job,
-)
+from schnetpack_phonon.labels.labelling import Job, Labeller, Planner, label_job
+from schnetpack_phonon.labels.relaxation import relax_job, relaxed_label_job
 from schnetpack_phonon.labels.store import LabelStore
 from schnetpack_phonon.structures.crystals import Crystal, supercell_matrix
 from tests.data.data_fixtures import copper, record, same
@@ -87,7 +81,7 @@ def test_too_many_failures_stop(store, jobs, threads):
     numbers = [2, 12, 22, 32, *range(3, 10), *range(103, 112), *range(203, 212), *range(303, 312)]
     for _ in range(2):
         labeller = Labeller(threads, LabelStore(store.path), max_failed_share=0.05)
-        with pytest.raises(LabellingError, match=r"[23] of 38 .*failed.* 0.05 .*no conv.*max_f"):
+        with pytest.raises(LabellingError, match=r"[23] of 38 .*failed.* 0\.05.*no conv.*max_f"):
             labeller.run(jobs(*numbers), "ensemble")
         assert len(jobs.calls()) < 15
     assert len(Labeller(threads, store, max_failed_share=0.2).run(jobs(*numbers), "all")) == 38
@@ -171,7 +165,7 @@ class DyingPool(AtOnce):
 def test_labels_that_finished_before_the_death(store, jobs):
     """Labels that are done but not yet stored when the pool breaks are not lost."""
     with pytest.raises(
-        LabellingError, match="workers are gone: a worker died\n3 finished labels are safe"
+        LabellingError, match="workers died: a worker died\n3 finished labels are safe"
     ):
         Labeller(DyingPool(), store).run(jobs(0, 1, 3, 4, 5), "ensemble")
     assert len(LabelStore(store.path)) == 3
