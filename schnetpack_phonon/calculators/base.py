@@ -7,6 +7,7 @@ it can be sent to worker processes; the state of the code is created anew for ev
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from functools import cache, partial
 from importlib.metadata import version
 from typing import Any, Protocol
@@ -181,6 +182,7 @@ def check_known(what: str, name: str, known: Iterable[str]) -> None:
         raise ValueError(f"unknown {what} {name!r}; there are {', '.join(known)}")
 
 
+@dataclass(eq=False)
 class AseCalculator:
     """Any ASE calculator with energy, forces and stress; there are no labels of band edges.
 
@@ -190,17 +192,11 @@ class AseCalculator:
         time_limit: for one calculation, in seconds; no limit by default.
     """
 
-    properties = FORCE_LABELS
+    factory: Callable[[], Calculator]
+    min_atoms: int = 1
+    time_limit: float | None = None
 
-    def __init__(
-        self,
-        factory: Callable[[], Calculator],
-        min_atoms: int = 1,
-        time_limit: float | None = None,
-    ):
-        self.factory = factory
-        self.min_atoms = min_atoms
-        self.time_limit = time_limit
+    properties = FORCE_LABELS
 
     @property
     def settings(self) -> dict[str, Any]:
