@@ -29,6 +29,7 @@ def summary(path: str | Path) -> str:
     store = existing_store(path)
     settings: dict[str, str] = {}
     groups: dict[tuple[str, str, str], Counter] = defaultdict(Counter)
+    hours: dict[tuple[str, str, str], float] = defaultdict(float)
     reasons: dict[str, list[str]] = defaultdict(list)
     for record in _records(store):
         group = ("not recorded", "", "")
@@ -38,7 +39,8 @@ def summary(path: str | Path) -> str:
             group = (record.input.code, name, record.input.task)
         groups[group]["failed" if record.error else "finished"] += 1
         if record.seconds is not None:
-            groups[group].update(timed=1, seconds=record.seconds)
+            groups[group]["timed"] += 1
+            hours[group] += record.seconds / 3600
         if record.error:
             reasons[record.error].append(record.input.description if record.input else record.key)
     n_failed = sum(counts["failed"] for counts in groups.values())
@@ -49,8 +51,8 @@ def summary(path: str | Path) -> str:
         *markdown_table(
             ["code", "settings", "task", "finished", "failed", "worker-hours"],
             [
-                [*group, str(counts["finished"]), str(counts["failed"]), _hours(counts)]
-                for group, counts in groups.items()
+                [*group, str(n["finished"]), str(n["failed"]), _hours(hours[group], n)]
+                for group, n in groups.items()
             ],
         ),
     ]
@@ -135,13 +137,12 @@ def _records(store: LabelStore) -> Iterator[Record]:
     return map(store.__getitem__, store)
 
 
-def _hours(counts: Counter) -> str:
+def _hours(hours: float, counts: Counter) -> str:
     """Worker-hours, with the number of timed calculations if these are not all."""
     if not counts["timed"]:
         return "not recorded"
     n_all = counts["finished"] + counts["failed"]
-    some = f" for {counts['timed']}" if counts["timed"] < n_all else ""
-    return f"{counts['seconds'] / 3600:.3g}{some}"
+    return f"{hours:.3g}" + (f" for {counts['timed']}" if counts["timed"] < n_all else "")
 
 
 def _code(record: Record) -> str | None:

@@ -138,9 +138,9 @@ def _result(
         for name, digest in calculation.files.items()
         if name in there and file_digest(folder / name) != digest
     ]
-    reason = f"accepted, but {', '.join(changed)} was changed after the export" if changed else None
+    remark = f"accepted, but {', '.join(changed)} was changed after the export" if changed else None
     labels = {key: labels[key] for key in manifest.properties}
-    return Result(calculation, Status.FINISHED, labels, reason)
+    return Result(calculation, Status.FINISHED, labels, remark)
 
 
 def _read_with_ase(path: Path, calculation: Calculation) -> dict[str, Any]:

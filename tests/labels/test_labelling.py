@@ -1,4 +1,4 @@
-"""The labeller pays for a label once and loses none."""
+"""The labeller computes each label once and loses none."""
 
 import json
 import os
@@ -55,7 +55,7 @@ def threads():
         yield executor
 
 
-def test_labels_are_paid_for_once(store, jobs, threads):
+def test_labels_are_computed_once(store, jobs, threads):
     """Also within a run, and after a restart; records come in the order of the jobs."""
     Labeller(threads, store).run(jobs(0, 1), "first")
     again = Labeller(threads, LabelStore(store.path))
@@ -109,7 +109,7 @@ def test_deaths_count_as_failures(store, jobs, pool):
 
 
 def test_tally(store, jobs, threads):
-    """Of all runs of a labeller; a label is counted once, whoever asks for it again."""
+    """Of all runs of a labeller; each label is counted once."""
     Labeller(threads, store).run(jobs(0, 1, 2), "before")
     labeller = Labeller(threads, store, max_failed_share=0.5)
     labeller.run(jobs(0, 1, 2, 3), "first")
@@ -231,8 +231,8 @@ def test_identity_of_a_label(emt, pool):
     assert len({key, *others}) == 8
 
 
-def test_keys_of_paid_labels_stay():
-    """They are in the stores of our users: a change here makes them pay again."""
+def test_keys_of_earlier_versions():
+    """They are in the stores of users, who would have to compute their labels again."""
     settings = {"code": "CP2K", "kpoints": [2, 2, 2], "cutoff": 280.0}
     calculator = SimpleNamespace(settings=settings, code_version="CP2K 2023.1", label=None)
     crystal = Crystal("NaCl", bulk("NaCl", "rocksalt", a=5.6), supercell_matrix([2, 2, 2]))
@@ -294,7 +294,7 @@ def test_label_of_another_process_is_taken(store, jobs):
     assert all(same(r, record(n)) for r, n in zip(records, numbers, strict=True))
 
 
-def test_nothing_is_paid_for_that_cannot_be_stored(tmp_path, jobs, no_locks):
+def test_nothing_is_computed_that_cannot_be_stored(tmp_path, jobs, no_locks):
     store = LabelStore(tmp_path / "store.jsonl")
     with ThreadPoolExecutor(1) as pool, pytest.raises(LabellingError, match="No locks"):
         Labeller(pool, store).run(jobs(0, 1), "ensemble")
