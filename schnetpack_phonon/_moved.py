@@ -48,7 +48,7 @@ gpaw_output: calculators.gpaw  graph_cache: data.loading.graph_cache  graphs: da
 heads: models.heads  held_out: evaluation.test_sets common.errors common.digests
 instabilities: phonons.instabilities  label_export: data.export
 label_maintenance: labels.maintenance  label_store: labels.store common.errors
-labelling: labels.labelling common.errors common.digests
+labelling: labels.labelling labels.relaxation common.errors common.digests
 learning_curves: evaluation.comparison.learning_curves  loading: data.loading.loaders
 manifest: labels.manifest common.errors common.digests  metrics: models.task
 modes: phonons.modes structures.crystals  outcomes: labels.results  page: common.page

@@ -7,6 +7,7 @@ it can be sent to worker processes; the state of the code is created anew for ev
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from functools import cache, partial
 from importlib.metadata import version
 from typing import Any, Protocol
@@ -26,8 +27,6 @@ from schnetpack_phonon.common.properties import Labels
 from schnetpack_phonon.structures.elasticity import voigt_to_tensor
 
 package_version = cache(version)  # it reads files, and every label asks for it
-
-
 FORCE_LABELS = (
     properties.energy,
     properties.energy_per_atom,
@@ -183,6 +182,7 @@ def check_known(what: str, name: str, known: Iterable[str]) -> None:
         raise ValueError(f"unknown {what} {name!r}; there are {', '.join(known)}")
 
 
+@dataclass(eq=False)
 class AseCalculator:
     """Any ASE calculator with energy, forces and stress; there are no labels of band edges.
 
@@ -192,17 +192,11 @@ class AseCalculator:
         time_limit: for one calculation, in seconds; no limit by default.
     """
 
-    properties = FORCE_LABELS
+    factory: Callable[[], Calculator]
+    min_atoms: int = 1
+    time_limit: float | None = None
 
-    def __init__(
-        self,
-        factory: Callable[[], Calculator],
-        min_atoms: int = 1,
-        time_limit: float | None = None,
-    ):
-        self.factory = factory
-        self.min_atoms = min_atoms
-        self.time_limit = time_limit
+    properties = FORCE_LABELS
 
     @property
     def settings(self) -> dict[str, Any]:

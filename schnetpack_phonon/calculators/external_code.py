@@ -31,8 +31,6 @@ from schnetpack_phonon.common.errors import UnavailableError, check_positive
 from schnetpack_phonon.common.properties import Labels
 
 log = logging.getLogger(__name__)
-
-
 # The program ends with the worker that waits for it, even if that worker is killed (Linux).
 _END_WITH_WORKER = ("setpriv", "--pdeathsig", "KILL", "--")
 

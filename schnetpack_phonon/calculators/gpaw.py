@@ -25,8 +25,6 @@ from schnetpack_phonon.calculators.external_code import ExternalCode
 from schnetpack_phonon.calculators.output import NotConverged, check_structure
 
 _SCRIPT = Path(__file__).with_name("_gpaw_script.py")
-
-
 _TAKEN = {"xc", "mode", "kpts", "occupations", "mixer", "convergence", "spinpol", "txt"}
 
 
@@ -80,14 +78,9 @@ class Gpaw(ExternalCode):
             "numbers": atoms.numbers.tolist(),
             "cell": atoms.cell.array.tolist(),
             "positions": atoms.positions.tolist(),
-            "functional": self.functional,
-            "datasets": self.datasets,
-            "kpoints": self.kpoints,
-            "cutoff": self.cutoff,
-            "density": self.density,
             "width": self.electronic_temperature * kB,
             "mixing": mixing,
-            "parameters": self.parameters,
+            **self.settings,
         }
         (folder / "label.json").write_text(json.dumps(job, indent=1))
 

@@ -13,8 +13,6 @@ from ase import Atoms
 from ase.calculators.calculator import CalculationFailed
 
 T = TypeVar("T")
-
-
 LOG = "label.log"
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -26,11 +27,10 @@ from schnetpack_phonon.common.executors import call_within
 from schnetpack_phonon.common.properties import Labels
 
 log = logging.getLogger(__name__)
-
-
 _STATE_TOLERANCE = 1e-3  # eV, eV/Ang, eV/Ang^3, with an accuracy factor of 1
 
 
+@dataclass(eq=False)
 class TightBinding:
     """GFN-xTB through tblite, at the Gamma point.
 
@@ -53,29 +53,22 @@ class TightBinding:
         Bannwarth, Ehlert, Grimme, J. Chem. Theory Comput. 15, 1652 (2019) (GFN2).
     """
 
+    method: str = "GFN1-noX"
+    electronic_temperature: float = 300.0
+    accuracy: float = 1.0
+    max_iterations: int = 250
+    min_atoms: int = 40
+    mixing: Sequence[float] = (0.2, 0.1)
+    time_limit: float | None = None
+
     properties = (*FORCE_LABELS, *EDGE_LABELS)
     METHODS = ("GFN1-noX", "GFN1-xTB", "GFN2-xTB", "IPEA1-xTB")
     _halogens = frozenset({35, 53, 85})
     _acceptors = frozenset({7, 8, 15, 16})
 
-    def __init__(
-        self,
-        method: str = "GFN1-noX",
-        electronic_temperature: float = 300.0,
-        accuracy: float = 1.0,
-        max_iterations: int = 250,
-        min_atoms: int = 40,
-        mixing: Sequence[float] = (0.2, 0.1),
-        time_limit: float | None = None,
-    ):
-        check_known("xTB method", method, self.METHODS)
-        self.method = method
-        self.electronic_temperature = electronic_temperature
-        self.accuracy = accuracy
-        self.max_iterations = max_iterations
-        self.min_atoms = min_atoms
-        self.mixing = tuple(mixing)
-        self.time_limit = time_limit
+    def __post_init__(self) -> None:
+        check_known("xTB method", self.method, self.METHODS)
+        self.mixing = tuple(self.mixing)
 
     @property
     def settings(self) -> dict[str, Any]:

@@ -24,12 +24,8 @@ from schnetpack_phonon.calculators.output import NotConverged, check_structure, 
 from schnetpack_phonon.common.errors import UnavailableError
 
 FUNCTIONALS = {"PBE": "PE", "PBEsol": "PS", "revPBE": "RE"}
-
-
 # Tags that distribute the work among processors and change no label.
 _PARALLEL = {"KPAR", "NCORE", "NPAR", "NSIM", "LPLANE", "LSCALU"}
-
-
 # Tags that the user may change.
 _CHOICES = {"PREC": "Accurate", "ALGO": "Normal", "LREAL": False, "LASPH": True, "NELM": 100}
 

@@ -16,8 +16,8 @@ from schnetpack_phonon.common.errors import LabellingError
 from schnetpack_phonon.common.properties import Labels
 from schnetpack_phonon.ensembles.base import Ensemble
 from schnetpack_phonon.labels.finite_strain import FiniteStrain
-from schnetpack_phonon.labels.labelling import Labeller, label_job, relax_job
-from schnetpack_phonon.labels.relaxation import unrelaxed
+from schnetpack_phonon.labels.labelling import Labeller, label_job
+from schnetpack_phonon.labels.relaxation import relax_job, unrelaxed
 from schnetpack_phonon.phonons.force_constants import (
     Models,
     PhononSource,

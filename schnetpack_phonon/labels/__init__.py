@@ -1,4 +1,4 @@
-"""Labels: the store, what fills it, and labels that are computed elsewhere."""
+"""Labels: the store, the jobs that fill it, and offline calculations."""
 
 from schnetpack_phonon._moved import names_of
 
@@ -7,13 +7,12 @@ __getattr__, __dir__, __all__ = names_of(
     """
     cluster: pilot_jobs_here serve_tasks slurm
     finite_strain: FiniteStrain
-    labelling: Job Labeller Planner Repeated Tally label_job label_key reasons relax_job
-        relaxed_label_job
+    labelling: Job Labeller Planner Repeated Tally label_job label_key reasons
     maintenance: merge prune summary
     manifest: Calculation Manifest read_manifest
     offline: collect export
-    relaxation: largest_force relax relax_ions unrelaxed
-    results: Outcome Status Summary read_outcomes
+    relaxation: largest_force relax relax_ions relax_job relaxed_label_job unrelaxed
+    results: Result Status Summary read_results
     store: Input LabelStore Record existing_store
     """,
 )

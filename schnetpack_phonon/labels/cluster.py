@@ -1,8 +1,8 @@
-"""Labels on a cluster: Parsl's pilot jobs behind the interface of ``concurrent.futures``.
+"""Labels on a cluster: pilot jobs of Parsl as a ``concurrent.futures`` executor.
 
-A pilot job is a batch job whose workers take one label after the other from the process that
-writes the database, until there are none left or the walltime is over; then another job takes its
-place. A label whose worker or job ends before it does is computed by another one.
+A pilot job is a batch job whose workers compute one label after another for the process that writes
+the database, until no label is left or the walltime is over; then another job replaces it. If a
+worker or a job ends before its label is finished, another worker computes the label.
 
 References:
     Babuji et al., Parsl: Pervasive Parallel Programming in Python, HPDC '19, 25 (2019).
@@ -27,10 +27,8 @@ if TYPE_CHECKING:
     from parsl.providers.base import ExecutionProvider
 
 
-_HEARTBEAT = 10  # seconds between two signs of life of a job; a dead worker is found as soon
-
-
-_LOST_AFTER = 60  # seconds without one after which it is lost
+_HEARTBEAT = 10  # seconds between two heartbeats of a job; a dead worker is found as fast
+_LOST_AFTER = 60  # seconds without a heartbeat after which a job is lost
 
 
 def slurm(
@@ -48,36 +46,35 @@ def slurm(
     worker_init: Sequence[str] = (),
     log_folder: str = "parsl",
 ) -> Executor:
-    """Workers in SLURM jobs, submitted when there is work and cancelled when there is none.
+    """Workers in SLURM jobs, which are submitted when there is work and cancelled at the end.
 
     Args:
-        cores_per_node: that a job asks for; has to be given.
+        cores_per_node: cores of a job on each node; required.
         partition: SLURM's default if not given.
-        account: the user's default if not given.
+        account: the default of the user if not given.
         walltime: of one job, HH:MM:SS.
-        max_jobs: that are in the queue or running at a time.
-        nodes_per_job: of one job.
+        max_jobs: largest number of jobs in the queue or running at a time.
+        nodes_per_job: number of nodes of one job.
         memory_per_node: in GB; SLURM's default if not given.
-        workers_per_node: labels at a time; the cores divided by ``threads_per_worker`` if not
-            given. A code that runs its own MPI processes needs as many cores as it starts.
+        workers_per_node: number of labels at a time; the cores divided by ``threads_per_worker`` if
+            not given. A code with MPI processes needs as many cores as it starts processes.
         threads_per_worker: OpenMP and BLAS threads of one worker.
-        longest_label: time that a label may take, HH:MM:SS. In the last part of the walltime that
-            is as long a job begins no more labels, so that none is lost.
+        longest_label: longest time of one calculation, HH:MM:SS. A job starts no label in the last
+            part of its walltime of this length, so that none is lost.
         scheduler_options: further options of ``sbatch``, such as ``--qos=short``.
         worker_init: shell lines before the workers start, such as ``module load cp2k``.
-        log_folder: for batch scripts and logs, on a file system that the nodes see too.
+        log_folder: for batch scripts and logs, on a file system that the nodes share.
 
     Raises:
         UnavailableError: if Parsl is not installed.
-        ValueError: if the cores are not given, or a time is not HH:MM:SS or leaves no time for a
-            label.
+        ValueError: if the cores are not given, or a time is not HH:MM:SS or too short for a label.
     """
     if cores_per_node is None:
-        raise ValueError("set data.executor.cores_per_node to the cores that a job has on a node")
+        raise ValueError("set data.executor.cores_per_node to the cores of a job on each node")
     last = _seconds("longest_label", longest_label) if longest_label else 0
     begin_until = _seconds("walltime", walltime) - last
     if begin_until <= 0:
-        raise ValueError(f"longest_label {longest_label} leaves nothing of walltime {walltime}")
+        raise ValueError(f"longest_label {longest_label} leaves no time of walltime {walltime}")
     parsl = _parsl()
     workers_per_node = workers_per_node or max(cores_per_node // threads_per_worker, 1)
     provider = parsl.providers.SlurmProvider(
@@ -104,7 +101,7 @@ def slurm(
 def pilot_jobs_here(
     max_workers: int, threads_per_worker: int = 1, log_folder: str = "parsl"
 ) -> Executor:
-    """The same machinery without a queue, on this machine: to try it."""
+    """Pilot jobs on this machine, without a queue, to try them."""
     provider = _parsl().providers.LocalProvider(
         init_blocks=0, max_blocks=1, worker_init="\n".join(_threads(threads_per_worker))
     )
@@ -135,14 +132,14 @@ def _parsl() -> Any:
 
 
 class _ParslPool(Executor):
-    """Tasks for Parsl, whose failures are told as those of other executors.
+    """Runs tasks with Parsl; failures raise the same errors as with other executors.
 
     Args:
         provider: of the jobs.
-        workers_per_node: in each of their nodes.
+        workers_per_node: number of workers on each node.
         log_folder: for scripts and logs.
-        begin_until: seconds after its start until which a job begins labels.
-        address: of this machine for the jobs; all that it has by default.
+        begin_until: a job starts labels until so many seconds after its own start.
+        address: of this machine, for the jobs; all its addresses by default.
     """
 
     def __init__(
@@ -159,7 +156,7 @@ class _ParslPool(Executor):
         from parsl.executors.high_throughput.executor import DEFAULT_LAUNCH_CMD
         from parsl.jobs.error_handlers import windowed_error_handler
 
-        # All that goes wrong reaches the caller as an exception.
+        # All errors reach the caller as exceptions.
         logging.getLogger("parsl").setLevel(logging.CRITICAL)
         worker = f"{sys.executable} -m parsl.executors.high_throughput.process_worker_pool"
         server = f"import {__name__}; {__name__}.serve_tasks()"
@@ -167,13 +164,13 @@ class _ParslPool(Executor):
             label="labels",
             provider=provider,
             max_workers_per_node=workers_per_node,
-            cores_per_worker=1e-6,  # the number of workers is ours to say
+            cores_per_worker=1e-6,  # the number of workers is set above
             address=address,
             drain_period=begin_until,
             heartbeat_period=_HEARTBEAT,
             heartbeat_threshold=_LOST_AFTER,
             block_error_handler=windowed_error_handler,
-            # By module, not by script: the scripts need not be on the path.
+            # As modules, since the scripts may not be on the path.
             launch_cmd=DEFAULT_LAUNCH_CMD.replace("process_worker_pool.py", worker),
             interchange_launch_cmd=[sys.executable, "-c", server],
         )
@@ -214,14 +211,14 @@ class _ParslPool(Executor):
 
 
 def _lost(error: BaseException) -> bool:
-    """Whether a worker was lost, or the job that it was in."""
+    """Whether a worker or its job was lost."""
     from parsl.executors.high_throughput.errors import ManagerLost, WorkerLost
 
     return isinstance(error, (ManagerLost, WorkerLost))
 
 
 def _cost(error: Exception, _: Any) -> float:
-    """Of a failure, in retries; labels that fail by themselves are not tried again."""
+    """Cost of a failure in retries; a failed calculation is not tried again."""
     return 1 if _lost(error) else N_TRIES
 
 
@@ -230,15 +227,13 @@ def _ours(error: BaseException) -> BaseException:
 
     if _lost(error):
         return DeadWorkerError()
-    if isinstance(error, ExecutorError):
-        return BrokenExecutor(str(error))
-    return error
+    return BrokenExecutor(str(error)) if isinstance(error, ExecutorError) else error
 
 
 def serve_tasks() -> None:
-    """Parsl's server of tasks, which ends with its parent and not before.
+    """Runs the task server of Parsl until its parent process ends.
 
-    Ctrl-C is for the parent, which needs the server to end the jobs.
+    The server ignores Ctrl-C, since its parent needs it to end the jobs.
     """
     exit_with_parent(os.getppid())
     os.setsid()

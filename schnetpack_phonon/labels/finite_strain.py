@@ -1,4 +1,4 @@
-"""Elastic tensors as labels: differences of the stress of strained structures."""
+"""Elastic tensors as labels, from finite differences of the stress of strained structures."""
 
 from __future__ import annotations
 
@@ -15,36 +15,31 @@ from ase.units import GPa
 from schnetpack_phonon.calculators.base import LabellingCalculator
 from schnetpack_phonon.common import properties
 from schnetpack_phonon.common.properties import PROPERTIES, Labels
-from schnetpack_phonon.labels.labelling import Job, Labeller, Repeated, label_job, relaxed_label_job
-from schnetpack_phonon.labels.relaxation import SMALL_FORCE, largest_force
+from schnetpack_phonon.labels.labelling import Job, Labeller, Repeated, label_job
+from schnetpack_phonon.labels.relaxation import SMALL_FORCE, largest_force, relaxed_label_job
 from schnetpack_phonon.labels.store import Record
 from schnetpack_phonon.structures.elasticity import finite_strain_tensor, finite_strains, strained
 
 log = logging.getLogger(__name__)
-
-
 Structure: TypeAlias = tuple[str, Atoms, Labels]
-
-
 _NAMES = [f"{sign}{name}" for name in ("xx", "yy", "zz", "yz", "xz", "xy") for sign in "+-"]
-
-
 N_STRAINS = len(_NAMES)
 
 
 class FiniteStrain:
-    """Twelve strained copies of each structure, every one a label of its own in the store.
+    """Elastic tensors from twelve strained copies of each structure, with labels in the store.
 
     ``elastic_tensor`` (clamped-ion, see :mod:`.structures.elasticity`) is defined for any
-    structure, whatever its forces; the stress at which it holds is the structure's own label.
-    ``elastic_tensor_relaxed`` (relaxed-ion) lets the atoms relax in each strained cell, and is
-    that of a structure at its minimum only: an ideal crystal, never a thermal snapshot.
+    structure, also if forces act on its atoms; it holds at the stress of the structure.
+    For ``elastic_tensor_relaxed`` (relaxed-ion) the atoms are relaxed in each strained cell; it is
+    defined only for a structure at its minimum: an ideal crystal, not a thermal snapshot.
 
     Args:
-        strain: size of each component, engineering shear for yz, xz and xy. Much smaller ones
-            differentiate the noise of the code, much larger ones its anharmonicity.
-        relaxed_ions: give ``elastic_tensor_relaxed``, too: twelve relaxations more. Atoms that
-            symmetry holds at a saddle point stay there.
+        strain: size of each component, engineering shear for yz, xz and xy. The error from the
+            noise of the code is large for much smaller strains, that from anharmonicity for much
+            larger ones.
+        relaxed_ions: compute ``elastic_tensor_relaxed``, too, with twelve more relaxations. Atoms
+            that symmetry holds at a saddle point stay there.
     """
 
     def __init__(self, strain: float = 0.005, relaxed_ions: bool = False):
@@ -61,7 +56,7 @@ class FiniteStrain:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """Everything that changes a tensor, as plain values."""
+        """All options that change a tensor, as plain values."""
         return {"strain": self.strain, "relaxed_ions": self.relaxed_ions}
 
     def labels(
@@ -73,17 +68,16 @@ class FiniteStrain:
         """Labels of structures with their elastic tensors, in GPa.
 
         Args:
-            labeller: computes what is not in the label store yet.
-            calculator: the code that labels.
-            structures: descriptions, atoms, and the labels that they have already; gone through
-                several times.
+            labeller: computes the labels that are not in the store yet.
+            calculator: the code that computes the labels.
+            structures: descriptions, atoms, and existing labels; iterated several times.
 
         Returns:
-            Of each structure; None where a strained copy has no label, or where the stresses of
-            the copies do not fit together.
+            Labels of each structure; None if a strained copy has no labels, or if the stresses of
+            the copies are inconsistent.
 
         Raises:
-            ValueError: if ions shall relax that are not at their minimum to begin with.
+            ValueError: if ions are to be relaxed in a structure that is not at its minimum.
         """
         if self.relaxed_ions:
             _check_minima(structures)
@@ -105,7 +99,7 @@ class FiniteStrain:
         return found
 
     def _tensor(self, description: str, records: Sequence[Record]) -> np.ndarray | None:
-        """Of one structure from its strained copies, shape=(1, 6, 6)."""
+        """Elastic tensor of one structure from its strained copies, shape=(1, 6, 6)."""
         stresses = [r.labels[properties.stress] for r in records if r.labels is not None]
         if len(stresses) < len(records):
             return None
@@ -123,6 +117,6 @@ def _check_minima(structures: Iterable[Structure]) -> None:
         if force > SMALL_FORCE:
             raise ValueError(
                 f"{description}: forces up to {force:.2f} eV/Ang; expected at most {SMALL_FORCE}, "
-                "since a relaxed-ion elastic tensor is that of a structure at its minimum. Thermal "
-                "snapshots have a clamped-ion tensor only: set data.elastic.relaxed_ions=false"
+                "since a relaxed-ion elastic tensor is defined at a minimum only. Thermal "
+                "snapshots have only a clamped-ion tensor: set data.elastic.relaxed_ions=false"
             )

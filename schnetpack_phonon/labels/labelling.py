@@ -1,4 +1,4 @@
-"""Jobs that give labels, and an executor that runs them and fills the label store."""
+"""Jobs that compute labels, and the labeller that runs them and fills the label store."""
 
 from __future__ import annotations
 
@@ -19,21 +19,17 @@ from schnetpack_phonon.common.digests import settings_hash, structure_hash
 from schnetpack_phonon.common.errors import DeadWorkerError, LabellingError, MissingLabelsError
 from schnetpack_phonon.common.progress import Progress, duration, rate
 from schnetpack_phonon.common.properties import Labels
-from schnetpack_phonon.labels.relaxation import relax, relax_ions
 from schnetpack_phonon.labels.store import Input, LabelStore, Record
-from schnetpack_phonon.structures.crystals import Crystal
 
 T = TypeVar("T")
-
-
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Job:
-    """A picklable computation, identified by a hash of all that determines its result.
+    """A picklable calculation; its key is a hash of everything that determines the result.
 
-    Its input is kept beside the labels, for people.
+    The input is stored with the labels, for readers of the store.
     """
 
     key: str
@@ -43,64 +39,34 @@ class Job:
     input: Input | None = None
 
 
-def _job(
-    task: str,
-    calculator: LabellingCalculator,
-    atoms: Atoms,
-    description: str,
-    compute: Callable[..., Labels],
-    arguments: tuple[Any, ...],
-) -> Job:
-    given = Input(task, description, calculator.code_version, calculator.settings, atoms)
-    key = _key(task, given.settings, given.code, atoms)
-    return Job(key, description, compute, arguments, given)
-
-
-def _key(task: str, settings: dict[str, Any], code_version: str, atoms: Atoms) -> str:
+def label_key(settings: dict, code_version: str, atoms: Atoms, task: str = "label") -> str:
+    """Key of the labels that a calculator with these settings computes for a structure."""
     return settings_hash([task, settings, code_version, structure_hash(atoms)])
 
 
-def label_key(settings: dict[str, Any], code_version: str, atoms: Atoms) -> str:
-    """Key of the labels that a calculator of these settings gives for a structure."""
-    return _key("label", settings, code_version, atoms)
+def label_job(
+    calculator: LabellingCalculator,
+    atoms: Atoms,
+    description: str,
+    task: str = "label",
+    compute: Callable[[Atoms], Labels] | None = None,
+) -> Job:
+    """The labels of one structure.
 
-
-def label_job(calculator: LabellingCalculator, atoms: Atoms, description: str) -> Job:
-    """The labels of one structure."""
-    return _job("label", calculator, atoms, description, calculator.label, (atoms,))
-
-
-def relaxed_label_job(calculator: LabellingCalculator, atoms: Atoms, description: str) -> Job:
-    """The labels of one structure after its atoms relaxed in the cell as it is."""
-    arguments = (calculator, atoms)
-    return _job("label relaxed", calculator, atoms, description, _relaxed_label, arguments)
-
-
-def _relaxed_label(calculator: LabellingCalculator, atoms: Atoms) -> Labels:
-    return calculator.label(relax_ions(calculator, atoms))
-
-
-def relax_job(calculator: LabellingCalculator, crystal: Crystal) -> Job:
-    """Cell and positions of a crystal's unit cell relaxed with the calculator."""
-    settings, code = calculator.settings, calculator.code_version
-    identity = [settings, code, structure_hash(crystal.unitcell), crystal.supercell_matrix]
-    key = settings_hash(["relax", *identity])
-    given = Input("relax", crystal.name, code, settings, crystal.supercell)
-    return Job(key, f"relax {crystal.name}", _relaxed, (calculator, crystal), given)
-
-
-def _relaxed(calculator: LabellingCalculator, crystal: Crystal) -> Labels:
-    atoms = relax(calculator, crystal)
-    return {"cell": atoms.cell.array, "positions": atoms.positions}
+    Another ``compute`` than the method ``label`` of the calculator needs a ``task`` of its own.
+    """
+    given = Input(task, description, calculator.code_version, calculator.settings, atoms)
+    key = label_key(given.settings, given.code, atoms, task)
+    return Job(key, description, compute or calculator.label, (atoms,), given)
 
 
 class Labeller:
-    """Runs jobs that are not in the store yet and stores what they give.
+    """Runs jobs whose labels are not in the store yet, and stores their labels.
 
     Args:
         executor: any ``concurrent.futures.Executor``.
-        store: where records go, one by one, as they come.
-        max_failed_share: stop when more than this share of the jobs of a run failed.
+        store: receives each record as soon as its job is finished.
+        max_failed_share: labelling stops when a larger share of the jobs of a run has failed.
     """
 
     def __init__(self, executor: Executor, store: LabelStore, max_failed_share: float = 0.1):
@@ -110,17 +76,17 @@ class Labeller:
         self.tally = Tally()
 
     def run(self, jobs: Iterable[Job], description: str) -> Sequence[Record]:
-        """Records of all jobs, in order, each read from the store when it is asked for.
+        """Records of all jobs, in order; each is read from the store when it is needed.
 
-        A job whose worker died each time that it was tried is recorded as failed, but tried again
-        by the next labeller, which may have more memory.
+        A job whose worker died in every attempt is recorded as failed, but the next labeller tries
+        it again, since it may have more memory.
 
         Args:
-            jobs: may be made on the way; gone through twice, so no iterator.
+            jobs: may be created during iteration; iterated twice, so not an iterator.
             description: for progress and messages.
 
         Raises:
-            LabellingError: when too many jobs fail, all workers are gone or the store cannot be
+            LabellingError: if too many jobs fail, all workers died or the store cannot be
                 written.
         """
         order = [job.key for job in jobs]
@@ -148,15 +114,15 @@ class Labeller:
         if self._too_many(failed, keys):
             raise LabellingError(
                 f"{description}: {len(failed)} of {len(keys)} calculations failed, more than the "
-                f"share of {self.max_failed_share:g} that is allowed. Reasons: "
+                f"allowed share of {self.max_failed_share:g}. Reasons: "
                 + "; ".join(reasons(failed.values()))
-                + f". Finished labels are safe in {self.store.path}; look at the structure and the "
-                "calculator's settings, or raise data.max_failed_share"
+                + f". Finished labels are safe in {self.store.path}; check the structure and the "
+                "settings of the calculator, or raise data.max_failed_share"
             )
         return _Records(self.store, order)
 
     def _settled(self, key: str) -> bool:
-        """Whether there is nothing more to be found out about a job."""
+        """Whether a job need not be run (again)."""
         if key not in self.store:
             return False
         if key in self.tally.failed or not self.store.failed(key):
@@ -167,15 +133,16 @@ class Labeller:
         return len(failed) > max(self.max_failed_share * len(keys), 1)
 
     def _completed(self, jobs: Iterable[Job], missing: set[str]) -> Iterator[tuple[Job, Record]]:
-        """(job, record) as they complete, with a bounded number of jobs in flight."""
-        todo = (job for job in jobs if job.key in missing)
-        queue: Iterator[Job] = todo if missing else iter(())
+        """(job, record) as they finish; a limited number of jobs is submitted at a time."""
+        queue: Iterator[Job] = (job for job in (jobs if missing else ()) if job.key in missing)
         running: dict[Future, Job] = {}
         broken: Exception | None = None
         try:
             while True:
                 try:
-                    n_most = 2 * _n_workers(self.executor)
+                    n_most = 2 * (
+                        getattr(self.executor, "_max_workers", None) or os.cpu_count() or 1
+                    )
                     while len(running) < n_most and (job := next(queue, None)):
                         missing.remove(job.key)
                         if self._settled(job.key):  # another process was faster
@@ -184,24 +151,21 @@ class Labeller:
                         else:
                             future = self.executor.submit(_compute, job.compute, job.arguments)
                             running[future] = job
+                    if not running:
+                        break
+                    for future in wait(running, return_when=FIRST_COMPLETED).done:
+                        job = running.pop(future)
+                        yield job, self._record(job, future)
                 except BrokenExecutor as error:
                     broken, queue = error, iter(())
-                if not running:
-                    break
-                for future in wait(running, return_when=FIRST_COMPLETED).done:
-                    job = running.pop(future)
-                    try:
-                        yield job, self._record(job, future)
-                    except BrokenExecutor as error:
-                        broken, queue = error, iter(())
         finally:
             for future in running:
                 future.cancel()
         if broken:
             raise LabellingError(
-                f"the workers are gone: {str(broken).strip() or type(broken).__name__}\n"
-                f"{len(self.store)} finished labels are safe in {self.store.path}; run again to go "
-                "on"
+                f"the workers died: {str(broken).strip() or type(broken).__name__}\n"
+                f"{len(self.store)} finished labels are safe in {self.store.path}; run again to "
+                "continue"
             ) from broken
 
     def _record(self, job: Job, future: Future) -> Record:
@@ -212,8 +176,8 @@ class Labeller:
         except BrokenExecutor:
             raise
         except Exception as error:
-            # Not a calculation that failed, which is a record, but one that could not be done
-            # here: no executable, no memory, no disk.
+            # Not a failed calculation, which would be a record, but one that cannot be run here:
+            # no executable, no memory, no disk.
             raise LabellingError(
                 f"{job.description}: {_reason(error)}. "
                 f"{len(self.store)} finished labels are safe in {self.store.path}"
@@ -224,21 +188,21 @@ class Labeller:
 
 
 class Planner(Labeller):
-    """Computes nothing: tells which labels would have to be.
+    """Computes nothing, but finds out which labels are missing.
 
     Attributes:
-        missing: what for -> jobs that are not in the store.
+        missing: purpose -> jobs that are not in the store.
     """
 
     def __init__(self, store: LabelStore, max_failed_share: float = 0.1):
-        super().__init__(Executor(), store, max_failed_share)  # the base class, which runs nothing
+        super().__init__(Executor(), store, max_failed_share)  # the base class runs nothing
         self.missing: dict[str, list[Job]] = {}
 
     def run(self, jobs: Iterable[Job], description: str) -> Sequence[Record]:
         """Records of all jobs, in order.
 
         Raises:
-            MissingLabelsError: if they are not all in the store.
+            MissingLabelsError: if a job is not in the store.
             LabellingError: if too many of them failed.
         """
         todo = {job.key: job for job in jobs if not self._settled(job.key)}
@@ -250,7 +214,7 @@ class Planner(Labeller):
 
 @dataclass(frozen=True)
 class Repeated(Iterable[T]):
-    """Items that are made anew each time that they are gone through."""
+    """Items that are created again in each iteration."""
 
     make: Callable[[], Iterator[T]]
 
@@ -259,7 +223,7 @@ class Repeated(Iterable[T]):
 
 
 class _Records(Sequence[Record]):
-    """Records by their keys; labels of 100,000 structures need not be in memory at once."""
+    """Records by their keys, so that labels of 100,000 structures need not be in memory."""
 
     def __init__(self, store: LabelStore, keys: Sequence[str]):
         self._store = store
@@ -274,17 +238,12 @@ class _Records(Sequence[Record]):
         return self._store[self._keys[index]]
 
 
-def _n_workers(executor: Executor) -> int:
-    return getattr(executor, "_max_workers", None) or os.cpu_count() or 1
-
-
 def _compute(
     function: Callable[..., Labels], arguments: tuple
 ) -> tuple[Labels | None, str | None, float]:
-    """Runs in a worker: a calculation that fails is a record, not the end of the run.
+    """Labels or the reason why there are none, and the seconds that the calculation took.
 
-    Returns:
-        Labels or the reason why there are none, and the seconds that it took.
+    Runs in a worker. A failed calculation does not stop the run.
     """
     start = time.perf_counter()
     labels, reason = None, None
@@ -299,20 +258,17 @@ def _reason(error: Exception) -> str:
     return f"{type(error).__name__}: {error}"
 
 
-_N_REASONS = 3  # of failures that are told, the most frequent ones
-
-
 @dataclass
 class Tally:
-    """What became of the jobs of a labeller.
+    """Numbers of stored, computed and failed jobs of a labeller.
 
     Attributes:
-        keys: of all jobs that were asked for.
-        n_stored: how many were in the store, also because another process computed them.
-        n_computed: how many were computed, successfully or not.
+        keys: of all jobs.
+        n_stored: number of jobs in the store, including those of other processes.
+        n_computed: number of computed jobs, successful or not.
         failed: key -> reason.
-        seconds: that it took.
-        worker_seconds: that the calculations took, all workers together.
+        seconds: duration.
+        worker_seconds: sum of the durations of all calculations.
     """
 
     keys: set[str] = field(default_factory=set)
@@ -325,10 +281,10 @@ class Tally:
     def __str__(self) -> str:
         text = f"{len(self.keys)} calculations: {self.n_stored} in the store"
         if self.n_computed:
-            hours = f"{self.worker_seconds / 3600:.3g} hours of workers"
             text += (
                 f", {self.n_computed} computed in {duration(self.seconds)} "
-                f"({rate(self.n_computed, self.seconds)}; {hours})"
+                f"({rate(self.n_computed, self.seconds)}; "
+                f"{self.worker_seconds / 3600:.3g} worker-hours)"
             )
         text += f", {len(self.failed)} failed"
         if left := len(self.keys) - self.n_stored - self.n_computed:
@@ -336,6 +292,6 @@ class Tally:
         return text + "".join(f"\n    {reason}" for reason in reasons(self.failed.values()))
 
 
-def reasons(errors: Iterable[str]) -> list[str]:
-    """The most frequent ones, with how often they occur."""
-    return [f"{count} x {error}" for error, count in Counter(errors).most_common(_N_REASONS)]
+def reasons(errors: Iterable[str], n_most: int = 3) -> list[str]:
+    """The most frequent reasons, with their numbers."""
+    return [f"{count} x {error}" for error, count in Counter(errors).most_common(n_most)]

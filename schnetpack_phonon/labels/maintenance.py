@@ -1,4 +1,4 @@
-"""What one does with label stores beside labelling: look into them, merge and prune."""
+"""Maintenance of label stores: summary, merging and pruning."""
 
 from __future__ import annotations
 
@@ -15,17 +15,16 @@ from schnetpack_phonon.labels.store import LabelStore, Record, existing_store
 
 _N_REASONS = 20
 
-
-# Labels that differ by less, in eV and Ang or relative to their size, are the same: other machines
+# Labels with smaller differences, absolute (eV, Ang) or relative, are the same: other machines
 # round differently.
 _TOLERANCE = 1e-6
 
 
 def summary(path: str | Path) -> str:
-    """Tables of what a store holds and of what failed.
+    """Tables of the content of a store and of the reasons for failures.
 
     Raises:
-        LabellingError: if there is no store or a line of it is damaged.
+        LabellingError: if there is no store or one of its lines is damaged.
     """
     store = existing_store(path)
     settings: dict[str, str] = {}
@@ -50,7 +49,7 @@ def summary(path: str | Path) -> str:
         f"{store.path.stat().st_size / 1e6:.1f} MB",
         "",
         *markdown_table(
-            ["code", "settings", "task", "finished", "failed", "hours of workers"],
+            ["code", "settings", "task", "finished", "failed", "worker-hours"],
             [
                 [*group, str(n["finished"]), str(n["failed"]), _hours(hours[group], n)]
                 for group, n in groups.items()
@@ -68,10 +67,10 @@ def summary(path: str | Path) -> str:
 
 
 def merge(into: str | Path, sources: Sequence[str | Path]) -> str:
-    """Adds all records of other stores to one; a finished label wins over a failed one.
+    """Adds all records of other stores to one; finished labels replace failed calculations.
 
     Raises:
-        LabellingError: if two stores have different labels of one key; nothing is written then.
+        LabellingError: if two stores have different labels for one key; nothing is written then.
     """
     store = LabelStore(into)
     stores = [store, *map(existing_store, sources)]
@@ -89,10 +88,10 @@ def merge(into: str | Path, sources: Sequence[str | Path]) -> str:
             raise LabellingError(
                 f"labels of {len(conflicts)} keys differ, nothing was merged:\n  "
                 + "\n  ".join(conflicts[:_N_REASONS])
-                + "\nDelete the lines that are wrong (or that you trust less)"
+                + "\nDelete the lines that are wrong (or less reliable)"
             )
         for key, found in holders.items():
-            yield _most_telling(key, found).line(key)
+            yield _most_complete(key, found).line(key)
 
     store.rewrite(lines)
     after = LabelStore(into)
@@ -100,12 +99,12 @@ def merge(into: str | Path, sources: Sequence[str | Path]) -> str:
 
 
 def prune(path: str | Path, code: str | None = None, finished: bool = False) -> str:
-    """Drops failed records, so that they are tried again.
+    """Removes failed records, so that these calculations are tried again.
 
     Args:
         path: the store.
-        code: drop only records of this code and version.
-        finished: drop its finished labels too.
+        code: remove only records of this code and version.
+        finished: remove its finished labels, too.
 
     Raises:
         LabellingError: if there is no store or no record of this code.
@@ -139,7 +138,7 @@ def _records(store: LabelStore) -> Iterator[Record]:
 
 
 def _hours(hours: float, counts: Counter) -> str:
-    """Those that are recorded, and of how many calculations if not of all."""
+    """Worker-hours, with the number of timed calculations if these are not all."""
     if not counts["timed"]:
         return "not recorded"
     n_all = counts["finished"] + counts["failed"]
@@ -151,7 +150,7 @@ def _code(record: Record) -> str | None:
 
 
 def _conflicts(key: str, stores: Sequence[LabelStore]) -> Iterator[str]:
-    """What stores that have finished labels of a key disagree about."""
+    """Differences between the finished labels that stores have for a key."""
     first = stores[0]
     for other in stores[1:]:
         one, two = first[key].labels, other[key].labels
@@ -171,13 +170,10 @@ def _difference(one: Labels, two: Labels) -> str:
     return ""
 
 
-def _most_telling(key: str, stores: Sequence[LabelStore]) -> LabelStore:
-    """The first that has the input of a record beside it, if any has; then that with its time."""
+def _most_complete(key: str, stores: Sequence[LabelStore]) -> LabelStore:
+    """The first store whose record has its input, if any has it, and then its computing time."""
     if len(stores) == 1:
         return stores[0]
-
-    def told(store: LabelStore) -> tuple[bool, bool]:
-        record = store[key]
-        return record.input is not None, record.seconds is not None
-
-    return max(stores, key=told)
+    records = [store[key] for store in stores]
+    known = [(record.input is not None, record.seconds is not None) for record in records]
+    return stores[known.index(max(known))]

@@ -1,9 +1,9 @@
-"""What was exported to be calculated elsewhere: one JSON file beside the folders of the inputs.
+"""Manifest of an exported folder: one JSON file beside the folders of the calculations.
 
 Scripts may read it. ``calculations`` is a list of objects with ``key`` (of the labels), ``folder``
 (relative to the manifest), ``description``, ``formula``, ``n_atoms``, ``mixing`` (of the density,
-null where the code is not known), ``files`` (name -> SHA-256 of what was written), and the
-structure: ``numbers``, ``positions`` and ``cell`` in Ang.
+null if the code is not known), ``files`` (name -> SHA-256 of the exported file), and the structure:
+``numbers``, ``positions`` and ``cell`` in Ang.
 """
 
 from __future__ import annotations
@@ -25,8 +25,6 @@ from schnetpack_phonon.labels.labelling import label_key
 from schnetpack_phonon.labels.store import Input
 
 NAME = "manifest.json"
-
-
 _HEADER = {"format": "schnetpack_phonon calculations", "version": 1}
 
 
@@ -39,8 +37,8 @@ class Calculation:
         folder: relative to the manifest.
         description: of the structure.
         atoms: the structure.
-        mixing: mixing parameter of the density; None where the code is not known.
-        files: name -> SHA-256 of what was written.
+        mixing: mixing parameter of the density; None if the code is not known.
+        files: name -> SHA-256 of the exported file.
     """
 
     key: str
@@ -53,17 +51,16 @@ class Calculation:
 
 @dataclass(frozen=True)
 class Manifest:
-    """Calculations that one code of one version and one set of settings is to do.
+    """Calculations for one version of a code with one set of settings.
 
     Attributes:
         settings: of the calculator.
         code_version: name and version of the code.
         properties: keys of the labels.
-        label_store: where labels go.
+        label_store: path of the store for the labels.
         code: import path (``_target_``) and arguments of the :class:`.ExternalCode` that reads the
-            outputs; None where only the structures were written.
-        calculations: in the order in which they were exported. A key is there once for each
-            mixing parameter.
+            outputs; None if only the structures were exported.
+        calculations: in the order of the export; one for each key and mixing parameter.
     """
 
     settings: dict[str, Any]
@@ -74,17 +71,17 @@ class Manifest:
     calculations: list[Calculation]
 
     def by_key(self) -> dict[str, list[Calculation]]:
-        """The attempts at each structure."""
+        """All attempts for each structure."""
         found: dict[str, list[Calculation]] = {}
         for calculation in self.calculations:
             found.setdefault(calculation.key, []).append(calculation)
         return found
 
     def calculator(self) -> ExternalCode | None:
-        """Writes inputs and reads outputs; None where the code is not known.
+        """The calculator that writes inputs and reads outputs; None if the code is not known.
 
         Raises:
-            ManifestError: if it cannot be made, is none, or has other settings.
+            ManifestError: if it cannot be created, is not an ExternalCode, or has other settings.
         """
         if self.code is None:
             return None
@@ -92,44 +89,36 @@ class Manifest:
         module, _, name = str(arguments.pop("_target_", "")).rpartition(".")
         try:
             found = getattr(import_module(module), name)
-            # A manifest may not call whatever it names.
+            # A manifest must not be able to call any function.
             if not (isinstance(found, type) and issubclass(found, ExternalCode)):
-                raise TypeError("it is no ExternalCode")
+                raise TypeError("it is not an ExternalCode")
             calculator = found(**arguments)
         except (ImportError, AttributeError, TypeError, ValueError) as error:
             raise ManifestError(
-                f"the calculator {module}.{name} of the manifest cannot be made: {error}"
+                f"the calculator {module}.{name} of the manifest cannot be created: {error}"
             ) from error
         if settings_hash(calculator.settings) != settings_hash(self.settings):
             raise ManifestError(
-                f"{name} has other settings in this version of schnetpack_phonon: use the one that "
-                "exported the folder, or export to another"
+                f"{name} has other settings in this version of schnetpack_phonon: use the version "
+                "that exported the folder, or export to another folder"
             )
         return calculator
 
     def input(self, calculation: Calculation) -> Input:
-        """What the label store keeps beside the labels."""
+        """The input that is stored with the labels."""
         return Input(
             "label", calculation.description, self.code_version, self.settings, calculation.atoms
         )
 
     def write(self, root: Path) -> None:
-        """Whole or not at all."""
-        calculations = [
-            {
-                "key": c.key,
-                "folder": c.folder,
-                "description": c.description,
-                "formula": c.atoms.get_chemical_formula(),
-                "n_atoms": len(c.atoms),
-                "mixing": c.mixing,
-                "files": c.files,
-                "numbers": c.atoms.numbers.tolist(),
-                "positions": c.atoms.positions.tolist(),
-                "cell": c.atoms.cell.array.tolist(),
-            }
-            for c in self.calculations
-        ]
+        """Replaces the manifest of a folder, or leaves it as it is."""
+        calculations = []
+        for calculation in self.calculations:
+            line = dict(vars(calculation))
+            atoms = line.pop("atoms")
+            line |= {"formula": atoms.get_chemical_formula(), "n_atoms": len(atoms)}
+            line |= {"numbers": atoms.numbers.tolist(), "positions": atoms.positions.tolist()}
+            calculations.append(line | {"cell": atoms.cell.array.tolist()})
         with replacing(root / NAME) as part, open(part, "w") as file:
             json.dump(_HEADER | vars(self) | {"calculations": calculations}, file)
 
@@ -138,11 +127,11 @@ def read_manifest(root: Path) -> Manifest:
     """The manifest of a folder.
 
     Raises:
-        ManifestError: if there is none, or it is of another format version, damaged or changed.
+        ManifestError: if it is missing, damaged, changed or of another format version.
     """
     path = root / NAME
     if not path.is_file():
-        raise ManifestError(f"no {path}: expected a folder that spkphonon export has written")
+        raise ManifestError(f"no {path}: expected a folder written by spkphonon export")
     try:
         content = json.loads(path.read_bytes())
         if content.pop("format") != _HEADER["format"]:
@@ -150,12 +139,12 @@ def read_manifest(root: Path) -> Manifest:
         if (version := content.pop("version")) != _HEADER["version"]:
             raise ManifestError(
                 f"{path} has format version {version}; this version of schnetpack_phonon reads "
-                f"{_HEADER['version']}: use the one that exported it, or export to another folder"
+                f"{_HEADER['version']}: use the version that wrote it, or export to another folder"
             )
         return Manifest(**content | {"calculations": [*_calculations(content)]})
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ManifestError(
-            f"{path} is damaged or no manifest ({type(error).__name__}: {error}): export to "
+            f"{path} is damaged or not a manifest ({type(error).__name__}: {error}): export to "
             "another folder"
         ) from error
 
@@ -164,6 +153,6 @@ def _calculations(content: dict[str, Any]) -> Iterator[Calculation]:
     for line in content["calculations"]:
         atoms = Atoms(line["numbers"], line["positions"], cell=line["cell"], pbc=True)
         if line["key"] != label_key(content["settings"], content["code_version"], atoms):
-            raise ValueError(f"the structure of {line['folder']} is not that of its key")
+            raise ValueError(f"the structure in {line['folder']} does not belong to its key")
         names = ("key", "folder", "description", "mixing", "files")
         yield Calculation(atoms=atoms, **{name: line[name] for name in names})

@@ -1,7 +1,8 @@
-"""Lattice constants and free positions that fit the code which labels."""
+"""Relaxation of cells and atoms with the code that computes the labels."""
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,11 +14,13 @@ from ase.optimize import BFGS
 
 from schnetpack_phonon.calculators.base import LabellingCalculator
 from schnetpack_phonon.common import properties
+from schnetpack_phonon.common.digests import settings_hash, structure_hash
 from schnetpack_phonon.common.properties import PROPERTIES, Labels
+from schnetpack_phonon.labels.labelling import Job, label_job
+from schnetpack_phonon.labels.store import Input
 from schnetpack_phonon.structures.crystals import Crystal, to_ase
 
-#: Forces up to here count as those of a minimum, in eV/Ang.
-SMALL_FORCE = 0.05
+SMALL_FORCE = 0.05  #: largest force of a structure at its minimum, in eV/Ang
 
 
 class _Supercell(Calculator):
@@ -49,19 +52,19 @@ class _Supercell(Calculator):
 def relax(
     calculator: LabellingCalculator, crystal: Crystal, fmax: float = 5e-3, max_steps: int = 100
 ) -> Atoms:
-    """Unit cell with cell and free positions relaxed under the crystal's own symmetry.
+    """Unit cell with cell and positions relaxed within the symmetry of the crystal.
 
-    Energies are taken in the supercell, since codes that know only the Gamma point give
-    another lattice constant for every cell size.
+    Energies are computed in the supercell, since with the Gamma point alone the lattice constant
+    depends on the cell size.
 
     Args:
-        calculator: of energy, forces and stress.
-        crystal: where the relaxation starts.
-        max_steps: of the optimiser.
+        calculator: computes energy, forces and stress.
+        crystal: start of the relaxation.
         fmax: largest force (eV/Ang) and cell gradient (eV per atom) at convergence.
+        max_steps: of the optimiser.
 
     Raises:
-        CalculationFailed: if that is not reached in ``max_steps`` steps.
+        CalculationFailed: if it does not converge in ``max_steps`` steps.
     """
     calculator.check(crystal.supercell)
     atoms = crystal.unitcell.copy()
@@ -76,16 +79,16 @@ def relax(
 def relax_ions(
     calculator: LabellingCalculator, atoms: Atoms, fmax: float = 1e-3, max_steps: int = 200
 ) -> Atoms:
-    """Atoms relaxed in the cell as it is.
+    """Atoms relaxed in a fixed cell.
 
     Args:
-        calculator: of energy and forces.
-        atoms: where the relaxation starts.
+        calculator: computes energy and forces.
+        atoms: start of the relaxation.
         fmax: largest force at convergence, in eV/Ang.
         max_steps: of the optimiser.
 
     Raises:
-        CalculationFailed: if that is not reached in ``max_steps`` steps.
+        CalculationFailed: if it does not converge in ``max_steps`` steps.
     """
     atoms = atoms.copy()
     atoms.calc = calculator.ase_calculator()
@@ -99,13 +102,37 @@ def _minimize(what: Any, name: str, fmax: float, max_steps: int) -> None:
         raise CalculationFailed(f"{name} did not relax to {fmax} eV/Ang in {max_steps} steps")
 
 
+def relax_job(calculator: LabellingCalculator, crystal: Crystal) -> Job:
+    """Cell and positions of the unit cell of a crystal, relaxed with the calculator."""
+    settings, code = calculator.settings, calculator.code_version
+    identity = [settings, code, structure_hash(crystal.unitcell), crystal.supercell_matrix]
+    given = Input("relax", crystal.name, code, settings, crystal.supercell)
+    key = settings_hash(["relax", *identity])
+    return Job(key, f"relax {crystal.name}", _relaxed, (calculator, crystal), given)
+
+
+def _relaxed(calculator: LabellingCalculator, crystal: Crystal) -> Labels:
+    atoms = relax(calculator, crystal)
+    return {"cell": atoms.cell.array, "positions": atoms.positions}
+
+
+def relaxed_label_job(calculator: LabellingCalculator, atoms: Atoms, description: str) -> Job:
+    """The labels of one structure after relaxation of its atoms in a fixed cell."""
+    compute = partial(_relaxed_label, calculator)
+    return label_job(calculator, atoms, description, "label relaxed", compute)
+
+
+def _relaxed_label(calculator: LabellingCalculator, atoms: Atoms) -> Labels:
+    return calculator.label(relax_ions(calculator, atoms))
+
+
 def largest_force(labels: Labels) -> float:
     """On any atom, in eV/Ang."""
     return float(np.linalg.norm(labels[properties.forces], axis=1).max())
 
 
 def unrelaxed(labels: Labels) -> str | None:
-    """What to tell of an ideal crystal whose forces or stress are large, None if they are not."""
+    """Warning about an ideal crystal with large forces or stress; None if they are small."""
     force = largest_force(labels)
     stress = PROPERTIES[properties.stress]
     pressure = float(np.abs(labels[properties.stress]).max()) * stress.report_factor
@@ -113,6 +140,6 @@ def unrelaxed(labels: Labels) -> str | None:
         return None
     return (
         f"looks unrelaxed for this calculator: forces up to {force:.2f} eV/Ang, stress up to "
-        f"{pressure:.1f} {stress.report_unit}. Displacements then start from a point that is no "
-        "minimum: set data.structure.relax=true, or relax it yourself"
+        f"{pressure:.1f} {stress.report_unit}. Displacements then start from a point that is not "
+        "a minimum: set data.structure.relax=true, or relax it yourself"
     )

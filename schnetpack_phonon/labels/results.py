@@ -1,4 +1,4 @@
-"""What came of the calculations of a manifest: labels, or the reason why there are none."""
+"""Results of the calculations of a manifest: labels, or the reason why there are none."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from schnetpack_phonon.labels.manifest import Calculation, Manifest
 
 
 class Status(Enum):
-    """What there is of a calculation; the values are for the reader of a summary."""
+    """Status of a calculation; the values are printed in a summary."""
 
-    STORED = "in the label store before"
+    STORED = "already in the label store"
     FINISHED = "finished, now in the label store"
     NOT_RUN = "not run yet"
     UNCONVERGED = "not converged; spkphonon export writes them with the next mixing parameter"
@@ -34,14 +34,14 @@ class Status(Enum):
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """Of one structure.
+class Result:
+    """Result for one structure.
 
     Attributes:
-        calculation: the last attempt at it, or the one that succeeded.
-        status: what there is.
+        calculation: the last attempt, or the successful one.
+        status: of this calculation.
         labels: of a finished calculation.
-        reason: why there are none, or what to know about them.
+        reason: why there are no labels, or a remark about them.
     """
 
     calculation: Calculation
@@ -52,101 +52,99 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Summary:
-    """Outcomes of all structures of a manifest, to be printed."""
+    """Results for all structures of a manifest, to be printed."""
 
-    outcomes: list[Outcome]
+    results: list[Result]
 
     @property
     def complete(self) -> bool:
-        """Whether nothing is left to be run."""
+        """Whether no calculation is left to be run."""
         done = (Status.STORED, Status.FINISHED, Status.GIVEN_UP)
-        return all(outcome.status in done for outcome in self.outcomes)
+        return all(result.status in done for result in self.results)
 
     def __str__(self) -> str:
-        counts = Counter(outcome.status for outcome in self.outcomes)
+        counts = Counter(result.status for result in self.results)
         lines = [f"{counts[status]:6d}  {status.value}" for status in Status if counts[status]]
-        lines += [f"{len(self.outcomes):6d}  structures"]
-        told = [outcome for outcome in self.outcomes if outcome.reason]
-        lines += [f"{o.calculation.folder} ({o.calculation.description}): {o.reason}" for o in told]
+        lines += [f"{len(self.results):6d}  structures"]
+        for result in self.results:
+            if result.reason:
+                calculation = result.calculation
+                lines.append(f"{calculation.folder} ({calculation.description}): {result.reason}")
         return "\n".join(lines)
 
 
-def read_outcomes(
+def read_results(
     manifest: Manifest,
     code: ExternalCode | None,
     root: Path,
     keys: Collection[str],
-    results: str | None = None,
-) -> dict[str, Outcome]:
-    """By key, of the exported structures that have one of the keys.
+    file: str | None = None,
+) -> dict[str, Result]:
+    """Results by key, for the exported structures with one of the keys.
 
     Args:
         manifest: of the folder ``root``.
-        code: reads its own output; None where it is not known.
-        root: where the manifest is.
+        code: reads its own output; None if it is not known.
+        root: contains the manifest.
         keys: of labels.
-        results: name of the file in each folder that is read in place of the code's output.
+        file: name of the file that is read in each folder instead of the output of the code.
     """
     found = {}
     for key, attempts in manifest.by_key().items():
         if key in keys:
-            tried = [_outcome(manifest, code, root, c, results) for c in reversed(attempts)]
-            finished = (outcome for outcome in tried if outcome.labels)
-            found[key] = next(finished, tried[0])
+            tried = [_result(manifest, code, root, c, file) for c in reversed(attempts)]
+            found[key] = next((result for result in tried if result.labels), tried[0])
     return found
 
 
-def _outcome(
+def _result(
     manifest: Manifest,
     code: ExternalCode | None,
     root: Path,
     calculation: Calculation,
-    results: str | None,
-) -> Outcome:
+    file: str | None,
+) -> Result:
     folder = root / calculation.folder
-    there = {str(file.relative_to(folder)) for file in folder.rglob("*") if file.is_file()}
-    run = results in there if code is None or results else there - calculation.files.keys()
+    there = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+    run = file in there if code is None or file else there - calculation.files.keys()
     if not run:
-        return Outcome(calculation, Status.NOT_RUN)
+        return Result(calculation, Status.NOT_RUN)
     try:
-        if code is None or results:
-            found = _read_results(folder / str(results), calculation)
+        if code is None or file:
+            found = _read_with_ase(folder / str(file), calculation)
         else:
             found = code.read_output(folder, calculation.atoms)
             version = f"{code.name} {code.read_version(folder)}"
             if version != manifest.code_version:
                 reason = (
-                    f"written by {version}; expected {manifest.code_version}: run that one, or "
+                    f"written by {version}; expected {manifest.code_version}: run that version, or "
                     "export to another folder with data.calculator.version set"
                 )
-                return Outcome(calculation, Status.OTHER_VERSION, reason=reason)
+                return Result(calculation, Status.OTHER_VERSION, reason=reason)
         labels = labels_from_results(calculation.atoms, found)
         missing = [key for key in manifest.properties if key not in labels]
         if missing:
-            raise CalculationFailed(f"no {', no '.join(missing)}, which these labels have")
+            raise CalculationFailed(f"no {', no '.join(missing)}, but these labels are needed")
     except NotConverged as error:
-        return Outcome(calculation, Status.UNCONVERGED, reason=str(error))
+        return Result(calculation, Status.UNCONVERGED, reason=str(error))
     except OtherStructure as error:
-        return Outcome(calculation, Status.OTHER_STRUCTURE, reason=str(error))
+        return Result(calculation, Status.OTHER_STRUCTURE, reason=str(error))
     except CalculationFailed as error:
-        return Outcome(calculation, Status.BROKEN, reason=str(error))
-    except Exception as error:  # a reader may raise anything for a file that is cut off
-        return Outcome(calculation, Status.BROKEN, reason=f"{type(error).__name__}: {error}")
+        return Result(calculation, Status.BROKEN, reason=str(error))
+    except Exception as error:  # a reader may raise any error for an incomplete file
+        return Result(calculation, Status.BROKEN, reason=f"{type(error).__name__}: {error}")
     changed = [
         name
         for name, written in calculation.files.items()
         if name in there and file_hash(folder / name) != written
     ]
-    return Outcome(
-        calculation,
-        Status.FINISHED,
-        {key: labels[key] for key in manifest.properties},
-        f"taken, but {', '.join(changed)} is not as it was exported" if changed else None,
-    )
+    remark = f"accepted, but {', '.join(changed)} was changed after the export" if changed else None
+    labels = {key: labels[key] for key in manifest.properties}
+    return Result(calculation, Status.FINISHED, labels, remark)
 
 
-def _read_results(path: Path, calculation: Calculation) -> dict[str, Any]:
-    """ASE results in any file that ASE reads; its last structure is taken."""
+def _read_with_ase(path: Path, calculation: Calculation) -> dict[str, Any]:
+    """ASE results in any file that ASE reads; the last structure in the file is used."""
     atoms = read(path)
     symbols, cell = atoms.get_chemical_symbols(), atoms.cell.array
     check_structure(calculation.atoms, symbols, cell, atoms.positions, path.name)

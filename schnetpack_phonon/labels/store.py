@@ -1,4 +1,4 @@
-"""A durable store of labels: what was paid for once is never lost and never paid for again."""
+"""A durable store of labels, so that no label is lost or computed twice."""
 
 from __future__ import annotations
 
@@ -20,31 +20,24 @@ from schnetpack_phonon.common.files import advice, locked, replacing, sync_folde
 from schnetpack_phonon.common.properties import Labels
 
 FORMAT_VERSION = 1
-
-
 _FORMAT = "schnetpack_phonon labels"
-
-
 _HEADER = b'{"format":"%s","version":%d}\n' % (_FORMAT.encode(), FORMAT_VERSION)
+_ARRAYS = ("numbers", "positions", "cell", "pbc")  # of a structure in a line
 
-
-# How a line with labels begins and ends as we write it; all others are decoded to be understood.
+# Start and end of a line with labels, as written here; all other lines are decoded at once.
 _START = re.compile(rb'\{"key":"([^"\\]+)","labels":\{')
-
-
 _END = b',"error":null}\n'
 
 
 @dataclass(frozen=True)
 class Input:
-    """What was calculated, for those who read a store without the run that made it.
+    """Input of a calculation, for readers of a store who do not have the run that wrote it.
 
     Attributes:
         task: kind of the calculation.
-        description: of the structure, in words.
+        description: of the structure ``atoms``, in words.
         code: name and version of the code.
-        settings: of the calculator, plain values.
-        atoms: the structure.
+        settings: of the calculator, as plain values.
     """
 
     task: str
@@ -56,10 +49,9 @@ class Input:
 
 @dataclass(frozen=True)
 class Record:
-    """Outcome of one job: labels, or the reason why there are none.
+    """Result of one job: labels, or the reason why there are none.
 
-    Stores of the first versions hold neither input nor ``seconds``: those that the calculation took
-    in its worker.
+    ``seconds`` is the computing time. The first versions stored neither ``input`` nor ``seconds``.
     """
 
     key: str
@@ -70,29 +62,29 @@ class Record:
 
 
 class LabelStore:
-    """Append-only file of records, one JSON object a line, durable line by line.
+    """Append-only file of records, one JSON object per line; each line is on the disk at once.
 
-    A line counts once its newline is on the disk. What a crash or a full disk cut off is
-    dropped by the next writer. Several processes may append to one store: each sees what the
-    others wrote when it writes itself, and none writes a key that is there. Memory holds the
-    places of the records only. A failed record never stands in the way of a finished one.
+    A line is valid once its newline is on the disk. An incomplete line, after a crash or on a
+    full disk, is removed by the next writer. Several processes may append to one store: each
+    reads the records of the others when it writes, and none writes an existing key again. Only
+    the offsets of the records are kept in memory. A finished record replaces a failed one.
 
     Args:
-        path: the file; made on the first write.
+        path: the file; created on the first write.
         shipped: another store that is read and never written, such as one that comes with a
             package.
 
     Raises:
-        LabellingError: for a file that is not a label store, of a newer format, or damaged.
+        LabellingError: if the file is not a label store, has a newer format, or is damaged.
     """
 
     def __init__(self, path: str | Path, shipped: str | Path | None = None):
         self.path = Path(path).resolve()
-        # The store itself first, as far as it is there; then what it was before others replaced
-        # it, and what is shipped.
-        self._files = [] if shipped is None else [_opened(Path(shipped))]
+        # First the store itself, if it exists; then its former files, which other processes
+        # replaced, and the shipped store.
+        self._files = [] if shipped is None else [_File(Path(shipped))]
         with suppress(FileNotFoundError):
-            self._files.insert(0, _opened(self.path))
+            self._files.insert(0, _File(self.path))
 
     def __len__(self) -> int:
         return len(set().union(*(file.places for file in self._files)))
@@ -107,11 +99,11 @@ class LabelStore:
         return self._holder(key).record(key)
 
     def failed(self, key: str) -> bool:
-        """Whether the record of a key has a reason instead of labels."""
+        """Whether the record of a key contains a reason instead of labels."""
         return key in self._holder(key).failed
 
     def line(self, key: str) -> bytes:
-        """The record of a key as it stands in the file."""
+        """The line of the file with the record of a key."""
         return self._holder(key).line(key)
 
     def where(self, key: str) -> str:
@@ -119,13 +111,13 @@ class LabelStore:
         return self._holder(key).where(key)
 
     def add(self, record: Record) -> None:
-        """Writes a record, unless it is there, and returns when it is on the disk."""
+        """Writes a record, unless it exists, and returns when it is on the disk."""
         with self._writing() as own:
             if record.key not in own.places or (record.labels and record.key in own.failed):
                 own.append(_encode(record))
 
     def prepare(self) -> None:
-        """Makes the file, or finds out that it cannot be written, before labels are paid for."""
+        """Creates the file, or raises LabellingError before labels are computed."""
         with self._writing():
             pass
 
@@ -133,11 +125,11 @@ class LabelStore:
         """Replaces all records at once, or none of them.
 
         Args:
-            lines: what :meth:`line` gives, in the new order; called when the store is locked and
-                holds what other processes wrote.
+            lines: returns lines as from :meth:`line`, in the new order; called while the store
+                is locked, when the records of other processes have been read.
         """
         with self._writing() as own, replacing(self.path) as part, open(part, "wb") as file:
-            self._files = [own]  # what another process dropped since does not come back
+            self._files = [own]  # records that another process has removed do not come back
             file.write(_HEADER)
             file.writelines(lines())
 
@@ -149,34 +141,31 @@ class LabelStore:
 
     @contextmanager
     def _writing(self) -> Iterator[_File]:
-        """The store's own file, locked, with a header and all that other processes wrote."""
+        """The file of the store, locked, with a header; records of other processes are read."""
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with locked(self.path):
-                yield self._own()
+                open(self.path, "ab").close()
+                if not (self._files and self._files[0].is_at(self.path)):
+                    self._files.insert(0, _File(self.path))
+                own = self._files[0]
+                own.catch_up()
+                if own.end == 0:
+                    own.append(_HEADER)
+                    sync_folder(self.path.parent)
+                yield own
         except OSError as error:
             raise LabellingError(
                 f"cannot write to {self.path}: {error.strerror}. {len(self)} finished labels "
                 f"are safe; {advice(error, 'data.label_store')}"
             ) from error
 
-    def _own(self) -> _File:
-        open(self.path, "ab").close()
-        if not (self._files and self._files[0].is_at(self.path)):
-            self._files.insert(0, _File(self.path))
-        own = self._files[0]
-        own.catch_up()
-        if own.end == 0:
-            own.append(_HEADER)
-            sync_folder(self.path.parent)
-        return own
-
 
 def existing_store(path: str | Path) -> LabelStore:
-    """A store to look into.
+    """An existing store.
 
     Raises:
-        LabellingError: if there is none.
+        LabellingError: if it does not exist.
     """
     if not Path(path).exists():
         raise LabellingError(f"no label store at {Path(path).absolute()}")
@@ -184,29 +173,36 @@ def existing_store(path: str | Path) -> LabelStore:
 
 
 class _File:
-    """Where the records of one file lie; they are read when they are asked for."""
+    """Offsets of the records in one file; a record is read when it is needed."""
 
     def __init__(self, path: Path):
         self.path = path
         self.places: dict[str, tuple[int, int]] = {}  # key -> offset, number of bytes
         self.failed: set[str] = set()
-        self.end = 0  # of the last whole line
-        # Held open: a file that another process replaced can still be read.
-        self._descriptor = os.open(path, os.O_RDONLY)
-        weakref.finalize(self, os.close, self._descriptor)
-        self.catch_up()
+        self.end = 0  # of the last complete line
+        try:
+            # Kept open, so that a file that another process has replaced can still be read.
+            self._descriptor = os.open(path, os.O_RDONLY)
+            weakref.finalize(self, os.close, self._descriptor)
+            self.catch_up()
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            raise LabellingError(
+                f"cannot read {path}: {error.strerror}; expected a file that can be read"
+            ) from error
 
     def is_at(self, path: Path) -> bool:
-        """Whether the path still leads to this file, and all that was read is there."""
+        """Whether the path is still that of this file, with all lines that were read."""
         here, there = os.fstat(self._descriptor), os.stat(path)
         return os.path.samestat(here, there) and there.st_size >= self.end
 
     def catch_up(self) -> None:
-        """Takes in the lines that were added since."""
+        """Reads the lines that were added since the last call."""
         with open(self._descriptor, "rb", closefd=False) as file:
             file.seek(self.end)
             for line in file:
-                if not line.endswith(b"\n"):  # cut off, or not yet whole
+                if not line.endswith(b"\n"):  # cut off, or not yet complete
                     if self.end == 0 and not _HEADER.startswith(line):
                         raise self._damaged(0, "no header of a label store")
                     break
@@ -214,14 +210,14 @@ class _File:
                 self.end += len(line)
 
     def append(self, data: bytes) -> None:
-        """Writes behind the last whole line and returns when it is on the disk."""
+        """Writes after the last complete line and returns when the data is on the disk."""
         with open(self.path, "ab", buffering=0) as file:
             if file.tell() > self.end:  # a line that was cut off
                 file.truncate(self.end)
             try:
                 rest = data
                 while rest:
-                    rest = rest[file.write(rest) :]  # a nearly full disk takes less
+                    rest = rest[file.write(rest) :]  # a nearly full disk accepts only a part
                 os.fsync(file.fileno())
             except OSError:
                 file.truncate(self.end)
@@ -256,15 +252,14 @@ class _File:
     def _check_header(self, line: bytes) -> None:
         try:
             header = json.loads(line)
-            if header.get("format") != _FORMAT:
-                raise ValueError("no header of a label store")
-            version = header["version"]
-        except (ValueError, KeyError, AttributeError) as error:
-            raise self._damaged(0, str(error)) from error
-        if version != FORMAT_VERSION:
+        except ValueError:
+            header = None
+        if not isinstance(header, dict) or header.get("format") != _FORMAT:
+            raise self._damaged(0, "no header of a label store")
+        if (version := header.get("version")) != FORMAT_VERSION:
             raise LabellingError(
                 f"{self.path} has format version {version}; this version of schnetpack_phonon "
-                f"reads {FORMAT_VERSION}: install the one that wrote it, or a newer one"
+                f"reads {FORMAT_VERSION}: install the version that wrote it, or a newer one"
             )
 
     def _decoded(self, line: bytes, start: int) -> Record:
@@ -276,39 +271,20 @@ class _File:
     def _damaged(self, start: int, what: str) -> LabellingError:
         return LabellingError(
             f"{self.path} is damaged or no label store (line {self._number(start)}: {what}): move "
-            "it away to compute its labels anew, or delete that line to keep the others"
+            "it away to compute its labels again, or delete that line to keep the others"
         )
 
     def _number(self, start: int) -> int:
         return 1 + os.pread(self._descriptor, start, 0).count(b"\n")
 
 
-def _opened(path: Path) -> _File:
-    try:
-        return _File(path)
-    except FileNotFoundError:
-        raise
-    except OSError as error:
-        raise LabellingError(
-            f"cannot read {path}: {error.strerror}; expected a file that can be read"
-        ) from error
-
-
 def _encode(record: Record) -> bytes:
     line: dict[str, Any] = {"key": record.key}
     line["labels"] = record.labels and {k: v.tolist() for k, v in record.labels.items()}
     if record.input:
-        atoms = record.input.atoms
-        line["input"] = {
-            "task": record.input.task,
-            "description": record.input.description,
-            "code": record.input.code,
-            "settings": record.input.settings,
-            "numbers": atoms.numbers.tolist(),
-            "positions": atoms.positions.tolist(),
-            "cell": atoms.cell.array.tolist(),
-            "pbc": atoms.pbc.tolist(),
-        }
+        given = dict(vars(record.input))
+        atoms = given.pop("atoms")
+        line["input"] = given | {k: np.asarray(getattr(atoms, k)).tolist() for k in _ARRAYS}
     if record.seconds is not None:
         line["seconds"] = round(record.seconds, 3)
     line["error"] = record.error
@@ -320,6 +296,5 @@ def _decode(line: bytes) -> Record:
     labels = plain["labels"] and {k: np.array(v) for k, v in plain["labels"].items()}
     given = plain.get("input")
     if given:
-        arrays = {key: given.pop(key) for key in ("numbers", "positions", "cell", "pbc")}
-        given = Input(**given, atoms=Atoms(**arrays))
+        given = Input(atoms=Atoms(**{key: given.pop(key) for key in _ARRAYS}), **given)
     return Record(plain["key"], labels, plain["error"], given, plain.get("seconds"))

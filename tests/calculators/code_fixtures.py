@@ -174,10 +174,7 @@ CODES = {
             ("namelists", {"electrons": {"mixing_ndim": 4}}, "mixing_ndim = 4"),
         ],
         refused=[
-            ({"ecutwfc": -1}, "ecutwfc is -1; expected > 0"),
             ({"ecutrho": 70}, "ecutrho is 70 Ry; expected at least four times ecutwfc, 80"),
-            ({"conv_thr": 0}, "conv_thr is 0; expected > 0"),
-            ({"electronic_temperature": 0}, "electronic_temperature is 0; expected > 0"),
             (
                 {"namelists": {"SYSTEM": {"nspin": 2, "Degauss": 0.1, "nbnd": 9}}},
                 "namelists.system sets degauss, nspin, which other options set",
@@ -224,9 +221,6 @@ CODES = {
         ],
         refused=[
             ({"functional": "LDA"}, "unknown functional 'LDA'; there are PBE, PBEsol, revPBE"),
-            ({"encut": 0}, "encut is 0; expected > 0"),
-            ({"ediff": -1}, "ediff is -1; expected > 0"),
-            ({"electronic_temperature": 0}, "electronic_temperature is 0; expected > 0"),
             (
                 {"incar": {"ispin": 2, "Sigma": 0.1, "IVDW": 12}},
                 "incar sets ISPIN, SIGMA, which other options set",
@@ -252,9 +246,6 @@ CODES = {
             ("parameters", {"maxiter": 17}, '"maxiter": 17'),
         ],
         refused=[
-            ({"cutoff": 0}, "cutoff is 0; expected > 0"),
-            ({"density": 0}, "density is 0; expected > 0"),
-            ({"electronic_temperature": 0}, "electronic_temperature is 0; expected > 0"),
             (
                 {"parameters": {"xc": "LDA", "spinpol": True, "maxiter": 17}},
                 "parameters sets spinpol, xc, which other options set",

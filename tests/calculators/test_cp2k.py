@@ -76,14 +76,6 @@ def test_output_at_gamma():
     assert results["partial_occupation"] == 0
 
 
-def test_output_of_a_mesh():
-    """The highest valence level is at Gamma, the lowest conduction level at another k-point."""
-    results = read_output(STORED / "mesh")
-    assert results["energy"] == pytest.approx(-8.658380767126076 * Hartree, rel=1e-12)
-    assert (results["vbm"], results["cbm"]) == (4.92421069, 6.75443561)
-    assert results["band_gap_gamma"] == pytest.approx(6.99323993 - 4.92421069, abs=1e-7)
-
-
 @pytest.mark.parametrize("kind", MESHES)
 def test_gaps_that_cp2k_prints(kind):
     """None is smaller than ours; bands counted by electrons are those told by occupation."""

@@ -10,7 +10,7 @@ from ase.build import bulk
 from ase.calculators.calculator import CalculationFailed
 from ase.constraints import FixAtoms
 from ase.io import read
-from ase.units import Bohr, GPa, Hartree, Rydberg
+from ase.units import Bohr, GPa, Rydberg
 
 from schnetpack_phonon.calculators.base import band_edges
 from schnetpack_phonon.common.errors import UnavailableError
@@ -118,17 +118,6 @@ def test_pseudopotential_is_not_there(options, message, tmp_path):
         calculator.check(arsenic)
     with pytest.raises(UnavailableError, match=message):
         calculator.write_input(tmp_path, arsenic, 0.4)
-
-
-def test_output_at_gamma():
-    """Numbers as they stand in the file."""
-    results = read_output(CODE.stored("gamma"))
-    assert results["energy"] == pytest.approx(-7.965102881855942 * Hartree, rel=1e-12)
-    assert results["forces"].shape == (2, 3)
-    assert results["vbm"] == pytest.approx(6.5745, abs=5e-5)
-    assert results["cbm"] == pytest.approx(7.8602, abs=5e-5)
-    assert results["band_gap_gamma"] == results["cbm"] - results["vbm"]
-    assert results["partial_occupation"] < 1e-9
 
 
 @pytest.mark.parametrize("kind", MESHES)

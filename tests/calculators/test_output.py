@@ -5,7 +5,7 @@ import pytest
 from ase.calculators.calculator import CalculationFailed
 
 from schnetpack_phonon.calculators.base import labels_from_results
-from schnetpack_phonon.calculators.output import NotConverged, OtherStructure, check_structure
+from schnetpack_phonon.calculators.output import OtherStructure, check_structure
 from schnetpack_phonon.common import properties
 from tests.calculators.code_fixtures import CODES, MESHES
 
@@ -41,11 +41,6 @@ def test_version_that_wrote_an_output(code):
 def test_output_without_a_version(output, name, file, pattern):
     with pytest.raises(CalculationFailed, match=f"{name}'s output has no .*version"):
         CODES[name].make().read_version(output("mesh", pattern, "", file, name))
-
-
-def test_density_that_did_not_converge(code, output):
-    with pytest.raises(NotConverged, match=f"{code.name}'s density did not converge"):
-        code.make().read_output(output(*code.unconverged, code.name), code.atoms)
 
 
 @pytest.mark.parametrize("change", ["another order", "another element"])

@@ -11,7 +11,7 @@ from schnetpack.data import ASEAtomsData
 from schnetpack_phonon.common import properties
 from schnetpack_phonon.common.errors import LabellingError
 from schnetpack_phonon.data.export import export
-from schnetpack_phonon.labels.labelling import relax_job
+from schnetpack_phonon.labels.relaxation import relax_job
 from schnetpack_phonon.labels.store import LabelStore, Record
 from tests.data.data_fixtures import copper, failure, labelled_copper, record
 

@@ -96,7 +96,7 @@ def test_walltime(slurm, store, tmp_path):
 
 def test_jobs_that_cannot_start(slurm, store, emt):
     lines = ["echo no such module >&2", "exit 1"]
-    named = r"(?s)workers are gone.*no such module.*0 finished labels are safe"
+    named = r"(?s)workers died.*no such module.*0 finished labels are safe"
     make = slurm(cores_per_node=1, worker_init=lines)
     with make() as executor, pytest.raises(LabellingError, match=named):
         Labeller(executor, store).run([label_job(emt, copper(0), "copper")], "one")
@@ -109,7 +109,7 @@ def test_times_are_checked(time):
 
 
 def test_time_of_a_label_fits_into_a_job():
-    with pytest.raises(ValueError, match=r"longest_label 02:00:00 leaves nothing of .* 01:00:00"):
+    with pytest.raises(ValueError, match=r"longest_label 02:00:00 leaves no time of .* 01:00:00"):
         cluster.slurm(1, walltime="01:00:00", longest_label="02:00:00")
 
 

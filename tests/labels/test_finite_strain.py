@@ -87,7 +87,7 @@ class _Counted(EMT):
         super().calculate(*args, **kwargs)
 
 
-def test_strained_copies_are_paid_for_once(labels):
+def test_strained_copies_are_computed_once(labels):
     """Twelve of them beside the structure itself, which the second run asks for again."""
     _Counted.calls = 0
     first, again = (labels(alloy(), calculator=AseCalculator(_Counted))[0] for _ in range(2))

@@ -1,4 +1,4 @@
-"""The labeller pays for a label once and loses none."""
+"""The labeller computes each label once and loses none."""
 
 import json
 import os
@@ -22,14 +22,8 @@ from schnetpack_phonon.calculators.tight_binding import TightBinding
 from schnetpack_phonon.common import properties
 from schnetpack_phonon.common.errors import LabellingError, MissingLabelsError
 from schnetpack_phonon.common.executors import process_pool
-from schnetpack_phonon.labels.labelling import (
-    Job,
-    Labeller,
-    Planner,
-    label_job,
-    relax_job,
-    relaxed_label_job,
-)
+from schnetpack_phonon.labels.labelling import Job, Labeller, Planner, label_job
+from schnetpack_phonon.labels.relaxation import relax_job, relaxed_label_job
 from schnetpack_phonon.labels.store import LabelStore
 from schnetpack_phonon.structures.crystals import Crystal, supercell_matrix
 from tests.data.data_fixtures import copper, record, same
@@ -61,7 +55,7 @@ def threads():
         yield executor
 
 
-def test_labels_are_paid_for_once(store, jobs, threads):
+def test_labels_are_computed_once(store, jobs, threads):
     """Also within a run, and after a restart; records come in the order of the jobs."""
     Labeller(threads, store).run(jobs(0, 1), "first")
     again = Labeller(threads, LabelStore(store.path))
@@ -87,7 +81,7 @@ def test_too_many_failures_stop(store, jobs, threads):
     numbers = [2, 12, 22, 32, *range(3, 10), *range(103, 112), *range(203, 212), *range(303, 312)]
     for _ in range(2):
         labeller = Labeller(threads, LabelStore(store.path), max_failed_share=0.05)
-        with pytest.raises(LabellingError, match=r"[23] of 38 .*failed.* 0.05 .*no conv.*max_f"):
+        with pytest.raises(LabellingError, match=r"[23] of 38 .*failed.* 0\.05.*no conv.*max_f"):
             labeller.run(jobs(*numbers), "ensemble")
         assert len(jobs.calls()) < 15
     assert len(Labeller(threads, store, max_failed_share=0.2).run(jobs(*numbers), "all")) == 38
@@ -115,7 +109,7 @@ def test_deaths_count_as_failures(store, jobs, pool):
 
 
 def test_tally(store, jobs, threads):
-    """Of all runs of a labeller; a label is counted once, whoever asks for it again."""
+    """Of all runs of a labeller; each label is counted once."""
     Labeller(threads, store).run(jobs(0, 1, 2), "before")
     labeller = Labeller(threads, store, max_failed_share=0.5)
     labeller.run(jobs(0, 1, 2, 3), "first")
@@ -171,7 +165,7 @@ class DyingPool(AtOnce):
 def test_labels_that_finished_before_the_death(store, jobs):
     """Labels that are done but not yet stored when the pool breaks are not lost."""
     with pytest.raises(
-        LabellingError, match="workers are gone: a worker died\n3 finished labels are safe"
+        LabellingError, match="workers died: a worker died\n3 finished labels are safe"
     ):
         Labeller(DyingPool(), store).run(jobs(0, 1, 3, 4, 5), "ensemble")
     assert len(LabelStore(store.path)) == 3
@@ -237,8 +231,8 @@ def test_identity_of_a_label(emt, pool):
     assert len({key, *others}) == 8
 
 
-def test_keys_of_paid_labels_stay():
-    """They are in the stores of our users: a change here makes them pay again."""
+def test_keys_of_earlier_versions():
+    """They are in the stores of users, who would have to compute their labels again."""
     settings = {"code": "CP2K", "kpoints": [2, 2, 2], "cutoff": 280.0}
     calculator = SimpleNamespace(settings=settings, code_version="CP2K 2023.1", label=None)
     crystal = Crystal("NaCl", bulk("NaCl", "rocksalt", a=5.6), supercell_matrix([2, 2, 2]))
@@ -300,7 +294,7 @@ def test_label_of_another_process_is_taken(store, jobs):
     assert all(same(r, record(n)) for r, n in zip(records, numbers, strict=True))
 
 
-def test_nothing_is_paid_for_that_cannot_be_stored(tmp_path, jobs, no_locks):
+def test_nothing_is_computed_that_cannot_be_stored(tmp_path, jobs, no_locks):
     store = LabelStore(tmp_path / "store.jsonl")
     with ThreadPoolExecutor(1) as pool, pytest.raises(LabellingError, match="No locks"):
         Labeller(pool, store).run(jobs(0, 1), "ensemble")

@@ -1,4 +1,4 @@
-"""Stores are told, merged and pruned, and nothing that was paid for goes on the way."""
+"""Stores are summarised, merged and pruned without loss of labels."""
 
 import re
 from dataclasses import replace

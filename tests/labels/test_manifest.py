@@ -65,14 +65,20 @@ def test_write_that_fails_leaves_the_old_one(manifest, tmp_path, full_disk):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda m: m.update(version=2), "format version 2; this version .* reads 1: use the one"),
-        (lambda m: m.update(format="mine"), "damaged or no manifest .*another format"),
-        (lambda m: m.pop("settings"), "damaged or no manifest .*settings"),
-        (lambda m: m.update(more=1), "damaged or no manifest .*more"),
-        (lambda m: m["calculations"][0].pop("files"), "damaged or no manifest .*files"),
-        (lambda m: m["calculations"][0]["positions"][0].__setitem__(0, 0.2), "not that of its key"),
-        (lambda m: m["settings"].update(cutoff=280), "not that of its key"),
-        (lambda m: m.update(code_version="CP2K 1"), "not that of its key"),
+        (
+            lambda m: m.update(version=2),
+            "format version 2; this version .* reads 1: use the version",
+        ),
+        (lambda m: m.update(format="mine"), "damaged or not a manifest .*another format"),
+        (lambda m: m.pop("settings"), "damaged or not a manifest .*settings"),
+        (lambda m: m.update(more=1), "damaged or not a manifest .*more"),
+        (lambda m: m["calculations"][0].pop("files"), "damaged or not a manifest .*files"),
+        (
+            lambda m: m["calculations"][0]["positions"][0].__setitem__(0, 0.2),
+            "does not belong to its key",
+        ),
+        (lambda m: m["settings"].update(cutoff=280), "does not belong to its key"),
+        (lambda m: m.update(code_version="CP2K 1"), "does not belong to its key"),
     ],
     ids=["version", "format", "missing", "more", "files", "positions", "settings", "code"],
 )
@@ -86,22 +92,25 @@ def test_manifests_that_cannot_be_used(manifest, tmp_path, change, message):
 
 
 def test_manifest_that_is_cut_off_or_missing(manifest, tmp_path):
-    with pytest.raises(ManifestError, match="expected a folder that spkphonon export has written"):
+    with pytest.raises(ManifestError, match="expected a folder written by spkphonon export"):
         read_manifest(tmp_path)
     manifest.write(tmp_path)
     text = (tmp_path / NAME).read_text()
     (tmp_path / NAME).write_text(text[: len(text) // 2])
-    with pytest.raises(ManifestError, match="damaged or no manifest"):
+    with pytest.raises(ManifestError, match="damaged or not a manifest"):
         read_manifest(tmp_path)
 
 
 @pytest.mark.parametrize(
     ("code", "message"),
     [
-        (CODE | {"_target_": "os.system", "command": "true"}, "os.system .*it is no ExternalCode"),
-        (CODE | {"_target_": "no_such_package.Code"}, "cannot be made: No module named"),
+        (
+            CODE | {"_target_": "os.system", "command": "true"},
+            "os.system .*it is not an ExternalCode",
+        ),
+        (CODE | {"_target_": "no_such_package.Code"}, "cannot be created: No module named"),
         (CODE | {"_target_": "schnetpack_phonon.calculators.cp2k.CP3K"}, "has no attribute 'CP3K'"),
-        ({"version": "2023.1"}, "cannot be made"),
+        ({"version": "2023.1"}, "cannot be created"),
         (CODE | {"colour": "blue"}, "unexpected keyword argument 'colour'"),
         (CODE | {"cutoff": 280}, "CP2K has other settings in this version"),
     ],

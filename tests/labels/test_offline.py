@@ -37,7 +37,7 @@ CUT_OFF = (r"PROGRAM ENDED.*", "")
 
 
 def statuses(summary) -> list[Status]:
-    return [outcome.status for outcome in summary.outcomes]
+    return [result.status for result in summary.results]
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -132,7 +132,7 @@ def test_next_mixing_where_the_density_does_not_converge(root, generation):
     assert "ALPHA 0.2" in (root / again / "label.inp").read_text()
     summary = collect(root)
     assert statuses(summary) == [Status.FINISHED] + [Status.STORED] * 2
-    assert summary.outcomes[0].calculation.folder == again
+    assert summary.results[0].calculation.folder == again
 
 
 def test_no_mixing_converges(root, generation):
@@ -147,7 +147,7 @@ def test_no_mixing_converges(root, generation):
     assert summary.complete
     assert statuses(summary)[-1] is Status.GIVEN_UP
     store = LabelStore(generation.label_store)
-    assert "did not converge" in store[summary.outcomes[-1].calculation.key].error
+    assert "did not converge" in store[summary.results[-1].calculation.key].error
     assert collect(root).complete
     export_from(generation, root, CODE)
     (other,) = run(root)
@@ -234,7 +234,7 @@ def _code(calculator: CP2K) -> dict:
 def test_folder_of_something_else_is_refused(tmp_path, generation):
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "chapter.tex").touch()
-    with pytest.raises(ManifestError, match="thesis holds other files: export to a new folder"):
+    with pytest.raises(ManifestError, match="thesis contains other files: export to a new folder"):
         export_from(generation, tmp_path / "thesis", CODE)
     with pytest.raises(ManifestError, match=r"no .*thesis/manifest\.json"):
         collect(tmp_path / "thesis")
@@ -243,7 +243,7 @@ def test_folder_of_something_else_is_refused(tmp_path, generation):
 
 def test_relaxations_are_refused(tmp_path):
     generation = make_generation(tmp_path, relax=True)
-    message = r"relax AlP: a relaxation is many .* data\.structure\.relax=false"
+    message = r"relax AlP: a relaxation is a series .* data\.structure\.relax=false"
     with pytest.raises(ValueError, match=message):
         export_from(generation, tmp_path / "out", CODE)
     assert not (tmp_path / "out").exists()
@@ -287,7 +287,7 @@ def test_results_of_any_code(tmp_path, name):
     elsewhere = make_generation(tmp_path / "elsewhere", ensemble, AseCalculator(PAIRS))
     root = tmp_path / "out"
     assert "in each of them" not in export_from(elsewhere, root, {"_target_": "not.looked.at"})
-    with pytest.raises(ManifestError, match=r"structures and no inputs: .* --results=result"):
+    with pytest.raises(ManifestError, match=r"structures without inputs: .* --results=result"):
         collect(root)
     assert statuses(collect(root, name)) == [Status.NOT_RUN] * 3
     for folder in (root / "todo.txt").read_text().split():

@@ -47,9 +47,9 @@ def first(root) -> str:
 def refused(root, generation):
     """Collects, and tells status and reason of the first calculation, which gave no labels."""
 
-    def outcome(results: str | None = None):
-        summary = collect(root, results)
-        found = summary.outcomes[0]
+    def result(file: str | None = None):
+        summary = collect(root, file)
+        found = summary.results[0]
         assert found.labels is None
         assert not summary.complete
         store = generation.label_store
@@ -58,21 +58,21 @@ def refused(root, generation):
         assert f"{found.calculation.folder} ({found.calculation.description}): " in str(summary)
         return found.status, found.reason
 
-    return outcome
+    return result
 
 
 def test_labels_are_those_of_the_output(root):
     """Energy and forces of the spring that the fake program holds the atoms together with."""
-    for outcome in collect(root).outcomes:
-        a, b = outcome.calculation.atoms.positions
+    for result in collect(root).results:
+        a, b = result.calculation.atoms.positions
         stretch = b - a - np.full(3, 5.46 / 4)
         expected = -8 * Hartree + SPRING * stretch @ stretch / 2
-        assert outcome.labels["energy"].item() == pytest.approx(expected, abs=1e-8)
+        assert result.labels["energy"].item() == pytest.approx(expected, abs=1e-8)
         np.testing.assert_allclose(
-            outcome.labels["forces"], SPRING * np.array([stretch, -stretch]), atol=1e-8
+            result.labels["forces"], SPRING * np.array([stretch, -stretch]), atol=1e-8
         )
-        assert outcome.labels.keys() == set(cp2k().properties)
-        for key, value in outcome.labels.items():
+        assert result.labels.keys() == set(cp2k().properties)
+        for key, value in result.labels.items():
             assert value.shape == properties.array_shape(key, 2)
 
 
@@ -84,41 +84,38 @@ def test_output_of_another_snapshot(root, first, refused):
     assert "does it belong to another structure" in reason
 
 
-def test_output_with_the_atoms_in_another_order(root, first, refused):
-    spoil(root, first, r"( Al [^\n]*\n)( P [^\n]*\n)( +UNIT)", r"\2\1\3")
-    status, reason = refused()
-    assert status is Status.OTHER_STRUCTURE
-    assert "has 2 atoms (PAl...); expected AlP in that order" in reason
-
-
-def test_output_in_another_cell(root, first, refused):
-    spoil(root, first, r" C 2\.73", " C 2.75")
-    status, reason = refused()
-    assert status is Status.OTHER_STRUCTURE
-    assert "has another cell, different by 0.02 Ang" in reason
-
-
-def test_output_of_another_version(root, first, refused):
-    spoil(root, first, "CP2K version 2023.1", "CP2K version 2024.1")
-    status, reason = refused()
-    assert status is Status.OTHER_VERSION
-    assert "written by CP2K 2024.1; expected CP2K 2023.1: run that one, or export" in reason
-
-
 @pytest.mark.parametrize(
-    ("pattern", "replacement", "named"),
+    ("pattern", "replacement", "expected", "named"),
     [
-        (r"PROGRAM ENDED.*", "", "cut off: the calculation was killed or the disk is full"),
-        (r"STRESS\|.*?\n", "", "no stress tensor"),
-        (r"ENERGY\|[^\n]*", "ENERGY| Total FORCE_EVAL 1" + "0" * 400 + ".0", "not finite: energy"),
-        (r"1 1 Al [^\n]*", "1 1 Al nonsense 0 0", "ValueError: could not convert string to float"),
+        (
+            r"( Al [^\n]*\n)( P [^\n]*\n)( +UNIT)",
+            r"\2\1\3",
+            Status.OTHER_STRUCTURE,
+            "has 2 atoms (PAl...); expected AlP in that order",
+        ),
+        (r" C 2\.73", " C 2.75", Status.OTHER_STRUCTURE, "another cell, different by 0.02 Ang"),
+        (
+            "CP2K version 2023.1",
+            "CP2K version 2024.1",
+            Status.OTHER_VERSION,
+            "written by CP2K 2024.1; expected CP2K 2023.1: run that version, or export",
+        ),
+        (r"PROGRAM ENDED.*", "", Status.BROKEN, "cut off: the calculation was killed"),
+        (r"STRESS\|.*?\n", "", Status.BROKEN, "no stress tensor"),
+        (
+            r"ENERGY\|[^\n]*",
+            "ENERGY| Total FORCE_EVAL 1" + "0" * 400 + ".0",
+            Status.BROKEN,
+            "not finite: energy",
+        ),
+        (r"1 1 Al [^\n]*", "1 1 Al wrong 0 0", Status.BROKEN, "ValueError: could not convert"),
     ],
-    ids=["cut off", "no stress", "not finite", "nonsense"],
+    ids=["order", "cell", "version", "cut off", "no stress", "not finite", "no number"],
 )
-def test_output_that_is_not_complete(root, first, refused, pattern, replacement, named):
+def test_outputs_that_are_refused(root, first, refused, pattern, replacement, expected, named):
     spoil(root, first, pattern, replacement)
     status, reason = refused()
-    assert status is Status.BROKEN
+    assert status is expected
     assert named in reason
 
 
@@ -126,7 +123,7 @@ def test_folder_that_was_deleted(root, first, refused, generation):
     """Its input is written again."""
     shutil.rmtree(root / first)
     summary = collect(root)
-    assert summary.outcomes[0].status is Status.NOT_RUN
+    assert summary.results[0].status is Status.NOT_RUN
     export_from(generation, root, CODE)
     run(root)
     assert collect(root).complete
@@ -138,8 +135,8 @@ def test_input_that_was_changed_is_told(root, first):
         file.write("! more memory\n")
     summary = collect(root)
     assert summary.complete
-    told = [outcome.reason for outcome in summary.outcomes]
-    assert told == ["taken, but label.inp is not as it was exported", None, None]
+    told = [result.reason for result in summary.results]
+    assert told == ["accepted, but label.inp was changed after the export", None, None]
 
 
 # ---- results that a user brings
@@ -172,8 +169,8 @@ def test_results_in_place_of_the_output(root, first, bring):
     """Those of the other folders are not there; what CP2K left is not looked at."""
     bring()
     summary = collect(root, "result.extxyz")
-    assert [o.status for o in summary.outcomes] == [Status.FINISHED] + [Status.NOT_RUN] * 2
-    labels = summary.outcomes[0].labels
+    assert [o.status for o in summary.results] == [Status.FINISHED] + [Status.NOT_RUN] * 2
+    labels = summary.results[0].labels
     assert labels["energy"].item() == -7
     assert labels["band_gap"].item() == 2
     assert labels["band_gap_gamma"].item() == 2.5
@@ -186,7 +183,7 @@ def test_results_with_atoms_moved_by_lattice_vectors(root, first, bring):
     atoms = calculations(root)[first].atoms
     atoms.positions[1] += atoms.cell[0] - 2 * atoms.cell[2]
     bring(atoms)
-    assert collect(root, "result.extxyz").outcomes[0].status is Status.FINISHED
+    assert collect(root, "result.extxyz").results[0].status is Status.FINISHED
 
 
 @pytest.mark.parametrize(
@@ -196,8 +193,8 @@ def test_results_with_atoms_moved_by_lattice_vectors(root, first, bring):
         ({"energy": None, "forces": None}, "result.extxyz has no energy, no forces; energy"),
         ({"energy": np.nan}, "not finite: energy"),
         ({"cbm": None}, "KeyError: 'cbm'"),
-        ({"partial_occupation": None}, "no partial_occupation, which these labels have"),
-        ({"vbm": None, "cbm": None}, "no band_gap, no vbm, no cbm, which these labels have"),
+        ({"partial_occupation": None}, "no partial_occupation, but these labels are needed"),
+        ({"vbm": None, "cbm": None}, "no band_gap, no vbm, no cbm, but these labels are needed"),
     ],
 )
 def test_results_that_are_not_complete(refused, bring, changes, named):
