@@ -13,9 +13,8 @@ from ase.db import connect
 from ase.io import read
 from ase.units import GPa
 
-from schnetpack_phonon.models.elastic_response import ElasticResponse, with_elastic_response
-from schnetpack_phonon.models.predict import Predictor
-from schnetpack_phonon.structures.elasticity import (
+from schnetpack_phonon.models import ElasticResponse, Predictor, with_elastic_response
+from schnetpack_phonon.structures import (
     finite_strain_tensor,
     finite_strains,
     hill_average,

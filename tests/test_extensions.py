@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 from ase.build import bulk
 
-from schnetpack_phonon.data.database import read_metadata
-from schnetpack_phonon.data.reading import read_labels, read_provenance
+from schnetpack_phonon.data import read_labels, read_metadata, read_provenance
 
 PAGE = Path(__file__).parents[1] / "examples" / "development.md"
 SMALL = [

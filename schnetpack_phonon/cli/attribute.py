@@ -6,9 +6,9 @@ import argparse
 import os
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from schnetpack_phonon.cli import parsers
+from schnetpack_phonon.cli.parsers import argument, command, show_messages
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -17,32 +17,32 @@ if TYPE_CHECKING:
 METHODS = ("IntegratedGradients", "GradientShap", "FeatureAblation", "Saliency", "Shapley")
 
 
-def add_command(commands: Any) -> None:
-    """Adds the parser."""
-    add = parsers.add_command(commands, "attribute", _run).add_argument
-    add("data", help="ASE database (.db) or any structure file that ASE reads")
-    add(
+@command(
+    "attribute",
+    argument("data", help="ASE database (.db) or any structure file that ASE reads"),
+    argument(
         "--model",
         required=True,
         action="append",
         type=Path,
         help="run folder or best_model; may be repeated",
-    )
-    add("--output", default="band_gap", help="a scalar, or stress[0,0] (%(default)s)")
-    add("--ideal", help="structure file of the undisplaced crystal, the same atoms in that order")
-    add("--split", type=Path, help="split.npz of a run: only its test set")
-    add("--indices", type=int, nargs="+", help="only these structures, counted from 0")
-    add("--max-structures", type=int, default=200, help="of them at most (%(default)s)")
-    add("--kind", choices=("displacement", "mask"), default="displacement")
-    add("--method", default=METHODS[0], help=f"{', '.join(METHODS)} (%(default)s)")
-    add("--n-steps", type=int, default=8, help="quadrature nodes (%(default)s)")
-    add("--unit", help="of an output that this package does not know")
-    add("--no-control", action="store_true", help="without the untrained control")
-    add("--device", default="cpu", help="cpu or cuda (%(default)s)")
-    add("--out", type=Path, default=Path("attribution"), help="folder (%(default)s)")
-
-
-def _run(options: argparse.Namespace) -> None:
+    ),
+    argument("--output", default="band_gap", help="a scalar, or stress[0,0] (%(default)s)"),
+    argument(
+        "--ideal", help="structure file of the undisplaced crystal, the same atoms in that order"
+    ),
+    argument("--split", type=Path, help="split.npz of a run: only its test set"),
+    argument("--indices", type=int, nargs="+", help="only these structures, counted from 0"),
+    argument("--max-structures", type=int, default=200, help="of them at most (%(default)s)"),
+    argument("--kind", choices=("displacement", "mask"), default="displacement"),
+    argument("--method", default=METHODS[0], help=f"{', '.join(METHODS)} (%(default)s)"),
+    argument("--n-steps", type=int, default=8, help="quadrature nodes (%(default)s)"),
+    argument("--unit", help="of an output that this package does not know"),
+    argument("--no-control", action="store_true", help="without the untrained control"),
+    argument("--device", default="cpu", help="cpu or cuda (%(default)s)"),
+    argument("--out", type=Path, default=Path("attribution"), help="folder (%(default)s)"),
+)
+def attribute(options: argparse.Namespace) -> None:
     """Attribute predictions of trained models to bonds.
 
     Writes tables and figures, and prints what they support. With several models (seeds, or trained
@@ -56,7 +56,7 @@ def _run(options: argparse.Namespace) -> None:
       spkphonon attribute data/NAME.db --model runs/NAME --split runs/NAME/split.npz
       spkphonon attribute frames.extxyz --ideal crystal.extxyz --model MODEL --output energy
     """
-    parsers.show_messages()
+    show_messages()
     for line in _attribute(options):
         print(line)
 

@@ -6,11 +6,18 @@ import argparse
 import os
 import sys
 from pathlib import Path
-from typing import Any
 
 from schnetpack_phonon import __version__
-from schnetpack_phonon.cli import attribute, generate
-from schnetpack_phonon.cli.parsers import Parser, add_command, one_line_errors, show_messages
+from schnetpack_phonon.cli.attribute import attribute
+from schnetpack_phonon.cli.generate import collect, export, generate
+from schnetpack_phonon.cli.parsers import (
+    Parser,
+    add_group,
+    argument,
+    command,
+    one_line_errors,
+    show_messages,
+)
 
 
 def main() -> None:
@@ -40,41 +47,15 @@ def main() -> None:
 def _parser() -> Parser:
     parser = Parser(prog="spkphonon", doc=main.__doc__ or "Example:")
     parser.add_argument("--version", action="version", version=f"spkphonon {__version__}")
-    commands = parser.add_subparsers(required=True, metavar="COMMAND", title="commands")
-    generate.add_commands(commands)
-    _add_data_commands(commands)
-    attribute.add_command(commands)
-    _add_run_commands(commands)
+    groups = {"": add_group(parser)}
+    data = (generate, export, collect, _card, _extxyz)
+    stores = (_labels, _list, _merge, _export, _prune)
+    for each in (*data, *stores, attribute, _report, _thermal):
+        each.add_to(groups)
     return parser
 
 
-def _add_data_commands(commands: Any) -> None:
-    add_command(commands, "card", _card).add_argument("paths", nargs="+", metavar="DATABASE")
-
-    extxyz = add_command(commands, "extxyz", _extxyz)
-    extxyz.add_argument("path", metavar="DATABASE")
-    extxyz.add_argument("target", metavar="OUT.extxyz")
-
-    stores = add_command(commands, "labels", _labels).add_subparsers(
-        required=True, metavar="COMMAND", title="commands"
-    )
-    add_command(stores, "list", _list).add_argument("store", metavar="STORE")
-
-    merge = add_command(stores, "merge", _merge)
-    merge.add_argument("into", metavar="INTO")
-    merge.add_argument("sources", metavar="FROM", nargs="+")
-
-    export = add_command(stores, "export", _export)
-    export.add_argument("store", metavar="STORE")
-    export.add_argument("target", metavar="OUT.extxyz|.db|.csv")
-    export.add_argument("--failed", action="store_true", help="what failed, with the reasons")
-
-    prune = add_command(stores, "prune", _prune)
-    prune.add_argument("store", metavar="STORE")
-    prune.add_argument("--code", help="only those of this code, as 'list' prints it")
-    prune.add_argument("--finished", action="store_true", help="its finished labels too")
-
-
+@command("card", argument("paths", nargs="+", metavar="DATABASE"))
 def _card(options: argparse.Namespace) -> None:
     """Describe a database: settings, phonons, labels, digest of the content.
 
@@ -89,6 +70,7 @@ def _card(options: argparse.Namespace) -> None:
         print(write_card(path))
 
 
+@command("extxyz", argument("path", metavar="DATABASE"), argument("target", metavar="OUT.extxyz"))
 def _extxyz(options: argparse.Namespace) -> None:
     """Write structures and labels of a database as extended XYZ.
 
@@ -100,6 +82,7 @@ def _extxyz(options: argparse.Namespace) -> None:
     write_extxyz(options.path, options.target)
 
 
+@command("labels")
 def _labels(options: argparse.Namespace) -> None:
     """List, merge, export or prune label stores.
 
@@ -108,6 +91,7 @@ def _labels(options: argparse.Namespace) -> None:
     """
 
 
+@command("labels list", argument("store", metavar="STORE"))
 def _list(options: argparse.Namespace) -> None:
     """Count finished and failed labels, with the reasons of failures.
 
@@ -119,6 +103,9 @@ def _list(options: argparse.Namespace) -> None:
     print(summary(options.store))
 
 
+@command(
+    "labels merge", argument("into", metavar="INTO"), argument("sources", metavar="FROM", nargs="+")
+)
 def _merge(options: argparse.Namespace) -> None:
     """Add the records of other stores to one.
 
@@ -130,6 +117,12 @@ def _merge(options: argparse.Namespace) -> None:
     print(merge(options.into, options.sources))
 
 
+@command(
+    "labels export",
+    argument("store", metavar="STORE"),
+    argument("target", metavar="OUT.extxyz|.db|.csv"),
+    argument("--failed", action="store_true", help="what failed, with the reasons"),
+)
 def _export(options: argparse.Namespace) -> None:
     """Write structures and labels of a store for other programs.
 
@@ -141,6 +134,12 @@ def _export(options: argparse.Namespace) -> None:
     print(export(options.store, options.target, options.failed))
 
 
+@command(
+    "labels prune",
+    argument("store", metavar="STORE"),
+    argument("--code", help="only those of this code, as 'list' prints it"),
+    argument("--finished", action="store_true", help="its finished labels too"),
+)
 def _prune(options: argparse.Namespace) -> None:
     """Drop failed records, so that they are computed again.
 
@@ -154,22 +153,15 @@ def _prune(options: argparse.Namespace) -> None:
     print(prune(options.store, options.code, options.finished))
 
 
-def _add_run_commands(commands: Any) -> None:
-    add = add_command(commands, "report", _report).add_argument
-    add("runs", nargs="+", type=Path, metavar="RUNS", help="runs, or folders of runs")
-    add("-o", "--out", type=Path, default=Path("report"), help="folder of the page (%(default)s)")
-    add("--test", nargs="+", type=Path, default=[], metavar="FILE", help="more test sets")
-    add("--reference", default="phonon", help="ensemble to compare others with (%(default)s)")
-
-    add = add_command(commands, "thermal", _thermal).add_argument
-    add("runs", nargs="+", type=Path, metavar="RUNS", help="one, or several seeds")
-    temperatures = [0, 100, 200, 300, 450, 600]
-    add("-t", "--temperatures", nargs="+", type=float, default=temperatures, help="in K")
-    add("-n", "--snapshots", type=int, default=1000, help="of each average (%(default)s)")
-    add("--seed", type=int, default=1, help="of the snapshots (%(default)s)")
-    add("-o", "--out", type=Path, default=Path("thermal"), help="folder of the page (%(default)s)")
-
-
+@command(
+    "report",
+    argument("runs", nargs="+", type=Path, metavar="RUNS", help="runs, or folders of runs"),
+    argument(
+        "-o", "--out", type=Path, default=Path("report"), help="folder of the page (%(default)s)"
+    ),
+    argument("--test", nargs="+", type=Path, default=[], metavar="FILE", help="more test sets"),
+    argument("--reference", default="phonon", help="ensemble to compare others with (%(default)s)"),
+)
 def _report(options: argparse.Namespace) -> None:
     """Print the table of one run, or compare several on one page.
 
@@ -191,6 +183,23 @@ def _report(options: argparse.Namespace) -> None:
     print(compare(options.runs, options.out, options.test, options.reference))
 
 
+@command(
+    "thermal",
+    argument("runs", nargs="+", type=Path, metavar="RUNS", help="one, or several seeds"),
+    argument(
+        "-t",
+        "--temperatures",
+        nargs="+",
+        type=float,
+        default=[0, 100, 200, 300, 450, 600],
+        help="in K",
+    ),
+    argument("-n", "--snapshots", type=int, default=1000, help="of each average (%(default)s)"),
+    argument("--seed", type=int, default=1, help="of the snapshots (%(default)s)"),
+    argument(
+        "-o", "--out", type=Path, default=Path("thermal"), help="folder of the page (%(default)s)"
+    ),
+)
 def _thermal(options: argparse.Namespace) -> None:
     """Average predictions over thermal snapshots at several temperatures.
 

@@ -9,30 +9,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from schnetpack_phonon.cli.parsers import add_command, one_line_errors
+from schnetpack_phonon.cli.parsers import argument, command, one_line_errors
 
 log = logging.getLogger(__name__)
 
 
-def add_commands(commands: Any) -> None:
-    """Adds the parsers; overrides are what they do not know, since Hydra has its own grammar."""
-    usage = "spkphonon {} [options] [overrides ...]"
-    parser = add_command(commands, "generate", _generate, usage=usage.format("generate"))
-    parser.set_defaults(overrides=[])
-    parser.add_argument("--dry-run", action="store_true", help="describe the ensemble, label none")
-
-    parser = add_command(commands, "export", _export, usage=usage.format("export FOLDER"))
-    parser.set_defaults(overrides=[])
-    parser.add_argument("folder", type=Path, metavar="FOLDER", help="to write; the first argument")
-
-    add = add_command(commands, "collect", _collect).add_argument
-    add("folder", type=Path, metavar="FOLDER", help="written by spkphonon export")
-    add("--results", metavar="FILE", help="read this file in each folder with ASE")
-    add("--give-up", action="store_true", help="store what failed as failed, to be replaced")
-    add("--label-store", type=Path, metavar="STORE", help="default: that of the export")
-
-
-def _generate(options: argparse.Namespace) -> None:
+@command(
+    "generate",
+    argument("--dry-run", action="store_true", help="describe the ensemble, label none"),
+    overrides=True,
+)
+def generate(options: argparse.Namespace) -> None:
     """Make the database and stop, without training.
 
     Takes the overrides and options of spktrain:
@@ -56,7 +43,12 @@ def _generate(options: argparse.Namespace) -> None:
     _with_data(options, act)
 
 
-def _export(options: argparse.Namespace) -> None:
+@command(
+    "export",
+    argument("folder", type=Path, metavar="FOLDER", help="to write; the first argument"),
+    overrides=True,
+)
+def export(options: argparse.Namespace) -> None:
     """Write the inputs of the labels that are needed next.
 
     Takes the overrides and options of spktrain, as spkphonon generate does.
@@ -71,11 +63,11 @@ def _export(options: argparse.Namespace) -> None:
     def act(data: Any, config: Any) -> None:
         from omegaconf import OmegaConf
 
-        from schnetpack_phonon.labels.offline import export
+        from schnetpack_phonon.labels import offline
 
         code: Any = OmegaConf.to_container(config.data.calculator, resolve=True)
         made = data.generation
-        print(export(made.plan, made.recipe.calculator, made.label_store, folder, code))
+        print(offline.export(made.plan, made.recipe.calculator, made.label_store, folder, code))
 
     _with_data(options, act)
 
@@ -103,18 +95,24 @@ def _with_data(options: argparse.Namespace, act: Callable[[Any, Any], None]) -> 
     run()
 
 
-def _collect(options: argparse.Namespace) -> None:
+@command(
+    "collect",
+    argument("folder", type=Path, metavar="FOLDER", help="written by spkphonon export"),
+    argument("--results", metavar="FILE", help="read this file in each folder with ASE"),
+    argument("--give-up", action="store_true", help="store what failed as failed, to be replaced"),
+    argument("--label-store", type=Path, metavar="STORE", help="default: that of the export"),
+)
+def collect(options: argparse.Namespace) -> None:
     """Read the outputs in an exported folder into the label store.
 
     Example:
       spkphonon collect FOLDER
       spkphonon collect FOLDER --results=vasprun.xml
     """
-    from schnetpack_phonon.labels.offline import collect
+    from schnetpack_phonon.labels import offline
 
-    found = collect(
-        options.folder.absolute(), options.results, options.give_up, options.label_store
-    )
+    folder, store = options.folder.absolute(), options.label_store
+    found = offline.collect(folder, options.results, options.give_up, store)
     print(found)
     if not found.complete:
         sys.exit(3)

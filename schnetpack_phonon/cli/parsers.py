@@ -10,6 +10,7 @@ import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from schnetpack_phonon.common.errors import PhononError
@@ -58,15 +59,55 @@ def _nearest(word: str, known: list[str]) -> str:
     return "".join(f"; did you mean {near}?" for near in difflib.get_close_matches(word, known, 1))
 
 
-def add_command(
-    commands: Any, name: str, run: Callable[[argparse.Namespace], None], **options: Any
-) -> Parser:
-    """The parser of one command; the docstring of ``run``, its action, is the help."""
-    doc = run.__doc__ or "Example:"
-    summary = doc.splitlines()[0].rstrip(".")
-    parser = commands.add_parser(name, help=summary, doc=doc, **options)
-    parser.set_defaults(run=run, parser=parser, overrides=None)
-    return parser
+@dataclass(frozen=True)
+class Command:
+    """One command: its action, whose docstring is the help page, and its arguments.
+
+    Attributes:
+        name: ``card`` or, under another one, ``labels list``.
+        run: called with the parsed options.
+        arguments: names and options of each; none for a command that only has others under it.
+        overrides: whether Hydra reads what the parser does not know.
+    """
+
+    name: str
+    run: Callable[[argparse.Namespace], None]
+    arguments: tuple[tuple[tuple[str, ...], dict[str, Any]], ...]
+    overrides: bool
+
+    def add_to(self, groups: dict[str, Any]) -> None:
+        """Makes the parser.
+
+        Args:
+            groups: what ``add_subparsers`` returned, by the name of the command above.
+        """
+        group, _, name = self.name.rpartition(" ")
+        doc = self.run.__doc__ or "Example:"
+        parser = groups[group].add_parser(name, doc=doc, help=doc.splitlines()[0].rstrip("."))
+        parser.set_defaults(run=self.run, parser=parser, overrides=[] if self.overrides else None)
+        for names, options in self.arguments:
+            parser.add_argument(*names, **options)
+        if self.overrides:
+            parser.usage = parser.format_usage()[len("usage: ") :].strip() + " [overrides ...]"
+        if not self.arguments:
+            groups[self.name] = add_group(parser)
+
+
+def add_group(parser: argparse.ArgumentParser) -> Any:
+    """The place of commands under a parser."""
+    return parser.add_subparsers(required=True, metavar="COMMAND", title="commands")
+
+
+def argument(*names: str, **options: Any) -> tuple[tuple[str, ...], dict[str, Any]]:
+    """As those of :meth:`argparse.ArgumentParser.add_argument`."""
+    return names, options
+
+
+def command(
+    name: str, *arguments: tuple[tuple[str, ...], dict[str, Any]], overrides: bool = False
+) -> Callable[[Callable[[argparse.Namespace], None]], Command]:
+    """Makes a :class:`Command` of the action below it."""
+    return lambda run: Command(name, run, arguments, overrides)
 
 
 @contextmanager
