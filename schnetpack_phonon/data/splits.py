@@ -51,7 +51,7 @@ class ParentSplit(SplittingStrategy):
                 f"row {parents.index(None)} of {dataset.datapath} has no key-value pair "
                 f"{self.key!r}: rows of one parent cannot be kept together"
             )
-        names, group = np.unique(parents, return_inverse=True)
+        names, group = np.unique(np.array(parents), return_inverse=True)
         return [np.flatnonzero(group == parent).tolist() for parent in range(len(names))]
 
 
