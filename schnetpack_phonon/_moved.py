@@ -62,7 +62,8 @@ report: evaluation.run_report common.errors common.page attribution.results
 rows: data.database common.errors data.export
 run_groups: evaluation.comparison.run_groups common.errors
 run_vibrations: evaluation.thermal.vibrations  runs: evaluation.runs common.errors
-sampling: ensembles.sampler  snapshots: ensembles.base phonons.harmonic  splits: data.splits
+sampling: ensembles.sampler  snapshots: ensembles.base structures.crystals
+splits: data.splits
 streams: common.seeding  stress: models.stress  structure_pairs: data.reading
 sweep_report: cli.sweep_report  task: models.task  thermal: evaluation.thermal.averages
 thermal_figures: evaluation.thermal.page  thermal_report: evaluation.thermal.page

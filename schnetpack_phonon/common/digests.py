@@ -1,4 +1,4 @@
-"""TODO: describe."""
+"""Hashes by which settings, structures and files are recognised."""
 
 from __future__ import annotations
 
@@ -12,40 +12,43 @@ import numpy as np
 from ase import Atoms
 
 
+def hash_of(*parts: str | bytes | np.ndarray) -> str:
+    """SHA-256 of texts, bytes and the bytes of arrays, one after the other."""
+    digest = hashlib.sha256()
+    for part in parts:
+        if isinstance(part, np.ndarray):
+            part = part.tobytes()
+        digest.update(part.encode() if isinstance(part, str) else part)
+    return digest.hexdigest()
+
+
 def settings_hash(settings: Any) -> str:
-    """Short hash of plain values; starts with a letter, so that no reader takes it for a number."""
-    text = json.dumps(settings, sort_keys=True)
-    return "h" + hashlib.sha256(text.encode()).hexdigest()[:16]
+    """Of plain values; starts with a letter, so that no reader takes it for a number."""
+    return "h" + hash_of(json.dumps(settings, sort_keys=True))[:16]
 
 
 def structure_hash(atoms: Atoms) -> str:
-    digest = hashlib.sha256()
-    # Rounded to 1e-10 Ang: far below any label's accuracy, far above rounding of the same input.
-    for array in (atoms.numbers, atoms.positions.round(10), atoms.cell.array.round(10), atoms.pbc):
-        digest.update(np.ascontiguousarray(array + 0).tobytes())
-    return digest.hexdigest()[:24]
+    """Of species, positions, cell and periodicity, for the keys of labels.
+
+    Rounded to 1e-10 Ang: far below any label's accuracy, far above rounding of the same input.
+    """
+    arrays = (atoms.numbers, atoms.positions.round(10), atoms.cell.array.round(10), atoms.pbc)
+    return hash_of(*(array + 0 for array in arrays))[:24]
 
 
-_DECIMALS = 5  # of positions in Ang: what differs by less is one structure
+def coarse_structure_hash(atoms: Atoms) -> str:
+    """Of species, cell and positions, rounded to 1e-5 Ang, as after conversion of files."""
+    arrays = (atoms.cell.array, atoms.positions)
+    rounded = (np.asarray(array, float).round(5) + 0.0 for array in arrays)
+    return hash_of(atoms.numbers.astype(np.int64), *rounded)[:16]
 
 
-def structure_digest(atoms: Atoms) -> str:
-    """Hash of species, cell and positions, rounded."""
-    digest = hashlib.sha256(atoms.numbers.astype(np.int64).tobytes())
-    for array in (atoms.cell.array, atoms.positions):
-        digest.update((np.asarray(array, float).round(_DECIMALS) + 0.0).tobytes())
-    return digest.hexdigest()[:16]
+def file_hash(file: str | Path) -> str:
+    """Of a file's content."""
+    with open(file, "rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
 
 
-def contents_digest(files: Iterable[Path]) -> str:
-    """Hash of the contents of those files that there are."""
-    found = hashlib.sha256()
-    for file in files:
-        if file.is_file():
-            found.update(file.read_bytes())
-    return found.hexdigest()[:16]
-
-
-def file_digest(file: Path) -> str:
-    """SHA-256 of a file's content."""
-    return hashlib.sha256(file.read_bytes()).hexdigest()
+def files_hash(files: Iterable[Path]) -> str:
+    """Of the contents of those files that exist, as one."""
+    return hash_of(*(file.read_bytes() for file in files if file.is_file()))[:16]

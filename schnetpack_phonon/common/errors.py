@@ -1,44 +1,46 @@
-"""What goes wrong in ways that a user can mend, and checks of options."""
+"""Errors that users can correct, and checks of options."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 
 class PhononError(Exception):
-    """Base of our errors: what was got, what was expected and what to do, for the terminal."""
+    """Base of our errors. Messages say what was found, what was expected and what to do."""
 
 
 class LabellingError(PhononError, RuntimeError):
-    """Labelling cannot go on; what was finished is in the store."""
+    """Labelling cannot continue; finished labels are in the store."""
 
 
 class MissingLabelsError(LabellingError):
-    """Labels are asked for that are not in the store, where none are computed."""
+    """Labels are needed that are not in the store, where none are computed."""
 
 
 class UnavailableError(PhononError):
-    """A code is not installed on this machine, or not in the version that was asked for."""
+    """A code is not installed on this machine, or not in the required version."""
 
 
-N_TRIES = 3  # of a job whose worker dies: it may have been another one's fault
+N_TRIES = 3  # of a job whose worker dies: the reason may lie elsewhere on the machine
 
 
 class DeadWorkerError(PhononError):
-    """The process of a job died, each time that it was tried."""
+    """The worker process of a job died at every try."""
 
     def __init__(
         self,
-        message: str = f"its worker process died {N_TRIES} times: memory was short (use fewer "
-        "workers then), or the code crashes for this structure",
+        message: str = f"its worker process died {N_TRIES} times: either memory was short (use "
+        "fewer workers), or the code crashes for this structure",
     ):
         super().__init__(message)
 
 
 class ManifestError(PhononError, RuntimeError):
-    """A folder was not exported, or not for what is asked for now."""
+    """A folder was not exported, or for other settings than the present ones."""
 
 
 class DatabaseError(PhononError, RuntimeError):
-    """The database at the given path is not the one that was asked for, or cannot be written."""
+    """The database at the given path has other settings, or cannot be written."""
 
 
 class HeldOutError(PhononError, RuntimeError):
@@ -46,7 +48,7 @@ class HeldOutError(PhononError, RuntimeError):
 
 
 class ComparisonError(PhononError, RuntimeError):
-    """Runs or test sets that must not be compared."""
+    """Runs or test sets that cannot be compared."""
 
 
 class RunError(PhononError, RuntimeError):
@@ -58,18 +60,25 @@ class ReportError(PhononError, RuntimeError):
 
 
 class AttributionError(PhononError, ValueError):
-    """A model or a method whose bonds cannot be attributed; the message says why."""
+    """Bonds of this model, or by this method, cannot be attributed; the message says why."""
 
 
 def check_positive(unit: str = "", **values: float) -> None:
-    """Raises ValueError for an option that is not above zero, NaN among them."""
+    """Raises ValueError for an option that is not above zero, or NaN."""
     for name, value in values.items():
         if not value > 0:
             raise ValueError(f"{name} is {value:g}{unit and f' {unit}'}; expected > 0")
 
 
 def check_at_least(least: float, unit: str = "", **values: float) -> None:
-    """Raises ValueError for an option below ``least``, NaN among them."""
+    """Raises ValueError for an option below ``least``, or NaN."""
     for name, value in values.items():
         if not value >= least:
             raise ValueError(f"{name} is {value:g}{unit and f' {unit}'}; expected >= {least:g}")
+
+
+def check_choice(choices: Iterable[str], **values: str) -> None:
+    """Raises ValueError for an option that is none of the choices."""
+    for name, value in values.items():
+        if value not in choices:
+            raise ValueError(f"{name} is {value!r}; expected {', '.join(choices)}")

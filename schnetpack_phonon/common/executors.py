@@ -1,4 +1,4 @@
-"""Processes that compute for this one: their threads, their time limit and their death."""
+"""Worker processes: their threads, time limits and crashes."""
 
 from __future__ import annotations
 
@@ -19,18 +19,15 @@ from schnetpack_phonon.common.errors import N_TRIES, DeadWorkerError
 
 log = logging.getLogger(__name__)
 
-
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-
-
 Result = TypeVar("Result")
 
 
 def process_pool(max_workers: int | None = None, threads_per_worker: int = 1) -> Executor:
     """Worker processes on this machine, each with its own number of threads.
 
-    A worker that dies is replaced and its job tried again; the others do not notice. Which fails
-    each time raises :class:`DeadWorkerError`.
+    A worker that dies is replaced and its job repeated; other jobs are not affected. A job whose
+    worker dies every time raises :class:`DeadWorkerError`.
 
     Args:
         max_workers: all usable cores divided by ``threads_per_worker`` by default.
@@ -42,10 +39,11 @@ def process_pool(max_workers: int | None = None, threads_per_worker: int = 1) ->
 
 
 def call_within(seconds: float | None, function: Callable[..., Result], *arguments: Any) -> Result:
-    """A function of picklable arguments, in a process beside this one that is killed when late.
+    """Calls a function in a companion process, which is killed after a time limit.
 
-    No signal interrupts compiled code, but a process can be killed whatever it does. The process
-    stays for further calls of the same thread. Without a limit the function is simply called.
+    Signals do not interrupt compiled code, but a process can always be killed. The process stays
+    for further calls of the same thread. Arguments must be picklable. Without a limit the function
+    is called in this process.
 
     Raises:
         CalculationFailed: if it takes longer than ``seconds``.
@@ -64,7 +62,7 @@ _beside = threading.local()
 
 
 def exit_with_parent(parent: int) -> None:
-    """Ends this process when its parent is killed; it would wait for work for ever."""
+    """Ends this process when its parent is killed; otherwise it would wait for work forever."""
 
     def watch() -> None:
         while os.getppid() == parent:
@@ -75,7 +73,7 @@ def exit_with_parent(parent: int) -> None:
 
 
 class _Companion:
-    """A process that is started when it is needed and again when it died.
+    """A process that is started when it is needed, and again after it died.
 
     Args:
         environment: variables to set in it.
@@ -112,7 +110,7 @@ class _Companion:
             if self._killed:
                 self._end()
                 raise BrokenExecutor("the pool was shut down")
-            # Starting it and importing what the function needs is not a part of its time.
+            # The start of the process and its imports do not count.
             self._pool.submit(_nothing, function, arguments).result()
         future = self._pool.submit(function, *arguments)
         try:
@@ -122,11 +120,11 @@ class _Companion:
                 raise  # the function's own
             self._end()
             raise CalculationFailed(
-                f"it took longer than {seconds:g} s: raise data.calculator.time_limit"
+                f"the calculation took longer than {seconds:g} s: raise data.calculator.time_limit"
             ) from error
 
     def kill(self) -> None:
-        """Ends the process whatever it does, for good."""
+        """Ends the process at once, and starts no other."""
         self._killed = True
         self._end()
 
@@ -141,9 +139,9 @@ def _nothing(*_: object) -> None:
 
 
 class _ProcessPool(ThreadPoolExecutor):
-    """A thread for each worker process, so that a process that dies takes one job with it.
+    """One thread for each worker process, so that a process that dies affects its own job only.
 
-    Executors of many processes cannot tell which of their jobs killed one, and drop all.
+    Executors of many processes cannot tell which job killed a process, and drop all jobs.
     """
 
     def __init__(self, n_workers: int, environment: dict[str, str]):

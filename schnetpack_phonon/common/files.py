@@ -1,4 +1,4 @@
-"""Files that are whole or absent, locks between processes, and what to do where both fail."""
+"""Files that are written completely or not at all, locks between processes, advice on errors."""
 
 from __future__ import annotations
 
@@ -13,23 +13,18 @@ from pathlib import Path
 
 log = logging.getLogger(__name__)
 
-
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-
-
 _FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
-
-
 _NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
 
 
 @contextmanager
 def locked(path: Path, waiting: str = "") -> Iterator[None]:
-    """Keeps other processes out that ask for the same path; the lock is a file beside it.
+    """Lock of a path between processes; the lock is a file beside it.
 
     Args:
         path: what is locked.
-        waiting: logged where another process has the lock.
+        waiting: message to log if another process has the lock.
 
     Raises:
         OSError: if the lock cannot be made; :func:`advice` says what to do.
@@ -46,7 +41,7 @@ def locked(path: Path, waiting: str = "") -> Iterator[None]:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A path to write to, moved to ``path`` when all is written and on the disk, else removed.
+    """A path to write to, which replaces ``path`` once it is on the disk, or is removed.
 
     Raises:
         OSError: if it cannot be moved.
@@ -62,12 +57,12 @@ def replacing(path: Path) -> Iterator[Path]:
         part.replace(path)
         sync_folder(path.parent)
     finally:
-        with suppress(OSError):  # where nothing could be written there is nothing to remove
+        with suppress(OSError):  # on a full or read-only disk there is no part
             part.unlink()
 
 
 def sync_folder(folder: Path) -> None:
-    """Returns when the names in a folder are on the disk, where the file system can tell."""
+    """Waits until the names in a folder are on the disk, if the file system supports it."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -79,19 +74,19 @@ def sync_folder(folder: Path) -> None:
 
 
 def advice(error: OSError, setting: str) -> str:
-    """What to do about a place that cannot be written to.
+    """What to do about a path that cannot be written.
 
     Args:
-        error: the refusal.
-        setting: that names the place.
+        error: that was raised.
+        setting: option with the path.
     """
     if error.errno in _FULL:
-        return "make room and run again to go on"
+        return "make room and run again to continue"
     if error.errno in _FORBIDDEN:
-        return f"make the folder writable, or set {setting} to a place that is"
+        return f"make the folder writable, or set {setting} to a writable one"
     if error.errno in _NO_LOCKS:
         return (
-            "the file system has no locks between processes, which may write to one file only "
-            f"with them: set {setting} to a place on a local disk, or mount it with locks"
+            "the file system has no locks, which several processes need to write to one file: set "
+            f"{setting} to a place on a local disk, or mount the file system with locks"
         )
-    return f"set {setting} to a place that can be written to"
+    return f"set {setting} to a writable path"

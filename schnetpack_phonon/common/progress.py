@@ -1,4 +1,4 @@
-"""How long computations go on, and what came of labelling."""
+"""Progress of long computations: a bar on a terminal, lines in a log file."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 log = logging.getLogger(__name__)
 
-
 _LOG_INTERVAL = 30.0  # seconds between progress lines where there is no terminal
 
 
@@ -23,20 +22,20 @@ def duration(seconds: float) -> str:
 
 
 def rate(number: int, seconds: float) -> str:
-    """In the unit of time in which it is at least one, as far as hours."""
+    """Per second, minute or hour: the first in which it is at least one."""
     units = {1: "second", 60: "minute", 3600: "hour"}
     factor = next((factor for factor in units if number * factor >= seconds), 3600)
     return f"{number * factor / seconds:.3g} per {units[factor]}"
 
 
 class Progress:
-    """A bar on a terminal, a line every half minute in a log file.
+    """A bar on a terminal, or a line every half minute in a log file.
 
     Args:
-        description: of the run.
-        total: number of its jobs.
-        done: how many of them were in the label store before.
-        unit: what the jobs are, for the bar.
+        description: of the computation.
+        total: number of jobs.
+        done: how many of them are in the label store already.
+        unit: name of a job, for the bar.
     """
 
     def __init__(self, description: str, total: int, done: int = 0, unit: str = "labels"):
@@ -48,12 +47,8 @@ class Progress:
     def __enter__(self) -> Progress:
         self._start = self._logged = time.monotonic()
         if self._initial:
-            log.info(
-                "%s: %d of %d are in the label store",
-                self._description,
-                self._initial,
-                self._total,
-            )
+            counts = self._initial, self._total
+            log.info("%s: %d of %d are in the label store", self._description, *counts)
         self._terminal = sys.stderr.isatty() and self._initial < self._total
         self._bar = tqdm(
             desc=self._description,
@@ -68,7 +63,7 @@ class Progress:
         return self
 
     def update(self, number: int = 1, failed: int | None = None) -> None:
-        """So many more are done; so many have failed in all, where jobs can fail."""
+        """Counts further finished jobs; ``failed`` is the total, None if jobs cannot fail."""
         self._done += number
         if failed and failed != self._failed:
             self._bar.set_postfix(failed=failed, refresh=False)

@@ -1,10 +1,10 @@
-"""Keys, shapes and units of everything that a database row or a model output holds.
+"""Keys, shapes and units of database columns and model outputs.
 
-This is the only place where a key meets its unit. Conventions: energies in eV, lengths in
-Angstrom, stress with ASE's sign (``sigma = dE/deps / V``; negative means that the crystal wants
-to expand) as a full 3x3 tensor, elastic tensors as 6x6 in the order xx yy zz yz xz xy with
-engineering shear, cells as rows, temperatures in K, frequencies in THz.
-Units are spelt so that :func:`schnetpack.units.convert_units` parses them.
+The units of all keys are defined here only. Conventions: energies in eV, lengths in Angstrom,
+stress with ASE's sign (``sigma = dE/deps / V``; a compressed crystal has negative stress) as a full
+3x3 tensor, elastic tensors as 6x6 in the order xx yy zz yz xz xy with engineering shear, cell
+vectors as rows, temperatures in K, frequencies in THz. Units are written so that
+:func:`schnetpack.units.convert_units` reads them.
 """
 
 from __future__ import annotations
@@ -15,54 +15,24 @@ from typing import Final
 import numpy as np
 
 energy: Final = "energy"  #: total energy of the cell
-
-
 energy_per_atom: Final = "energy_per_atom"  #: total energy / number of atoms
-
-
 forces: Final = "forces"  #: minus the gradient of the energy
-
-
 stress: Final = "stress"  #: Cauchy stress tensor, ASE's sign
-
-
 hydrostatic_stress: Final = "hydrostatic_stress"  #: trace(stress) / 3
-
-
 band_gap: Final = "band_gap"  #: conduction band minimum minus valence band maximum
-
-
 vbm: Final = "vbm"  #: valence band maximum, relative to the code's own zero
-
-
 band_gap_gamma: Final = "band_gap_gamma"  #: the gap at Gamma alone, where band_gap is over k
-
-
 partial_occupation: Final = "partial_occupation"  #: largest min(f, 2 - f) of an orbital, f of 2
-
-
 cbm: Final = "cbm"  #: conduction band minimum, relative to the code's own zero
-
-
 elastic_tensor: Final = "elastic_tensor"  #: clamped-ion: atoms keep their fractions of the cell
-
-
 elastic_tensor_relaxed: Final = "elastic_tensor_relaxed"  #: relaxed-ion: atoms relax at each strain
-
-
 universal_anisotropy: Final = "universal_anisotropy"  #: of elastic_tensor, 0 if isotropic
-
-
 softest_stiffness: Final = "softest_stiffness"  #: smallest eigenvalue of elastic_tensor
-
-
 ideal_positions: Final = "ideal_positions"  #: positions of the undisplaced crystal, same order
-
-
 ideal_cell: Final = "ideal_cell"  #: cell of the undisplaced crystal
 
-
 DISTANCE_UNIT: Final = "Ang"
+Labels = dict[str, np.ndarray]  #: of one structure, by key
 
 
 @dataclass(frozen=True)
@@ -71,13 +41,13 @@ class Property:
 
     Attributes:
         shape: shape of one structure's value; ``"N"`` stands for the number of atoms. Values
-            without an ``"N"`` carry a leading axis of length 1 in the database, so that the
-            host's collate function stacks structures.
+            without an ``"N"`` have a leading axis of length 1 in the database, so that
+            SchNetPack's collate function stacks structures.
         unit: unit in the database.
         label: how figures and tables name it.
         report_unit: unit in figures and tables.
         report_factor: database unit -> report unit.
-        arbitrary_zero: only differences within one crystal mean something; figures show the
+        arbitrary_zero: only differences within one crystal have a meaning; figures show the
             value minus the crystal's mean.
     """
 
@@ -90,7 +60,6 @@ class Property:
 
 
 _EV_PER_ANG3_IN_GPA: Final = 160.21766208
-
 
 PROPERTIES: Final[dict[str, Property]] = {
     energy: Property((), "eV", "energy", "eV", arbitrary_zero=True),
@@ -113,7 +82,6 @@ PROPERTIES: Final[dict[str, Property]] = {
     ideal_cell: Property((3, 3), "Ang", "ideal cell", "Å"),
 }
 
-
 #: Moduli of elastic_tensor, by the averages of Voigt, Reuss and Hill: ``bulk_modulus_voigt`` ...
 MODULI: Final[dict[str, Property]] = {
     f"{name}_{average.lower()}": Property((), unit, f"{name.replace('_', ' ')} ({average})", unit)
@@ -125,8 +93,6 @@ MODULI: Final[dict[str, Property]] = {
     )
     for average in ("Voigt", "Reuss", "Hill")
 }
-
-
 PROPERTIES.update(MODULI)
 
 
@@ -136,12 +102,11 @@ def array_shape(key: str, n_atoms: int) -> tuple[int, ...]:
     return shape if "N" in PROPERTIES[key].shape else (1, *shape)
 
 
-Labels = dict[str, np.ndarray]
-
-
 def label(key: str) -> str:
+    """Name of a key in tables and figures."""
     return PROPERTIES[key].label if key in PROPERTIES else key
 
 
 def unit(key: str) -> str:
+    """Unit of a key in tables and figures."""
     return PROPERTIES[key].report_unit if key in PROPERTIES else "its unit"

@@ -1,4 +1,4 @@
-"""Displaced structures: one file a kind of ensemble."""
+"""Ensembles of displaced structures, one file for each kind."""
 
 from schnetpack_phonon._moved import names_of
 

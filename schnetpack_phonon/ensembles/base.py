@@ -1,4 +1,4 @@
-"""Displaced supercells, the ensembles that give streams of them, and how streams are read."""
+"""Displaced supercells, base classes of ensembles, and groups of snapshots."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from typing import Any, TypeAlias
 import numpy as np
 from ase import Atoms
 
-from schnetpack_phonon.phonons.harmonic import HarmonicModel
+from schnetpack_phonon.common.errors import check_choice
+from schnetpack_phonon.phonons.harmonic import STATISTICS, HarmonicModel
 from schnetpack_phonon.structures.crystals import Crystal
 
 Source: TypeAlias = Atoms | HarmonicModel
@@ -18,21 +19,21 @@ Source: TypeAlias = Atoms | HarmonicModel
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A displaced supercell and where it comes from.
+    """A displaced supercell and its origin.
 
     Attributes:
         atoms: the displaced supercell; its geometric centre is that of ``ideal``.
-        ideal: the undisplaced supercell, same order of atoms; strained where ``atoms`` is.
+        ideal: the undisplaced supercell in the same order of atoms; strained if ``atoms`` is.
         structure: name of the crystal.
         kind: kind of the ensemble.
         parameter_name: ``temperature`` (K), ``amplitude`` (Ang or standard deviations).
         parameter: its value.
         seed: of the ensemble.
-        index: place of the snapshot in its group.
-        parent: snapshots that share a parent resemble each other and are never split between
-            training and test.
-        phonons: policy for imaginary modes, their number, and the lowest frequency in THz, where
-            the snapshot was drawn from a harmonic model.
+        index: of the snapshot in its group.
+        parent: snapshots with one parent are similar, and are never split between training and
+            test.
+        phonons: policy for imaginary modes, their number, and the lowest frequency in THz, if the
+            snapshot was drawn from a harmonic model.
     """
 
     atoms: Atoms
@@ -48,7 +49,7 @@ class Snapshot:
 
 
 class Ensemble(ABC):
-    """What data generation asks of a sampler, simple or made of others."""
+    """Base of all ensembles, which data generation uses."""
 
     @property
     @abstractmethod
@@ -58,82 +59,80 @@ class Ensemble(ABC):
     @property
     @abstractmethod
     def members(self) -> Sequence[SimpleEnsemble]:
-        """The ensemble itself, or those that it is made of."""
+        """The ensemble itself, or its parts."""
 
     @property
     def temperatures(self) -> list[float]:
-        """At which harmonic models are needed, in K; empty where none is."""
+        """Temperatures of the harmonic models that are needed, in K."""
         found = [m.temperature(p) for m in self.members for p in m.parameters]
         return sorted({t for t in found if t is not None})
 
 
 class SimpleEnsemble(Ensemble):
-    """Base of the ensembles that are not made of others.
+    """Base of all ensembles but mixtures. By default the parameter is the model's temperature.
 
     Attributes:
         kind: of ensemble.
+        setting_names: names of the attributes that change a snapshot, besides ``parameters``.
         parameter_name: ``temperature`` or ``amplitude``.
-        parameter_unit: its unit, for people.
-        parameters: its values; snapshots of one crystal and value form a group.
+        parameter_unit: its unit, for tables and figures.
+        parameters: its values; the snapshots of one crystal and value form a group.
         n_snapshots: of a group.
-        seed: of its random numbers.
+        seed: of the random numbers.
         min_distance: snapshots with two atoms closer than this fraction of the shortest distance
             in the ideal crystal are rejected.
     """
 
     kind: str
-    parameter_name: str
-    parameter_unit: str
+    setting_names: tuple[str, ...] = ()
+    parameter_name: str = "temperature"
+    parameter_unit: str = "K"
     parameters: list[float]
     n_snapshots: int
     seed: int = 0
     min_distance: float = 0.0
 
     @property
+    def settings(self) -> dict[str, Any]:
+        own = {name: getattr(self, name) for name in self.setting_names}
+        return {"kind": self.kind, f"{self.parameter_name}s": self.parameters, **own}
+
+    @property
     def members(self) -> list[SimpleEnsemble]:
         return [self]
 
-    @abstractmethod
     def temperature(self, parameter: float) -> float | None:
-        """Of the harmonic model that one parameter needs."""
+        """Of the harmonic model that one parameter needs, None if it needs none."""
+        return parameter
 
     @abstractmethod
     def snapshots(
         self, crystal: Crystal, source: Source, parameter: float
     ) -> Iterator[Snapshot | None]:
-        """A stream, endless or not; None stands for a rejected snapshot, which keeps its index.
+        """Snapshots of one group, endless or not; None for a rejected one, which keeps its index.
 
         Args:
             crystal: that is displaced.
-            source: its harmonic model, or the ideal supercell where no temperature is needed.
+            source: its harmonic model, or the ideal supercell if no model is needed.
             parameter: one of ``parameters``.
         """
 
     def _maker(
         self, crystal: Crystal, source: Source, parameter: float
     ) -> Callable[[Atoms, Atoms, int, str], Snapshot]:
-        """(displaced, ideal, index, family of snapshots alike) -> snapshot of one group."""
-        phonons = _describe(source)
+        """(displaced, ideal, index, family of similar snapshots) -> snapshot of one group."""
+        structure, phonons = crystal.composition or crystal.name, _describe(source)
 
         def snapshot(atoms: Atoms, ideal: Atoms, index: int, family: str) -> Snapshot:
-            return Snapshot(
-                atoms,
-                ideal,
-                crystal.composition or crystal.name,
-                self.kind,
-                self.parameter_name,
-                parameter,
-                self.seed,
-                index,
-                crystal.parent or f"{crystal.name}/{family}",
-                phonons,
-            )
+            group = structure, self.kind, self.parameter_name, parameter, self.seed
+            parent = crystal.parent or f"{crystal.name}/{family}"
+            return Snapshot(atoms, ideal, *group, index, parent, phonons)
 
         return snapshot
 
 
 def _describe(source: Source) -> dict[str, str | int | float]:
-    """What a snapshot keeps of the harmonic model that it was drawn from."""
+    """Facts about the harmonic model from which a snapshot was drawn."""
     if not isinstance(source, HarmonicModel):
         return {}
     return {
@@ -149,13 +148,12 @@ def ideal_of(source: Source) -> Atoms:
 
 
 def check_thermal(temperatures: Sequence[float], statistics: str = "quantum") -> None:
-    """Raises ValueError for temperatures or statistics that are none."""
+    """Raises ValueError for invalid temperatures or statistics."""
     if not temperatures:
         raise ValueError("data.ensemble.temperatures is empty")
     if wrong := [t for t in temperatures if not 0 <= t < np.inf]:
         raise ValueError(f"temperature is {wrong[0]} K; expected >= 0")
-    if statistics not in ("quantum", "classical"):
-        raise ValueError(f"unknown statistics {statistics!r}; there are quantum, classical")
+    check_choice(STATISTICS, statistics=statistics)
 
 
 @dataclass(frozen=True)
@@ -163,7 +161,7 @@ class Group:
     """Snapshots of one crystal, ensemble and parameter.
 
     Attributes:
-        ensemble: none that is made of others.
+        ensemble: no mixture.
         crystal: its name.
         parameter: temperature or amplitude.
         source: harmonic model or ideal supercell.
@@ -189,18 +187,16 @@ def snapshot_groups(
     """All groups of an ensemble in the order of database rows.
 
     Args:
-        ensemble: may be made of others.
+        ensemble: simple or a mixture.
         crystals: relaxed ones.
-        models: by crystal and temperature in K.
+        models: by name of the crystal and temperature in K.
     """
     for crystal in crystals:
         supercell = crystal.supercell
         for member in ensemble.members:
             for parameter in member.parameters:
-                temperature = member.temperature(parameter)
-                source: Source = supercell
-                if temperature is not None:
-                    source = models[crystal.name, temperature]
+                t = member.temperature(parameter)
+                source = supercell if t is None else models[crystal.name, t]
                 stream = member.snapshots(crystal, source, parameter)
                 yield Group(member, crystal.name, parameter, source, stream)
 
@@ -212,22 +208,18 @@ def until_accepted(stream: Iterator[Snapshot | None], n: int) -> Iterator[Snapsh
         ValueError: if nearly all are rejected.
     """
     n_accepted = n_rejected = 0
-    while n_accepted < n:
-        try:
-            snapshot = next(stream)
-        except StopIteration:
-            return
+    for snapshot in stream if n > 0 else ():
         yield snapshot
-        if snapshot is not None:
-            n_accepted += 1
-            continue
-        n_rejected += 1
+        n_accepted += snapshot is not None
+        n_rejected += snapshot is None
+        if n_accepted == n:
+            return
         if n_rejected > 100 * n:
             raise ValueError(
-                f"{n_rejected} of {n_rejected + n_accepted} snapshots had two atoms too close "
-                "or one too far from its site: the displacements are too large for this "
-                "crystal; lower the temperature or amplitude, data.ensemble.min_distance, or "
-                "raise data.ensemble.max_displacement"
+                f"{n_rejected} of {n_rejected + n_accepted} snapshots had two atoms too close or "
+                "one too far from its site: the displacements are too large for this crystal. "
+                "Lower the temperature, the amplitude or data.ensemble.min_distance, or raise "
+                "data.ensemble.max_displacement"
             )
 
 

@@ -8,17 +8,17 @@ from typing import Any
 import numpy as np
 
 from schnetpack_phonon.ensembles.base import SimpleEnsemble, Snapshot, check_thermal
-from schnetpack_phonon.phonons.harmonic import HarmonicModel, displaced_positions, shortest_distance
-from schnetpack_phonon.structures.crystals import Crystal
+from schnetpack_phonon.phonons.harmonic import HarmonicModel
+from schnetpack_phonon.structures.crystals import Crystal, displaced_positions, shortest_distance
 
 
 class _FixedEnsemble(SimpleEnsemble):
-    """Base of the ensembles whose displacements need a harmonic model and no random numbers."""
+    """Base of the ensembles with a harmonic model and without random numbers."""
 
     def _displacer(
         self, crystal: Crystal, model: HarmonicModel, parameter: float
     ) -> Callable[[np.ndarray, int, str], Snapshot]:
-        """(displacements in Ang, index, family of snapshots alike) -> snapshot."""
+        """(displacements in Ang, index, family of similar snapshots) -> snapshot."""
         make = self._maker(crystal, model, parameter)
 
         def snapshot(u: np.ndarray, index: int, family: str) -> Snapshot:
@@ -30,10 +30,10 @@ class _FixedEnsemble(SimpleEnsemble):
 
 
 class ModeEnsemble(_FixedEnsemble):
-    """Single frozen modes, one a snapshot, u_i = Q V_i / sqrt(m) with Q in standard deviations.
+    """Displacements along single modes, u_i = Q V_i / sqrt(m), one mode per snapshot.
 
     Args:
-        amplitudes: Q in units of the mode's thermal standard deviation; the sign counts.
+        amplitudes: Q in units of the mode's thermal standard deviation, of either sign.
         temperature: of that standard deviation, in K.
         modes: indices in order of frequency, from 0.
         statistics: ``quantum`` or ``classical``.
@@ -77,7 +77,7 @@ class ModeEnsemble(_FixedEnsemble):
     def snapshots(
         self, crystal: Crystal, source: HarmonicModel, parameter: float
     ) -> Iterator[Snapshot]:
-        """One snapshot a mode."""
+        """One snapshot per mode."""
         n_modes = source.frequencies.size
         if max(self.modes) >= n_modes:
             raise ValueError(
@@ -86,17 +86,16 @@ class ModeEnsemble(_FixedEnsemble):
             )
         vectors = source.canonical_eigenvectors()
         sigma = source.mode_amplitudes(self._temperature, self.statistics)
-        if still := [mode for mode in self.modes if sigma[mode] == 0]:
+        if frozen := [mode for mode in self.modes if sigma[mode] == 0]:
             raise ValueError(
-                f"mode {still[0]} of {crystal.name} ({source.frequencies[still[0]]:.2f} THz) does "
-                f"not move at {self._temperature:g} K with policy {source.policy!r}: take other "
+                f"mode {frozen[0]} of {crystal.name} ({source.frequencies[frozen[0]]:.2f} THz) is "
+                f"frozen at {self._temperature:g} K with policy {source.policy!r}: use other "
                 "modes, or policy 'floor' or 'abs'"
             )
-        root = np.sqrt(np.repeat(source.ideal.get_masses(), 3))
         limit = shortest_distance(source.ideal) / 2
         snapshot = self._displacer(crystal, source, parameter)
         for mode in self.modes:
-            u = (parameter * sigma[mode] * vectors[:, mode] / root).reshape(-1, 3)
+            u = (parameter * sigma[mode] * vectors[:, mode] / source.root_masses).reshape(-1, 3)
             reach = np.linalg.norm(u, axis=1).max()
             if reach > limit:
                 raise ValueError(
@@ -108,11 +107,11 @@ class ModeEnsemble(_FixedEnsemble):
 
 
 class SpecialEnsemble(_FixedEnsemble):
-    """One special displacement a temperature, and its mirror image: for means, not for training.
+    """One special displacement per temperature and its mirror image: for averages, not training.
 
-    Every mode is displaced by its standard deviation, with signs that alternate along the
-    frequencies (Zacharias and Giustino, Phys. Rev. B 94, 075125 (2016), eq. 4; their gauge at the
-    Gamma point of the supercell). The harmonic energy is that of the whole ensemble.
+    Every mode is displaced by its standard deviation, with alternating signs in order of frequency
+    (Zacharias and Giustino, Phys. Rev. B 94, 075125 (2016), eq. 4; their gauge at the Gamma point
+    of the supercell). The harmonic energy is the mean of the thermal ensemble.
 
     Args:
         temperatures: in K.
@@ -120,25 +119,13 @@ class SpecialEnsemble(_FixedEnsemble):
     """
 
     kind = "special"
-    parameter_name = "temperature"
-    parameter_unit = "K"
+    setting_names = ("statistics",)
     n_snapshots = 2
 
     def __init__(self, temperatures: Sequence[float], statistics: str = "quantum"):
         check_thermal(temperatures, statistics)
         self.parameters = [float(t) for t in temperatures]
         self.statistics = statistics
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        return {
-            "kind": self.kind,
-            "temperatures": self.parameters,
-            "statistics": self.statistics,
-        }
-
-    def temperature(self, parameter: float) -> float:
-        return parameter
 
     def snapshots(
         self, crystal: Crystal, source: HarmonicModel, parameter: float
@@ -148,43 +135,29 @@ class SpecialEnsemble(_FixedEnsemble):
         vectors = source.canonical_eigenvectors()
         sigma = source.mode_amplitudes(parameter, self.statistics)
         signs = np.where(np.arange(sigma.size) % 2, -1.0, 1.0)
-        root = np.sqrt(np.repeat(source.ideal.get_masses(), 3))
-        u = (vectors @ (signs * sigma) / root).reshape(-1, 3)
-        family = f"special/{parameter!r}"
+        u = (vectors @ (signs * sigma) / source.root_masses).reshape(-1, 3)
         snapshot = self._displacer(crystal, source, parameter)
         for index, sign in enumerate((1, -1)):
-            yield snapshot(sign * u, index, family)
+            yield snapshot(sign * u, index, f"special/{parameter!r}")
 
 
 class RenormalisationEnsemble(_FixedEnsemble):
-    """The structures that a renormalisation calculated, the newest first; their labels are paid.
+    """The structures of a renormalisation, the newest first; their labels are in the label store.
 
     Early ones were drawn from other models than the final one: for training, not for averages.
 
     Args:
         temperatures: of the renormalisations, in K.
-        n_snapshots: per crystal and temperature; fewer where there were not so many.
+        n_snapshots: per crystal and temperature; fewer if there are not so many.
     """
 
     kind = "renormalisation"
-    parameter_name = "temperature"
-    parameter_unit = "K"
+    setting_names = ("n_snapshots",)
 
     def __init__(self, temperatures: Sequence[float], n_snapshots: int):
-        check_thermal(temperatures, "quantum")
+        check_thermal(temperatures)
         self.parameters = [float(t) for t in temperatures]
         self.n_snapshots = n_snapshots
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        return {
-            "kind": self.kind,
-            "temperatures": self.parameters,
-            "n_snapshots": self.n_snapshots,
-        }
-
-    def temperature(self, parameter: float) -> float:
-        return parameter
 
     def snapshots(
         self, crystal: Crystal, source: HarmonicModel, parameter: float
@@ -193,10 +166,9 @@ class RenormalisationEnsemble(_FixedEnsemble):
         if source.renormalization is None:
             raise ValueError(
                 f"the phonons of {crystal.name} are not renormalised: set "
-                "data/phonons=renormalised, or take data/ensemble=phonon"
+                "data/phonons=renormalised, or use data/ensemble=phonon"
             )
         snapshot = self._displacer(crystal, source, parameter)
         for index, positions in enumerate(source.renormalization.positions[::-1]):
             u = positions - source.ideal.positions
-            family = f"renormalisation/{parameter!r}/{index}"
-            yield snapshot(u, index, family)
+            yield snapshot(u, index, f"renormalisation/{parameter!r}/{index}")

@@ -1,4 +1,4 @@
-"""TODO: describe."""
+"""Several ensembles in one database."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from schnetpack_phonon.ensembles.base import Ensemble, SimpleEnsemble
 
 
 class MixtureEnsemble(Ensemble):
-    """Several ensembles side by side in one database.
+    """Several ensembles in one database.
 
     Args:
-        ensembles: by any name.
+        ensembles: by name.
         fractions: of the snapshots of a crystal, by the same names; they sum to one.
         n_snapshots: per crystal, over all ensembles and parameters. Each ensemble gets at least
             one per parameter.
@@ -34,13 +34,13 @@ class MixtureEnsemble(Ensemble):
                 f"data.ensemble.fractions are {dict(fractions)}; expected positive ones of sum 1"
             )
         if not all(isinstance(ensemble, SimpleEnsemble) for ensemble in ensembles.values()):
-            raise ValueError("data.ensemble.ensembles has a mixture in a mixture; name its members")
+            raise ValueError("data.ensemble.ensembles has a mixture in it; expected its members")
         self.fractions = {name: float(f) for name, f in fractions.items()}
         self.n_snapshots = n_snapshots
-        for name, ensemble in ensembles.items():
-            share = n_snapshots * self.fractions[name] / len(ensemble.parameters)
-            ensemble.n_snapshots = max(round(share), 1)
         self.ensembles = dict(ensembles)
+        for name, ensemble in ensembles.items():
+            n = n_snapshots * self.fractions[name] / len(ensemble.parameters)
+            ensemble.n_snapshots = max(round(n), 1)
 
     @property
     def members(self) -> list[SimpleEnsemble]:

@@ -1,4 +1,4 @@
-"""What an ensemble looks like before computing labels: tables, figures and one page."""
+"""Preview of an ensemble before computing labels: tables, figures and one page."""
 
 from __future__ import annotations
 
@@ -14,18 +14,16 @@ from ase.neighborlist import neighbor_list
 from matplotlib.figure import Figure
 
 from schnetpack_phonon.common.page import Picture, Section, Table, write_markdown
-from schnetpack_phonon.common.style import COLORS, MARKERS
+from schnetpack_phonon.common.style import color, grid, marker
 from schnetpack_phonon.ensembles.base import Ensemble, Group, Snapshot, accepted, snapshot_groups
 from schnetpack_phonon.ensembles.sampler import Sampler
 from schnetpack_phonon.phonons.dispersion import bands, convergence, dispersion
 from schnetpack_phonon.phonons.force_constants import Models, different_models
-from schnetpack_phonon.phonons.harmonic import HarmonicModel, shortest_distance, to_matrix
-from schnetpack_phonon.structures.crystals import Crystal
+from schnetpack_phonon.phonons.harmonic import HarmonicModel
+from schnetpack_phonon.structures.crystals import Crystal, shortest_distance
 
-_REACH = 1.8  # bonds are looked for up to this times the shortest distance
-
-
-_SHELL = 1.2  # and belong to the first shell of their kind up to this times its own
+_REACH = 1.8  # longest bonds, in shortest distances of the crystal
+_SHELL = 1.2  # longest bonds of the first shell of a pair of species, in its shortest bonds
 
 
 @dataclass(frozen=True)
@@ -33,12 +31,13 @@ class Preview:
     """Tables of an ensemble.
 
     Attributes:
-        groups: one row a crystal, ensemble and parameter: number of snapshots and of rejected
-            ones, shortest distance (Ang) and in the ideal crystal, largest displacement (Ang),
-            harmonic energy (meV/atom) where there is a harmonic model.
-        displacements: one row a group and species: rms displacement per component (Ang), sampled
-            and as theory has it.
-        distances: one row a group and bond of the ideal crystal's first shells: pair, distance.
+        groups: one row per crystal, ensemble and parameter: number of snapshots and of rejected
+            ones, shortest distance in the snapshots and in the ideal crystal (Ang), largest
+            displacement (Ang), harmonic energy (meV/atom) if there is a harmonic model.
+        displacements: one row per group and species: rms displacement per component (Ang), sampled
+            and in theory.
+        distances: one row per group and bond of the ideal crystal's first shells: pair, distance
+            and ideal distance (Ang).
     """
 
     groups: pd.DataFrame
@@ -71,9 +70,9 @@ def preview(ensemble: Ensemble, crystals: Sequence[Crystal], models: Models) -> 
 def write_preview(
     folder: Path, ensemble: Ensemble, crystals: Sequence[Crystal], models: Models, cost: str
 ) -> str:
-    """Writes tables (CSV), figures (PNG) and ``preview.md``; returns the text of the latter.
+    """Writes tables (CSV), figures (PNG) and ``preview.md``; returns the text of the page.
 
-    ``cost`` says what the labels of the ensemble cost, in words.
+    ``cost`` says in words how many labels the ensemble needs.
     """
     folder.mkdir(parents=True, exist_ok=True)
     found = preview(ensemble, crystals, models)
@@ -124,10 +123,7 @@ def _summary(group: Group, snapshots: Sequence[Snapshot], u: np.ndarray) -> dict
         "largest_displacement": float(np.linalg.norm(u, axis=2).max()),
     }
     if isinstance(group.source, HarmonicModel):
-        stiffness = to_matrix(group.source.sampled_force_constants)
-        flat = u.reshape(len(u), -1)
-        energy = 0.5 * ((flat @ stiffness) * flat).sum(axis=1).mean()
-        row["harmonic_energy"] = 1e3 * energy / u.shape[1]
+        row["harmonic_energy"] = 1e3 * group.source.energies(u).mean() / u.shape[1]
     return row
 
 
@@ -145,7 +141,7 @@ def _displacements(group: Group, ideal: Atoms, u: np.ndarray) -> Iterator[dict[s
 
 
 def _distances(snapshots: Sequence[Snapshot]) -> Iterator[pd.DataFrame]:
-    """Lengths of the bonds of the ideal crystal's first shells, a table for each pair."""
+    """Lengths of the bonds of the ideal crystal's first shells, one table per pair of species."""
     ideal = snapshots[0].ideal
     symbols = np.array(ideal.get_chemical_symbols())
     i, j, d, shift = neighbor_list("ijdS", ideal, _REACH * shortest_distance(ideal))
@@ -189,23 +185,20 @@ def _groups(found: Preview) -> Table:
 
 
 def displacements(table: pd.DataFrame) -> Figure:
-    """Rms displacement of each species against the ensemble's parameter, a row a kind.
+    """Rms displacement of each species against the ensemble's parameter, one row per kind.
 
     Args:
         table: ``structure``, ``kind``, ``parameter_name``, ``parameter``, ``unit``,
             ``species``, ``rms`` and ``theory`` in Å.
     """
     kinds, structures = list(table["kind"].unique()), list(table["structure"].unique())
-    shape = len(kinds), len(structures)
-    figure = Figure(figsize=(1 + 2.6 * shape[1], 0.5 + 2.4 * shape[0]), layout="constrained")
-    axes = figure.subplots(*shape, squeeze=False, sharey=True)
+    figure, axes = grid(len(kinds), len(structures), (2.6, 2.4), (1, 0.5), sharey=True)
     for (kind, structure), own in table.groupby(["kind", "structure"]):
         axis = axes[kinds.index(kind), structures.index(structure)]
         for k, (species, rows) in enumerate(own.groupby("species")):
-            rows, color = rows.sort_values("parameter"), COLORS[k % len(COLORS)]
-            marker = MARKERS[k % len(MARKERS)]
-            axis.plot(rows["parameter"], rows["rms"], marker, color=color, ms=5, label=species)
-            axis.plot(rows["parameter"], rows["theory"], "-", color=color, lw=1)
+            rows = rows.sort_values("parameter").set_index("parameter")
+            axis.plot(rows["rms"], marker(k), color=color(k), ms=5, label=species)
+            axis.plot(rows["theory"], "-", color=color(k), lw=1)
         first = own.iloc[0]
         axis.set_xlabel(f"{first['parameter_name']} ({first['unit']})")
         axis.set_title(f"{structure}, {kind}", fontsize="medium")
@@ -218,7 +211,7 @@ def displacements(table: pd.DataFrame) -> Figure:
 
 
 def distances(table: pd.DataFrame) -> Figure:
-    """Distributions of bond lengths, a row a crystal, a column a pair of species.
+    """Distributions of bond lengths, one row per crystal, one column per pair of species.
 
     Args:
         table: ``structure``, ``kind``, ``parameter``, ``unit``, ``pair``, ``distance`` and
@@ -226,9 +219,7 @@ def distances(table: pd.DataFrame) -> Figure:
     """
     structures = list(table["structure"].unique())
     n_columns = max(own["pair"].nunique() for _, own in table.groupby("structure"))
-    size = (0.5 + 2.6 * n_columns, 0.4 + 2.1 * len(structures))
-    figure = Figure(figsize=size, layout="constrained")
-    axes = figure.subplots(len(structures), n_columns, squeeze=False)
+    figure, axes = grid(len(structures), n_columns, (2.6, 2.1), (0.5, 0.4))
     for row, structure in zip(axes, structures, strict=True):
         own = table[table["structure"] == structure]
         for axis in row[own["pair"].nunique() :]:
@@ -238,8 +229,7 @@ def distances(table: pd.DataFrame) -> Figure:
             for k, ((kind, parameter), group) in enumerate(bonds.groupby(["kind", "parameter"])):
                 density, _ = np.histogram(group["distance"], edges, density=True)
                 label = f"{kind} {parameter:g} {group['unit'].iloc[0]}"
-                color = COLORS[k % len(COLORS)]
-                axis.stairs(density, edges, color=color, label=label, linewidth=1.2)
+                axis.stairs(density, edges, color=color(k), label=label, linewidth=1.2)
             axis.axvline(bonds["ideal"].iloc[0], color="0.5", linewidth=0.8, linestyle=":")
             axis.set(xlabel=f"{pair} (Å)", yticks=[], title=structure)
     axes[0, 0].legend(frameon=False, fontsize="xx-small")

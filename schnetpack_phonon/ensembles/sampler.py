@@ -1,7 +1,7 @@
-"""Ensembles that draw displacements at random.
+"""Base classes of the ensembles with random displacements.
 
 Snapshot ``k`` of a group (one crystal, one temperature or amplitude) is drawn from its own random
-stream, so it is the same however many are drawn, in whatever order, by whatever process.
+stream, so it does not depend on the number of snapshots, their order, or the process.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count
-from typing import Any
 
 import numpy as np
 from ase import Atoms
@@ -19,17 +18,16 @@ from ase.neighborlist import neighbor_list
 from scipy.special import ndtri
 from scipy.stats import qmc
 
+from schnetpack_phonon.common.errors import check_at_least, check_choice, check_positive
 from schnetpack_phonon.common.seeding import snapshot_streams
 from schnetpack_phonon.ensembles.base import SimpleEnsemble, Snapshot, Source, ideal_of
-from schnetpack_phonon.phonons.harmonic import HarmonicModel, displaced_positions, shortest_distance
+from schnetpack_phonon.phonons.harmonic import HarmonicModel
 from schnetpack_phonon.phonons.modes import Operator
-from schnetpack_phonon.structures.crystals import Crystal
+from schnetpack_phonon.structures.crystals import Crystal, displaced_positions, shortest_distance
 
-# Snapshots are drawn in whole batches that start at multiples of this, so that the same products of
-# matrices are formed however many are asked for.
+# Snapshots are drawn in whole batches that start at multiples of this, so that the matrix products
+# do not depend on the number of snapshots.
 BATCH = 64
-
-
 DRAWS = ("independent", "antithetic", "sobol")
 
 
@@ -40,7 +38,7 @@ class Batch:
     Attributes:
         first: index of the first.
         positions: in Ang, shape=(n, n_atoms, 3).
-        accepted: False where atoms came too close or moved too far, shape=(n,).
+        accepted: False if atoms are too close or too far from their sites, shape=(n,).
     """
 
     first: int
@@ -49,18 +47,26 @@ class Batch:
 
 
 class Sampler(SimpleEnsemble):
-    """Base of the ensembles that draw displacements at random.
+    """Base of the ensembles with random displacements.
 
     Args:
         parameters: temperatures or amplitudes.
         n_snapshots: per crystal and parameter.
         seed: of all snapshots.
-        draws: ``independent``; ``antithetic`` (each second snapshot has the opposite
+        draws: ``independent``; ``antithetic`` (every second snapshot has the opposite
             displacements of the one before); ``sobol`` (scrambled Sobol points).
         min_distance: snapshots with two atoms closer than this fraction of the shortest distance
             in the ideal crystal are rejected and counted.
         max_displacement: snapshots with an atom displaced by more, in Ang, are rejected too.
     """
+
+    setting_names: tuple[str, ...] = (
+        "n_snapshots",
+        "seed",
+        "draws",
+        "min_distance",
+        "max_displacement",
+    )
 
     def __init__(
         self,
@@ -75,34 +81,20 @@ class Sampler(SimpleEnsemble):
             raise ValueError(f"data.ensemble.{self.parameter_name}s is empty")
         if len(set(parameters)) != len(parameters):
             raise ValueError(f"{self.parameter_name}s repeat a value: {list(parameters)}")
-        if n_snapshots < 1:
-            raise ValueError(f"data.ensemble.n_snapshots is {n_snapshots}; expected >= 1")
+        check_at_least(1, n_snapshots=n_snapshots)
+        check_choice(DRAWS, draws=draws)
         if not isinstance(seed, int) or seed < 0:
             raise ValueError(f"data.ensemble.seed is {seed!r}; expected an integer >= 0")
-        if draws not in DRAWS:
-            raise ValueError(f"data.ensemble.draws is {draws!r}; there are {', '.join(DRAWS)}")
         if not 0 <= min_distance < 1:
             raise ValueError(f"data.ensemble.min_distance is {min_distance}; expected 0 <= x < 1")
-        if max_displacement is not None and not max_displacement > 0:
-            raise ValueError(f"data.ensemble.max_displacement is {max_displacement}; expected > 0")
+        if max_displacement is not None:
+            check_positive(max_displacement=max_displacement)
         self.parameters = [float(p) for p in parameters]
         self.n_snapshots = n_snapshots
         self.seed = seed
         self.draws = draws
         self.min_distance = float(min_distance)
         self.max_displacement = max_displacement
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        return {
-            "kind": self.kind,
-            f"{self.parameter_name}s": self.parameters,
-            "n_snapshots": self.n_snapshots,
-            "seed": self.seed,
-            "draws": self.draws,
-            "min_distance": self.min_distance,
-            "max_displacement": self.max_displacement,
-        }
 
     @abstractmethod
     def _random(self, stream: np.random.Generator, n_atoms: int, parameter: float) -> np.ndarray:
@@ -114,11 +106,11 @@ class Sampler(SimpleEnsemble):
 
     @abstractmethod
     def _displacer(self, source: Source, parameter: float) -> Operator:
-        """Turns random numbers into displacements in Ang, both shape=(n, 3 n_atoms)."""
+        """Function from random numbers to displacements in Ang, both shape=(n, 3 n_atoms)."""
 
     @abstractmethod
     def mean_square_displacements(self, source: Source, parameter: float) -> np.ndarray:
-        """Expected square per Cartesian component of each atom in Ang^2, shape=(n_atoms,)."""
+        """Expected per Cartesian component of each atom in Ang^2, shape=(n_atoms,)."""
 
     def batches(self, name: str, source: Source, parameter: float) -> Iterator[Batch]:
         """Endless stream of :data:`BATCH` snapshots at a time."""
@@ -137,10 +129,9 @@ class Sampler(SimpleEnsemble):
 
     def _numbers(self, group: str, first: int, n_atoms: int, parameter: float) -> np.ndarray:
         if self.draws == "sobol":
-            (key,) = np.random.SeedSequence(
-                self.seed, spawn_key=(zlib.crc32(group.encode()),)
-            ).generate_state(1)
-            engine = qmc.Sobol(3 * n_atoms, rng=np.random.default_rng(key))
+            sequence = np.random.SeedSequence(self.seed, spawn_key=(zlib.crc32(group.encode()),))
+            rng = np.random.default_rng(sequence.generate_state(1)[0])
+            engine = qmc.Sobol(3 * n_atoms, rng=rng)
             if first:
                 engine.fast_forward(first)
             return self._from_unit_cube(_inside(engine.random(BATCH)), parameter)
@@ -162,11 +153,11 @@ class Sampler(SimpleEnsemble):
                     continue
                 atoms = ideal.copy()
                 atoms.positions = batch.positions[k]
-                alike = index - index % 2 if self.draws == "antithetic" else index
-                yield snapshot(atoms, ideal, index, f"{self._family(parameter)}/{alike}")
+                first = index - index % 2 if self.draws == "antithetic" else index
+                yield snapshot(atoms, ideal, index, f"{self._family(parameter)}/{first}")
 
     def _family(self, parameter: float) -> str:
-        """Names the random streams of one crystal's group."""
+        """Name of the random streams of a group of one crystal."""
         return f"{self.kind}/{float(parameter)!r}"
 
 
@@ -194,7 +185,7 @@ class NormalSampler(Sampler):
 
 
 class Acceptance:
-    """Tells which positions keep atoms apart and near their sites.
+    """Which positions keep the atoms apart and close to their sites.
 
     Args:
         ideal: the undisplaced supercell.
@@ -214,7 +205,7 @@ class Acceptance:
         displacements = np.linalg.norm(positions - self.ideal.positions, axis=2)
         accepted = displacements.max(axis=1) <= self.max_displacement
         if self.limit and np.isfinite(self.limit):
-            # Pairs further apart than this in the ideal crystal cannot come below the limit.
+            # Pairs at larger distances in the ideal crystal cannot come below the limit.
             self._find_pairs(self.limit + 2 * displacements.max())
             i, j, vectors = self._pairs  # type: ignore[misc]
             apart = positions[:, j] - positions[:, i] + vectors
@@ -227,10 +218,10 @@ class Acceptance:
             return
         self._cutoff = 1.2 * cutoff
         i, j, shift = neighbor_list("ijS", self.ideal, self._cutoff)
-        once = i < j  # an atom and its own image never move apart
+        once = i < j  # the distance of an atom from its own image is constant
         self._pairs = i[once], j[once], shift[once] @ self.ideal.cell.array
 
 
 def _inside(points: np.ndarray) -> np.ndarray:
-    """Points of [0, 1) moved off the faces, where the normal quantile diverges."""
+    """Points of [0, 1) clipped, since the normal quantile diverges at 0 and 1."""
     return np.clip(points, 2.0**-32, 1 - 2.0**-32)

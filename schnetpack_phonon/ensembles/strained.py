@@ -1,4 +1,4 @@
-"""TODO: describe."""
+"""Ensembles under random homogeneous strain."""
 
 from __future__ import annotations
 
@@ -11,22 +11,21 @@ from ase import Atoms
 
 from schnetpack_phonon.common.seeding import snapshot_stream
 from schnetpack_phonon.ensembles.base import SimpleEnsemble, Snapshot, Source
-from schnetpack_phonon.phonons.harmonic import DECIMALS, shortest_distance
-from schnetpack_phonon.structures.crystals import Crystal
+from schnetpack_phonon.structures.crystals import DECIMALS, Crystal, shortest_distance
 from schnetpack_phonon.structures.elasticity import strained, voigt_to_tensor
 
 
 class StrainedEnsemble(SimpleEnsemble):
     """Another ensemble under random homogeneous strain, for stress and elastic labels.
 
-    The symmetric strain eps has six independent components, uniform on [-strain, strain]; cell and
-    atoms are mapped by 1 + eps, and so is the ideal crystal that the snapshot refers to.
+    The six components of the symmetric strain eps are uniform on [-strain, strain]. Cell and atoms
+    of the snapshot and of its ideal crystal are mapped by 1 + eps.
 
     Args:
         base: the ensemble that displaces the atoms.
         strain: largest component, without unit.
         seed: of the strains.
-        n_snapshots: for each crystal and parameter, in place of the base's own number.
+        n_snapshots: for each crystal and parameter, instead of the base's number.
     """
 
     kind = "strained"
@@ -35,7 +34,7 @@ class StrainedEnsemble(SimpleEnsemble):
         self, base: SimpleEnsemble, strain: float, seed: int, n_snapshots: int | None = None
     ):
         if not isinstance(base, SimpleEnsemble):
-            raise ValueError("data.ensemble.base is a mixture; strain its members one by one")
+            raise ValueError("data.ensemble.base is a mixture; expected one of its members")
         if not 0 < strain < 0.2:
             raise ValueError(f"data.ensemble.strain is {strain}; expected 0 < strain < 0.2")
         self.base = base
@@ -53,7 +52,7 @@ class StrainedEnsemble(SimpleEnsemble):
         return self.base.n_snapshots
 
     @n_snapshots.setter
-    def n_snapshots(self, value: int) -> None:  # by a mixture; it belongs to the base's settings
+    def n_snapshots(self, value: int) -> None:  # by a mixture; stored in the base's settings
         self.base.n_snapshots = value
 
     @property

@@ -1,4 +1,4 @@
-"""Random ensembles of one crystal: thermal displacements, random ones, and those that match."""
+"""Thermal displacements, and random displacements that match them in size."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from schnetpack_phonon.common.errors import check_choice
 from schnetpack_phonon.ensembles.base import check_thermal
 from schnetpack_phonon.ensembles.sampler import NormalSampler
 from schnetpack_phonon.phonons.harmonic import HarmonicModel, to_matrix
@@ -16,20 +17,12 @@ from schnetpack_phonon.phonons.modes import Operator
 class _Thermal(NormalSampler):
     """Base of the normal ensembles whose parameter is a temperature."""
 
-    parameter_name = "temperature"
-    parameter_unit = "K"
+    setting_names: tuple[str, ...] = (*NormalSampler.setting_names, "statistics")
 
     def __init__(self, temperatures: Sequence[float], statistics: str, **options: Any):
         super().__init__(temperatures, **options)
         check_thermal(self.parameters, statistics)
         self.statistics = statistics
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        return {**super().settings, "statistics": self.statistics}
-
-    def temperature(self, parameter: float) -> float:
-        return parameter
 
 
 class PhononEnsemble(_Thermal):
@@ -55,20 +48,21 @@ class PhononEnsemble(_Thermal):
 
 
 class MatchedEnsemble(_Thermal):
-    """Random displacements as large as the thermal ones: the control for their correlations.
+    """Uncorrelated displacements as large as the thermal ones: the control for correlations.
 
     Args:
         temperatures: in K.
         match: ``site`` gives each atom its own thermal 3x3 covariance, independent of all
             others; ``global`` gives all components one variance, the thermal mean; ``energy`` is
             ``site`` scaled to the mean harmonic energy of the thermal ensemble. At equal
-            mean-square displacement uncorrelated atoms cost more energy, so the first two are
-            hotter than the phonons that they match.
+            mean-square displacement, uncorrelated atoms have a higher energy than phonons, so the
+            first two are hotter than the thermal ensemble.
         statistics: ``quantum`` or ``classical``.
         options: of :class:`.Sampler`.
     """
 
     kind = "matched"
+    setting_names = (*_Thermal.setting_names, "match")
 
     def __init__(
         self,
@@ -78,27 +72,22 @@ class MatchedEnsemble(_Thermal):
         **options: Any,
     ):
         super().__init__(temperatures, statistics, **options)
-        if match not in ("site", "global", "energy"):
-            raise ValueError(f"unknown match {match!r}; there are site, global, energy")
+        check_choice(("site", "global", "energy"), match=match)
         self.match = match
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        return {**super().settings, "match": self.match}
 
     def _matrix(self, source: HarmonicModel, parameter: float) -> np.ndarray:
         source.check_amplitudes(parameter, self.statistics)
         n_atoms = len(source.ideal)
         thermal = source.covariance(parameter, self.statistics)
-        # As snapshots have it: the geometric centre is held.
-        held = np.kron(np.eye(n_atoms) - 1 / n_atoms, np.eye(3))
-        target = held @ thermal @ held
+        # As in snapshots, the geometric centre is kept.
+        centring = np.kron(np.eye(n_atoms) - 1 / n_atoms, np.eye(3))
+        target = centring @ thermal @ centring
         if self.match == "global":
             return np.sqrt(np.trace(target) / (3 * n_atoms - 3)) * np.eye(3 * n_atoms)
         atom = np.arange(n_atoms)
         blocks = target.reshape(n_atoms, 3, n_atoms, 3)[atom, :, atom, :]
         if n_atoms > 2:
-            # Holding the centre of independent atoms turns D_i into (1 - 2/N) D_i + sum D / N^2.
+            # Centring of independent atoms turns D_i into (1 - 2/N) D_i + sum D / N^2.
             total = blocks.sum(axis=0) / (1 - 1 / n_atoms)
             blocks = (blocks - total / n_atoms**2) / (1 - 2 / n_atoms)
         values, vectors = np.linalg.eigh(blocks)

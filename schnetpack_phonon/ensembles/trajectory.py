@@ -1,4 +1,4 @@
-"""Ensembles made of others, or of configurations that somebody else made."""
+"""Snapshots from trajectories and other files."""
 
 from __future__ import annotations
 
@@ -11,32 +11,30 @@ from ase import Atoms
 from ase.geometry import find_mic
 from ase.io import iread
 
-from schnetpack_phonon.common.digests import contents_digest
+from schnetpack_phonon.common.digests import files_hash
+from schnetpack_phonon.common.errors import check_at_least
 from schnetpack_phonon.ensembles.base import SimpleEnsemble, Snapshot
-from schnetpack_phonon.phonons.harmonic import DECIMALS
-from schnetpack_phonon.structures.crystals import Crystal, files_of_crystals
+from schnetpack_phonon.structures.crystals import DECIMALS, Crystal, files_of_crystals
 
 
 class FileEnsemble(SimpleEnsemble):
     """Snapshots from a molecular-dynamics trajectory or any file that ASE reads.
 
-    Atoms must have the order of the supercell that ``data.structure`` and its supercell matrix
-    give (phonopy's); a cell that differs is taken as a homogeneous strain.
+    Atoms must have the order of the supercell of ``data.structure`` (phonopy's order). A different
+    cell is treated as a homogeneous strain.
 
     Args:
-        path: the file; ``{name}`` stands for the crystal's name where there are several.
-        n_snapshots: how many are taken.
-        every: take each ``every``-th frame.
-        skip: frames left out at the beginning.
-        frames_per_parent: so many successive ones resemble each other and stay together when
-            the data are split.
+        path: the file; ``{name}`` stands for the crystal's name if there are several.
+        n_snapshots: number of frames to use.
         temperature: of the trajectory in K, for tables and figures.
-        work_dir: where a relative path starts.
+        every: use each ``every``-th frame.
+        skip: frames left out at the beginning.
+        frames_per_parent: so many successive frames are similar and stay together when the data
+            are split.
+        work_dir: folder in which a relative path starts.
     """
 
     kind = "file"
-    parameter_name = "temperature"
-    parameter_unit = "K"
 
     def __init__(
         self,
@@ -48,11 +46,9 @@ class FileEnsemble(SimpleEnsemble):
         frames_per_parent: int = 10,
         work_dir: str = ".",
     ):
-        if n_snapshots < 1 or every < 1 or skip < 0 or frames_per_parent < 1:
-            raise ValueError(
-                f"n_snapshots {n_snapshots}, every {every}, frames_per_parent {frames_per_parent} "
-                f"must be >= 1 and skip {skip} >= 0"
-            )
+        check_at_least(1, n_snapshots=n_snapshots, every=every)
+        check_at_least(1, frames_per_parent=frames_per_parent)
+        check_at_least(0, skip=skip)
         self.path = str(Path(work_dir, path))
         self.n_snapshots = n_snapshots
         self.every = every
@@ -64,7 +60,7 @@ class FileEnsemble(SimpleEnsemble):
     def settings(self) -> dict[str, Any]:
         return {
             "kind": self.kind,
-            "frames": contents_digest(files_of_crystals(self.path)),
+            "frames": files_hash(files_of_crystals(self.path)),
             "temperature": self.parameters[0],
             "n_snapshots": self.n_snapshots,
             "every": self.every,
@@ -88,7 +84,7 @@ class FileEnsemble(SimpleEnsemble):
 
 
 def _fitted(ideal: Atoms, frame: Atoms, where: str) -> tuple[Atoms, Atoms]:
-    """The ideal crystal in the frame's cell, and the frame with each atom near its own site."""
+    """The ideal crystal in the frame's cell, and the frame with each atom close to its site."""
     if len(frame) != len(ideal):
         raise ValueError(
             f"{where} has {len(frame)} atoms; the supercell of data.structure has {len(ideal)}"
@@ -96,21 +92,21 @@ def _fitted(ideal: Atoms, frame: Atoms, where: str) -> tuple[Atoms, Atoms]:
     if (frame.numbers != ideal.numbers).any():
         atom = int(np.flatnonzero(frame.numbers != ideal.numbers)[0])
         raise ValueError(
-            f"{where} has {frame.symbols[atom]} as atom {atom}; the supercell of data.structure has"
-            f" {ideal.symbols[atom]} there: sort the atoms as in it"
+            f"{where} has {frame.symbols[atom]} as atom {atom}; expected {ideal.symbols[atom]}, as "
+            "in the supercell of data.structure: sort the atoms"
         )
     cell = frame.cell.array if frame.cell.rank == 3 else ideal.cell.array
     strain = np.linalg.solve(ideal.cell.array, cell) - np.eye(3)
     if np.abs(strain).max() > 0.2:
         raise ValueError(
             f"the cell of {where}, {np.diag(cell).round(3)}, is strained by "
-            f"{np.abs(strain).max():.2f} from the one of data.structure, "
-            f"{np.diag(ideal.cell.array).round(3)}: expected at most 0.2"
+            f"{np.abs(strain).max():.2f} relative to that of data.structure, "
+            f"{np.diag(ideal.cell.array).round(3)}; expected at most 0.2"
         )
     reference = ideal.copy()
     reference.set_cell(cell, scale_atoms=True)
     steps = frame.positions - reference.positions
-    # Drift of the whole crystal first, so that the nearest image of each atom is the right one.
+    # Remove the drift of the whole crystal first: then the nearest image of each atom is its own.
     drift = _drift(steps, reference)
     u, lengths = find_mic(steps - drift, reference.cell)
     u -= u.mean(axis=0)
@@ -120,7 +116,7 @@ def _fitted(ideal: Atoms, frame: Atoms, where: str) -> tuple[Atoms, Atoms]:
         atom = int(far.argmax())
         raise ValueError(
             f"{where}: atom {atom} ({ideal.symbols[atom]}) is {lengths[atom]:.2f} Ang from its "
-            "site, beyond the next one: the atoms are in another order, or they diffuse"
+            "site, beyond a neighbouring site: the atoms are in another order, or they diffuse"
         )
     atoms = reference.copy()
     atoms.positions = (reference.positions + u).round(DECIMALS)

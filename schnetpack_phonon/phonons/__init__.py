@@ -9,8 +9,8 @@ __getattr__, __dir__, __all__ = names_of(
     force_constants: FiniteDisplacements PhononSource different_models harmonic_models
         mixed_force_constants save_phonopy sources unmixed
     force_pool: ForcePool
-    harmonic: HarmonicModel Renormalization check_force_constants displaced_positions
-        free_energy harmonic_model normal_modes shortest_distance to_blocks to_matrix
+    harmonic: HarmonicModel Renormalization check_force_constants free_energy
+        harmonic_model normal_modes to_blocks to_matrix
     instabilities: Instabilities
     modes: BlochModes Modes WholeModes bloch_modes whole_modes
     phonopy_files: PhonopyFiles same_atoms

@@ -1,21 +1,21 @@
-"""Phonon bands and densities of states, for the eye: imaginary branches are drawn below zero."""
+"""Figures of phonon bands, densities of states and the convergence of a renormalisation."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from schnetpack_phonon.common.style import COLORS
+from schnetpack_phonon.common.style import COLORS, color, panels
 from schnetpack_phonon.structures.crystals import Crystal
 
 _POINTS = 40  # of each segment of the path
-
-
 _MESH = 80.0  # density of q-points for the density of states, times 2 pi / Ang
 
 
@@ -42,29 +42,27 @@ class Dispersion:
 def dispersion(crystal: Crystal, force_constants: np.ndarray) -> Dispersion:
     """Bands of the unit cell along the standard path of its lattice (ASE's).
 
-    Without the non-analytical term of polar crystals: modes at Gamma are those of a periodic cell,
-    in which there is no macroscopic field.
+    The non-analytical term of polar crystals is left out: modes at Gamma are those of a periodic
+    cell without a macroscopic field.
 
     Args:
-        crystal: whose supercell the force constants are of.
-        force_constants: in eV/Ang^2, shape=(n_atoms, n_atoms, 3, 3).
+        crystal: unit cell and supercell.
+        force_constants: of the supercell, in eV/Ang^2, shape=(n_atoms, n_atoms, 3, 3).
     """
     phonon = crystal.phonopy()
     phonon.force_constants = force_constants
     path = crystal.unitcell.cell.bandpath(npoints=0)
     points = path.special_points
-    segments, labels = [], []
-    for part in path.path.split(","):
-        names = _names(part)
-        for start, end in pairwise(names):
-            segments.append(np.linspace(points[start], points[end], _POINTS))
-            labels.append((start, end))
+    # GX1M,R is G to X1 to M, and a jump to R.
+    parts = [re.findall(r"\D\d*", part) for part in path.path.split(",")]
+    labels = [ends for names in parts for ends in pairwise(names)]
+    segments = [np.linspace(points[start], points[end], _POINTS) for start, end in labels]
     phonon.run_band_structure(segments)
     bands = phonon.band_structure
     phonon.run_mesh(_MESH, is_gamma_center=True)
     phonon.run_total_dos()
     dos = phonon.total_dos
-    # NaN after each segment keeps lines from being drawn across a jump of the path.
+    # NaN after each segment: no line across a jump of the path.
     distances = [np.append(x, x[-1]) for x in bands.distances]
     frequencies = [np.vstack([f, np.full(f.shape[1], np.nan)]) for f in bands.frequencies]
     return Dispersion(
@@ -74,17 +72,6 @@ def dispersion(crystal: Crystal, force_constants: np.ndarray) -> Dispersion:
         np.array(dos.frequency_points),
         np.array(dos.dos),
     )
-
-
-def _names(part: str) -> list[str]:
-    """``GX1M`` -> ``[G, X1, M]``."""
-    names: list[str] = []
-    for character in part:
-        if character.isdigit():
-            names[-1] += character
-        else:
-            names.append(character)
-    return names
 
 
 def _ticks(labels, distances) -> tuple[tuple[str, float], ...]:
@@ -105,13 +92,12 @@ def bands(found: Mapping[str, Dispersion], title: str) -> Figure:
         found: label in the legend -> bands.
         title: of the figure.
     """
-    figure = Figure(figsize=(6.6, 3.8), layout="constrained")
-    left, right = figure.subplots(1, 2, sharey=True, width_ratios=[4, 1])
+    figure, (left, right) = panels(2, (3.3, 3.8), sharey=True, width_ratios=[4, 1])
     for k, (label, one) in enumerate(found.items()):
-        color, style = COLORS[k % len(COLORS)], ("-", "--", ":")[k % 3]
-        lines = left.plot(one.distances, one.frequencies, style, color=color, lw=0.9)
+        style = ("-", "--", ":")[k % 3]
+        lines = left.plot(one.distances, one.frequencies, style, color=color(k), lw=0.9)
         lines[0].set_label(label)
-        right.plot(one.dos, one.dos_frequencies, style, color=color, lw=0.9)
+        right.plot(one.dos, one.dos_frequencies, style, color=color(k), lw=0.9)
     first = next(iter(found.values()))
     for _, x in first.ticks:
         left.axvline(x, color="0.8", linewidth=0.6, zorder=0)
@@ -138,21 +124,24 @@ def convergence(history: pd.DataFrame, title: str) -> Figure:
             ``free_energy`` in eV per atom.
         title: of the figure.
     """
-    figure = Figure(figsize=(7.2, 2.9), layout="constrained")
-    left, middle, right = figure.subplots(1, 3)
-    n, style = history["n_forces"], {"marker": "o", "markersize": 3, "linewidth": 1}
+    figure, axes = panels(3, (2.4, 2.9), n_columns=3)
+    left, middle, right = axes
+    n = history["n_forces"]
+    style: dict[str, Any] = {"marker": "o", "markersize": 3, "linewidth": 1}
     left.plot(n, history["deviation"], color=COLORS[0], label="rms deviation", **style)
     left.plot(n, history["lowest"], color=COLORS[1], label="lowest fitted", **style)
     left.axhline(0, color="0.5", linewidth=0.6)
     left.set_ylabel("frequency (THz)")
-    place = {"loc": "lower left", "bbox_to_anchor": (0, 1), "borderpad": 0}
-    left.legend(frameon=False, fontsize="small", **place)  # above: steps may jump anywhere
+    above = (0, 1)  # points may be anywhere in the panel
+    left.legend(
+        frameon=False, fontsize="small", loc="lower left", bbox_to_anchor=above, borderpad=0
+    )
     middle.plot(n, 1e3 * history["free_energy"], color=COLORS[2], **style)
     middle.set_ylabel("free energy (meV/atom)")
     right.plot(n, history["effective_samples"], color=COLORS[3], **style)
     right.plot([0, n.max()], [0, n.max()], color="0.5", linewidth=0.6, linestyle=":")
-    right.set_ylabel("effective number of forces")
-    for axis in (left, middle, right):
-        axis.set_xlabel("forces")
+    right.set_ylabel("effective sample size")
+    for axis in axes:
+        axis.set_xlabel("number of forces")
     figure.suptitle(title, fontsize="medium")
     return figure

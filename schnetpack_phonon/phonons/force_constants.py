@@ -1,4 +1,4 @@
-"""Force constants from finite displacements, and the harmonic models that they make."""
+"""Force constants from finite displacements, and harmonic models from force constants."""
 
 from __future__ import annotations
 
@@ -8,33 +8,29 @@ from typing import Any, Protocol
 
 import numpy as np
 from ase import Atoms
-from phonopy import Phonopy
 
 from schnetpack_phonon.common import properties
+from schnetpack_phonon.common.errors import check_positive
+from schnetpack_phonon.common.files import replacing
 from schnetpack_phonon.common.properties import Labels
 from schnetpack_phonon.phonons.harmonic import HarmonicModel, harmonic_model
 from schnetpack_phonon.phonons.instabilities import Instabilities
 from schnetpack_phonon.structures.crystals import Crystal, to_ase
 
-#: (what for, [(description, supercell), ...]) -> labels of each; None where it failed.
+#: (purpose, [(description, supercell), ...]) -> labels of each, None if the calculation failed.
 LabelFunction = Callable[[str, Sequence[tuple[str, Atoms]]], list[Labels | None]]
-
-
-Models = dict[tuple[str, float], HarmonicModel]
+Models = dict[tuple[str, float], HarmonicModel]  #: by name of the crystal and temperature in K
 
 
 class PhononSource(Protocol):
-    """What makes harmonic models."""
+    """Source of harmonic models."""
 
     @property
     def settings(self) -> dict[str, Any]:
         """Everything that changes a model, as plain values."""
 
     def models(
-        self,
-        crystals: Sequence[Crystal],
-        temperatures: Sequence[float],
-        label: LabelFunction,
+        self, crystals: Sequence[Crystal], temperatures: Sequence[float], label: LabelFunction
     ) -> Models:
         """A model for each crystal's name and temperature in K."""
 
@@ -42,16 +38,15 @@ class PhononSource(Protocol):
 class FiniteDisplacements:
     """Force constants from finite displacements, made by phonopy.
 
-    Displacements are reduced by symmetry; their forces are labels like any others.
+    Displacements are reduced by symmetry. Their forces are labels like all others.
 
     Args:
+        instabilities: treatment of imaginary and very low modes.
         distance: length of a displacement in Ang.
-        instabilities: what happens to imaginary and very low modes.
     """
 
     def __init__(self, instabilities: Instabilities, distance: float = 0.03):
-        if not distance > 0:
-            raise ValueError(f"displacement distance is {distance} Ang; expected > 0")
+        check_positive("Ang", distance=distance)
         self.distance = distance
         self.instabilities = instabilities
 
@@ -64,42 +59,31 @@ class FiniteDisplacements:
         }
 
     def models(
-        self,
-        crystals: Sequence[Crystal],
-        temperatures: Sequence[float],
-        label: LabelFunction,
+        self, crystals: Sequence[Crystal], temperatures: Sequence[float], label: LabelFunction
     ) -> Models:
-        pure = unmixed(crystals)
-        phonons = {crystal.name: self._displaced(crystal) for crystal in pure}
-        jobs = [
-            (f"displacement {k} of {name}", to_ase(atoms))
-            for name, phonon in phonons.items()
-            for k, atoms in enumerate(phonon.supercells_with_displacements)
-        ]
+        phonons = {crystal.name: crystal.phonopy() for crystal in unmixed(crystals)}
+        jobs = []
+        for name, phonon in phonons.items():
+            phonon.generate_displacements(distance=self.distance)
+            cells = map(to_ase, phonon.supercells_with_displacements)
+            jobs += [(f"displacement {k} of {name}", atoms) for k, atoms in enumerate(cells)]
         results = [labels for labels in label("force constants", jobs) if labels is not None]
         if len(results) < len(jobs):
             raise ValueError(
                 f"{len(jobs) - len(results)} of {len(jobs)} displacements have no forces; force "
                 "constants need all of them"
             )
-        found = {}
+        known, forces = {}, iter([labels[properties.forces] for labels in results])
         for name, phonon in phonons.items():
-            n = len(phonon.supercells_with_displacements)
-            phonon.forces = [found[properties.forces] for found in results[:n]]
-            results = results[n:]
+            phonon.forces = [next(forces) for _ in phonon.supercells_with_displacements]
             phonon.produce_force_constants()
             phonon.symmetrize_force_constants()
-            found[name] = np.array(phonon.force_constants)
-        return harmonic_models(crystals, temperatures, found, self.instabilities)
-
-    def _displaced(self, crystal: Crystal) -> Phonopy:
-        phonon = crystal.phonopy()
-        phonon.generate_displacements(distance=self.distance)
-        return phonon
+            known[name] = np.array(phonon.force_constants)
+        return harmonic_models(crystals, temperatures, known, self.instabilities)
 
 
 def sources(crystal: Crystal) -> tuple[tuple[Crystal, float], ...]:
-    """The crystals whose force constants, weighted, are those of a crystal."""
+    """Crystals and weights whose average force constants are those of a crystal."""
     if crystal.end_members and not crystal.own_force_constants:
         return crystal.end_members
     return ((crystal, 1.0),)
@@ -107,8 +91,7 @@ def sources(crystal: Crystal) -> tuple[tuple[Crystal, float], ...]:
 
 def unmixed(crystals: Sequence[Crystal]) -> list[Crystal]:
     """The crystals whose own force constants are needed, each once."""
-    found = {source.name: source for crystal in crystals for source, _ in sources(crystal)}
-    return list(found.values())
+    return list({own.name: own for crystal in crystals for own, _ in sources(crystal)}.values())
 
 
 def harmonic_models(
@@ -117,44 +100,41 @@ def harmonic_models(
     force_constants: dict[str, np.ndarray],
     instabilities: Instabilities,
 ) -> Models:
-    """One model a crystal, the same at all temperatures.
+    """One model for each crystal, the same at all temperatures.
 
     Args:
-        crystals: that need one.
+        crystals: pure or mixed ones.
         temperatures: in K.
         force_constants: by name of the unmixed crystals; a mixed crystal takes the average over
             its end members, weighted by composition, with its own masses.
-        instabilities: what happens to imaginary and very low modes.
+        instabilities: treatment of imaginary and very low modes.
     """
-    models = {}
+    models: Models = {}
     for crystal in crystals:
-        model = harmonic_model(
-            crystal.supercell,
-            mixed_force_constants(crystal, force_constants),
-            instabilities,
-            crystal.translations,
-        )
-        models.update(dict.fromkeys(((crystal.name, float(t)) for t in temperatures), model))
+        averaged = mixed_force_constants(crystal, force_constants)
+        model = harmonic_model(crystal.supercell, averaged, instabilities, crystal.translations)
+        models |= {(crystal.name, float(t)): model for t in temperatures}
     return models
 
 
 def different_models(crystal: Crystal, models: Models) -> dict[float, HarmonicModel]:
-    """Each different model of a crystal by the first temperature that it serves."""
-    own = [(t, model) for (name, t), model in models.items() if name == crystal.name]
-    first = {id(model): t for t, model in reversed(own)}
-    return {t: model for t, model in own if first[id(model)] == t}
+    """The different models of a crystal, each by its first temperature."""
+    found: dict[float, HarmonicModel] = {}
+    for (name, temperature), model in models.items():
+        if name == crystal.name and all(model is not other for other in found.values()):
+            found[temperature] = model
+    return found
 
 
 def mixed_force_constants(crystal: Crystal, known: dict[str, np.ndarray]) -> np.ndarray:
-    """Force constants of a crystal from those of its end members, or its own."""
+    """Force constants of a crystal: its own, or the average over its end members."""
     return np.sum([weight * known[c.name] for c, weight in sources(crystal)], axis=0)
 
 
 def save_phonopy(crystal: Crystal, force_constants: np.ndarray, path: Path) -> None:
-    """Writes ``phonopy_params.yaml`` with full force constants; whole or not at all."""
+    """Writes ``phonopy_params.yaml`` with full force constants, completely or not at all."""
     phonon = crystal.phonopy()
     phonon.force_constants = force_constants
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".part")
-    phonon.save(partial, settings={"force_constants": True})
-    partial.replace(path)
+    with replacing(path) as part:
+        phonon.save(part, settings={"force_constants": True})

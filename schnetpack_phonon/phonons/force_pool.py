@@ -1,4 +1,4 @@
-"""Forces of structures that several harmonic models drew, reweighted to one of them.
+"""Forces of structures drawn from several harmonic models, reweighted to one model.
 
 Reference:
     Owen and Zhou, J. Am. Stat. Assoc. 95, 135 (2000) (mixture weights).
@@ -16,7 +16,13 @@ from schnetpack_phonon.phonons.harmonic import HarmonicModel
 
 
 class ForcePool:
-    """All structures calculated so far and the models that they were drawn with."""
+    """All structures calculated so far and the models that they were drawn from.
+
+    Attributes:
+        displacements: in Ang, shape=(n, n_atoms, 3).
+        forces: in eV/Ang, shape=(n, n_atoms, 3).
+        energies: in eV, shape=(n,).
+    """
 
     def __init__(self, temperature: float, statistics: str):
         self.temperature = temperature
@@ -27,18 +33,16 @@ class ForcePool:
         self._drawn_with: list[tuple[HarmonicModel, int]] = []
 
     def add(self, model: HarmonicModel, found: Sequence[tuple[Atoms, np.ndarray, float]]) -> None:
-        u = np.array([atoms.positions - model.ideal.positions for atoms, _, _ in found])
-        forces = np.array([f for _, f, _ in found])
-        energies = np.array([e for _, _, e in found])
-        if self._drawn_with:
-            u = np.concatenate([self.displacements, u])
-            forces = np.concatenate([self.forces, forces])
-            energies = np.concatenate([self.energies, energies])
-        self.displacements, self.forces, self.energies = u, forces, energies
+        """Adds structures with forces and energies, drawn from ``model``."""
+        shape = (-1, len(model.ideal), 3)
+        u = [atoms.positions - model.ideal.positions for atoms, _, _ in found]
+        self.displacements = np.concatenate([self.displacements.reshape(shape), u])
+        self.forces = np.concatenate([self.forces.reshape(shape), [f for _, f, _ in found]])
+        self.energies = np.append(self.energies, [e for _, _, e in found])
         self._drawn_with.append((model, len(found)))
 
     def weights(self, model: HarmonicModel) -> np.ndarray:
-        """Probability under ``model`` over that under the mixture, of sum 1, shape=(n,)."""
+        """Probability from ``model`` over that from the mixture of all, with sum 1, shape=(n,)."""
         target = self._log_density(model)
         sizes = np.array([n for _, n in self._drawn_with])
         each = np.array([self._log_density(m) for m, _ in self._drawn_with])
@@ -46,9 +50,7 @@ class ForcePool:
         return np.exp(target - mixture - logsumexp(target - mixture))
 
     def _log_density(self, model: HarmonicModel) -> np.ndarray:
-        root = np.sqrt(np.repeat(model.ideal.get_masses(), 3))
         sigma = model.mode_amplitudes(self.temperature, self.statistics)
-        coordinates = (
-            self.displacements.reshape(len(self.energies), -1) * root
-        ) @ model.eigenvectors
+        u = self.displacements.reshape(len(self.energies), -1)
+        coordinates = (u * model.root_masses) @ model.eigenvectors
         return -0.5 * ((coordinates / sigma) ** 2).sum(axis=1) - np.log(sigma).sum()

@@ -1,4 +1,4 @@
-"""What a harmonic ensemble does with modes that have no real frequency, or a very low one."""
+"""Treatment of modes with an imaginary or a very low frequency."""
 
 from __future__ import annotations
 
@@ -6,30 +6,27 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from schnetpack_phonon.common.errors import check_choice, check_positive
+
 POLICIES = ("error", "abs", "floor", "freeze")
 
 
 @dataclass(frozen=True)
 class Instabilities:
-    """How modes of imaginary or very low frequency enter the displacements.
+    """How modes of imaginary or very low frequency are sampled.
 
     Attributes:
-        policy: ``error`` refuses them; ``abs`` takes the absolute frequency; ``floor`` takes the
-            absolute frequency, at least ``floor``; ``freeze`` leaves them undisplaced.
-        floor: in THz. Below it a mode counts as very low.
+        policy: ``error`` raises an error; ``abs`` takes the absolute frequency; ``floor`` takes the
+            absolute frequency, at least ``floor``; ``freeze`` leaves these modes undisplaced.
+        floor: in THz. A mode below it is very low.
     """
 
     policy: str = "floor"
     floor: float = 1.5
 
     def __post_init__(self):
-        if self.policy not in POLICIES:
-            raise ValueError(
-                f"unknown policy {self.policy!r} for imaginary modes; "
-                f"there are {', '.join(POLICIES)}"
-            )
-        if not self.floor > 0:
-            raise ValueError(f"floor is {self.floor} THz; expected > 0")
+        check_choice(POLICIES, policy=self.policy)
+        check_positive("THz", floor=self.floor)
 
     @property
     def settings(self) -> dict[str, str | float]:
@@ -39,7 +36,7 @@ class Instabilities:
         return f"floor {self.floor:g} THz" if self.policy == "floor" else self.policy
 
     def apply(self, frequencies: np.ndarray) -> np.ndarray:
-        """Frequencies that are sampled, in THz; 0 for a frozen mode.
+        """Frequencies for sampling, in THz; 0 for a frozen mode.
 
         Args:
             frequencies: signed, imaginary ones negative, in THz, shape=(n_modes,).
@@ -49,7 +46,7 @@ class Instabilities:
             if low.any():
                 raise ValueError(
                     f"mode {np.flatnonzero(low)[0]} has {frequencies[low][0]:.4f} THz; with policy "
-                    "'abs' its displacement would diverge: take 'floor' or 'freeze'"
+                    "'abs' its displacement would diverge: use 'floor' or 'freeze'"
                 )
             return np.abs(frequencies)
         if self.policy == "floor":
@@ -60,7 +57,7 @@ class Instabilities:
             raise ValueError(
                 f"{(frequencies < 0).sum()} imaginary modes, the lowest at "
                 f"{frequencies.min():.2f} THz, and {(frequencies < self.floor).sum()} of "
-                f"{frequencies.size} modes below {self.floor} THz: a harmonic crystal at T needs "
-                "real ones. Take policy 'floor', 'abs' or 'freeze' to go on all the same"
+                f"{frequencies.size} modes below {self.floor} THz; expected none: use policy "
+                "'floor', 'abs' or 'freeze'"
             )
         return frequencies

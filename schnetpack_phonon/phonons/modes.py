@@ -1,7 +1,7 @@
-"""Normal modes of a supercell: all at once, or wave vector by wave vector.
+"""Normal modes of a supercell: of the whole matrix, or wave vector by wave vector.
 
-Both are functions of the same mass-weighted force constants; a large supercell of a small unit
-cell has its modes as Bloch waves, which take seconds where the whole matrix takes minutes.
+Both diagonalise the same mass-weighted force constants. For a large supercell of a small unit cell
+Bloch waves take seconds, the whole matrix minutes.
 """
 
 from __future__ import annotations
@@ -9,42 +9,21 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Protocol
+from typing import TypeAlias
 
 import numpy as np
 import scipy.fft
 from ase import Atoms
 
-_INVARIANT = 1e-8  # largest break of a translation, as a share of the largest force constant
-
-
-# Below, products of whole matrices are as fast.
-_MIN_TRANSLATIONS = 64
-
+_INVARIANT = 1e-8  # largest change by a translation, relative to the largest force constant
+_MIN_TRANSLATIONS = 64  # with fewer, products of whole matrices are as fast
 
 Operator = Callable[[np.ndarray], np.ndarray]
 
 
-class Modes(Protocol):
-    """Orthonormal, mass-weighted modes without rigid translations, in order of frequency."""
-
-    @property
-    def eigenvectors(self) -> np.ndarray:
-        """As columns, shape=(3 n_atoms, 3 n_atoms - 3)."""
-
-    def matrix(self, values: np.ndarray) -> np.ndarray:
-        """E diag(values) E^T, shape=(3 n_atoms, 3 n_atoms), of a value a mode."""
-
-    def operator(self, values: np.ndarray) -> Operator:
-        """Multiplies rows, shape=(n, 3 n_atoms), with E diag(values) E^T."""
-
-    def largest_steps(self, ideal: Atoms, values: np.ndarray) -> np.ndarray:
-        """Longest displacement of an atom in each mode of this amplitude, shape=(n_modes,)."""
-
-
 @dataclass(frozen=True)
 class WholeModes:
-    """Of one matrix.
+    """Orthonormal, mass-weighted modes without rigid translations, in order of frequency.
 
     Attributes:
         eigenvectors: as columns, shape=(3 n_atoms, 3 n_atoms - 3).
@@ -53,13 +32,16 @@ class WholeModes:
     eigenvectors: np.ndarray
 
     def matrix(self, values: np.ndarray) -> np.ndarray:
+        """E diag(values) E^T, shape=(3 n_atoms, 3 n_atoms), of one value per mode."""
         return (self.eigenvectors * values) @ self.eigenvectors.T
 
     def operator(self, values: np.ndarray) -> Operator:
+        """Function that multiplies rows, shape=(n, 3 n_atoms), with E diag(values) E^T."""
         matrix = self.matrix(values)
         return lambda rows: rows @ matrix
 
     def largest_steps(self, ideal: Atoms, values: np.ndarray) -> np.ndarray:
+        """Longest displacement of an atom in each mode of these amplitudes, shape=(n_modes,)."""
         masses = ideal.get_masses()
         vectors = self.eigenvectors.reshape(len(masses), 3, -1) * values
         return (np.linalg.norm(vectors, axis=1) / np.sqrt(masses)[:, None]).max(axis=0)
@@ -67,15 +49,15 @@ class WholeModes:
 
 @dataclass(frozen=True)
 class BlochModes:
-    """Of one matrix a wave vector.
+    """The same as :class:`WholeModes`, from one matrix per wave vector.
 
     Attributes:
         atoms: atom of each site and translation, shape=(n_sites, d1, d2, d3): the translations
             are the group of integers modulo (d1, d2, d3).
         blocks: eigenvectors at each wave vector, shape=(d1, d2, d3, 3 n_sites, 3 n_sites).
-        place: of each mode in order of frequency among all of (d1, d2, d3, 3 n_sites), rigid
-            translations left out, shape=(3 n_atoms - 3,).
-        dynamical: mass-weighted force constants of the whole, shape=(3 n_atoms, 3 n_atoms).
+        place: index of each mode in the flattened (d1, d2, d3, 3 n_sites), in order of frequency,
+            without rigid translations, shape=(3 n_atoms - 3,).
+        whole: computes the eigenvectors of the whole matrix.
     """
 
     atoms: np.ndarray
@@ -115,7 +97,7 @@ class BlochModes:
         masses = ideal.get_masses()[self.atoms[:, 0, 0, 0]]
         vectors = self.blocks.reshape(*shape, n_sites, 3, 3 * n_sites)
         lengths = np.linalg.norm(vectors, axis=-2) / np.sqrt(masses)[:, None]
-        # Two travelling waves make two standing ones, which are sqrt(2) higher at their crests.
+        # Two travelling waves form two standing waves, with sqrt(2) times the amplitude.
         indices = np.stack(np.meshgrid(*map(np.arange, shape), indexing="ij"), axis=-1)
         standing = (2 * indices % shape == 0).all(axis=-1)
         crest = np.where(standing, 1.0, np.sqrt(2))[..., None] / np.sqrt(np.prod(shape))
@@ -128,10 +110,13 @@ class BlochModes:
         return found.reshape(*self.atoms.shape[1:], -1)
 
 
+Modes: TypeAlias = WholeModes | BlochModes
+
+
 def whole_modes(dynamical: np.ndarray, masses: np.ndarray) -> tuple[np.ndarray, WholeModes]:
     """Eigenvalues in ascending order, shape=(3 n_atoms - 3,), and modes.
 
-    Rigid translations are projected out before, so that they cannot mix with soft modes.
+    Rigid translations are projected out first, so that they do not mix with soft modes.
 
     Args:
         dynamical: mass-weighted force constants, symmetric, shape=(3 n_atoms, 3 n_atoms).
@@ -144,7 +129,7 @@ def whole_modes(dynamical: np.ndarray, masses: np.ndarray) -> tuple[np.ndarray, 
 def bloch_modes(
     dynamical: np.ndarray, masses: np.ndarray, atoms: np.ndarray
 ) -> tuple[np.ndarray, BlochModes] | None:
-    """As :func:`whole_modes`, from the translations of the crystal.
+    """As :func:`whole_modes`, by means of the translations of the crystal.
 
     Args:
         dynamical: mass-weighted force constants, symmetric, shape=(3 n_atoms, 3 n_atoms).
@@ -152,8 +137,7 @@ def bloch_modes(
         atoms: of :func:`translations`.
 
     Returns:
-        None if there are too few translations to be worth it, or they do not leave the matrix as
-        it is.
+        None if there are too few translations, or the matrix is not invariant under them.
     """
     n_sites, *shape = atoms.shape
     n_atoms = atoms.size

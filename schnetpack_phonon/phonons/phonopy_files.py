@@ -1,4 +1,4 @@
-"""Force constants from phonopy's own files, of any of its versions."""
+"""Force constants from phonopy's files, of any version of phonopy."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from phonopy.interface.phonopy_yaml import PhonopyYaml
 from phonopy.structure.dataset import forces_in_dataset
 from yaml import YAMLError
 
-from schnetpack_phonon.common.digests import contents_digest
+from schnetpack_phonon.common.digests import files_hash
 from schnetpack_phonon.phonons.force_constants import (
     LabelFunction,
     Models,
@@ -31,37 +31,26 @@ from schnetpack_phonon.phonons.instabilities import Instabilities
 from schnetpack_phonon.structures.crystals import Crystal, files_of_crystals, to_ase
 
 _FORCE_FILES = ("FORCE_SETS", "FORCE_CONSTANTS", "force_constants.hdf5")
-
-
-_UNREADABLE = (
-    RuntimeError,
-    ValueError,
-    KeyError,
-    TypeError,
-    IndexError,
-    AttributeError,
-    OSError,
-    YAMLError,
-)
+_UNREADABLE = (RuntimeError, ValueError, LookupError, TypeError, AttributeError, OSError, YAMLError)
 
 
 class PhonopyFiles:
-    """Force constants from phonopy's own files.
+    """Force constants from phonopy's files.
+
+    Units are those of the code that the file names (``calculator``), by phonopy's definition.
+
+    Born charges are not used: at the wave vectors of the supercell its force constants contain the
+    whole dipole interaction, and the periodic cells of the labels have no macroscopic field that
+    would split the modes at Gamma.
 
     Args:
         path: ``phonopy_params.yaml``, or ``phonopy_disp.yaml`` (or ``phonopy.yaml``) with
             FORCE_SETS, FORCE_CONSTANTS or force_constants.hdf5 in the same folder; ``{name}``
-            stands for the crystal's name where there are several.
-        instabilities: what happens to imaginary and very low modes.
-        force_sets: a FORCE_SETS elsewhere.
-        force_constants: a FORCE_CONSTANTS or force_constants.hdf5 elsewhere, full or compact.
-        work_dir: where a relative path starts.
-
-    Units are those of the code that the file names (``calculator``), as phonopy has them.
-
-    Born charges are not used: at the wave vectors of the supercell its force constants hold the
-    whole dipole interaction, and in a periodic cell, as the labels are computed in, there is no
-    macroscopic field that would split the modes at Gamma.
+            stands for the crystal's name if there are several.
+        instabilities: treatment of imaginary and very low modes.
+        force_sets: FORCE_SETS in another folder.
+        force_constants: FORCE_CONSTANTS or force_constants.hdf5 in another folder, full or compact.
+        work_dir: folder in which relative paths start.
     """
 
     def __init__(
@@ -72,49 +61,46 @@ class PhonopyFiles:
         force_constants: str | None = None,
         work_dir: str = ".",
     ):
-        self.path = str(Path(work_dir, path))
-        self.force_sets = force_sets and str(Path(work_dir, force_sets))
-        self.force_constants = force_constants and str(Path(work_dir, force_constants))
+        self.files = {"path": str(Path(work_dir, path))}
+        for option, file in (("force_sets", force_sets), ("force_constants", force_constants)):
+            if file:
+                self.files[option] = str(Path(work_dir, file))
         self.instabilities = instabilities
 
     @property
     def settings(self) -> dict[str, Any]:
         files = []
-        for option in ("path", "force_sets", "force_constants"):
-            if pattern := getattr(self, option):
-                found = files_of_crystals(pattern)
-                if not found:
-                    raise _no_file(option, Path(pattern))
-                files += found
+        for option, pattern in self.files.items():
+            found = files_of_crystals(pattern)
+            if not found:
+                raise _no_file(option, Path(pattern))
+            files += found
         beside = [file.with_name(name) for file in files for name in _FORCE_FILES]
         return {
             "source": "phonopy",
-            "files": contents_digest([*files, *beside]),
+            "files": files_hash([*files, *beside]),
             **self.instabilities.settings,
         }
 
     def models(
-        self,
-        crystals: Sequence[Crystal],
-        temperatures: Sequence[float],
-        label: LabelFunction,
+        self, crystals: Sequence[Crystal], temperatures: Sequence[float], label: LabelFunction
     ) -> Models:
         pure = unmixed(crystals)
-        if len(pure) > 1 and "{name}" not in self.path:
+        if len(pure) > 1 and "{name}" not in self.files["path"]:
             raise ValueError(
-                f"data.phonons.path is {self.path!r} for {len(pure)} crystals; write {{name}} "
-                f"where it has the crystal's name ({', '.join(c.name for c in pure)})"
+                f"data.phonons.path is {self.files['path']!r} for {len(pure)} crystals; write "
+                f"{{name}} in place of the crystal's name ({', '.join(c.name for c in pure)})"
             )
         found = {crystal.name: self._read(crystal) for crystal in pure}
         return harmonic_models(crystals, temperatures, found, self.instabilities)
 
     def _read(self, crystal: Crystal) -> np.ndarray:
-        path = self._file("path", self.path, crystal)
-        sets = constants = None
-        if self.force_sets:
-            sets = self._file("force_sets", self.force_sets, crystal)
-        if self.force_constants:
-            constants = self._file("force_constants", self.force_constants, crystal)
+        named = {k: Path(p.replace("{name}", crystal.name)) for k, p in self.files.items()}
+        for option, file in named.items():
+            if not file.is_file():
+                raise _no_file(option, file)
+        path, sets = named["path"], named.get("force_sets")
+        constants = named.get("force_constants")
         with _reading(path):
             content = PhonopyYaml()
             content.read(path)
@@ -130,13 +116,6 @@ class PhonopyFiles:
         check_force_constants(there, np.array(phonon.force_constants) * factor)
         phonon.symmetrize_force_constants()
         return np.array(phonon.force_constants)[np.ix_(order, order)] * factor
-
-    @staticmethod
-    def _file(option: str, value: str, crystal: Crystal) -> Path:
-        path = Path(value.replace("{name}", crystal.name))
-        if not path.is_file():
-            raise _no_file(option, path)
-        return path
 
 
 def _no_file(option: str, path: Path) -> ValueError:
@@ -156,15 +135,15 @@ def _reading(path: Path) -> Iterator[None]:
 
 
 def _forces_beside(path: Path, content: PhonopyYaml) -> tuple[Path | None, Path | None]:
-    """FORCE_SETS or force constants in the folder of a file that holds none itself."""
+    """FORCE_SETS or force constants in the folder of a file without either."""
     if content.force_constants is not None or forces_in_dataset(content.dataset):
         return None, None
     for name in _FORCE_FILES:
         if (beside := path.with_name(name)).is_file():
             return (beside, None) if name == "FORCE_SETS" else (None, beside)
     raise ValueError(
-        f"{path} holds neither forces nor force constants, and neither FORCE_SETS, FORCE_CONSTANTS "
-        "nor force_constants.hdf5 lies beside it: set data.phonons.force_sets or "
+        f"{path} has neither forces nor force constants, and its folder has neither FORCE_SETS, "
+        "FORCE_CONSTANTS nor force_constants.hdf5: set data.phonons.force_sets or "
         "data.phonons.force_constants"
     )
 
@@ -172,10 +151,10 @@ def _forces_beside(path: Path, content: PhonopyYaml) -> tuple[Path | None, Path 
 def _with_force_constants(
     content: PhonopyYaml, sets: Path | None, constants: Path | None
 ) -> Phonopy:
-    """Phonopy object with full force constants, from a yaml file or the file that is named.
+    """Phonopy object with full force constants, from a yaml file or the given file.
 
-    Not by phonopy.load: it prefers forces in the yaml file to those that it is told to take, and
-    FORCE_SETS and FORCE_CONSTANTS of the working directory, whatever lies there, to both.
+    phonopy.load prefers forces in the yaml file to the given file, and FORCE_SETS and
+    FORCE_CONSTANTS of the working directory to both, so it is not used.
     """
     primitive = content.primitive_matrix
     phonon = Phonopy(
@@ -204,29 +183,29 @@ def _with_force_constants(
 
 
 def same_atoms(there: Atoms, here: Atoms, where: str, tolerance: float = 0.02) -> np.ndarray:
-    """For each atom of ``here`` the index of the same atom ``there``.
+    """Index in ``there`` of each atom of ``here``.
 
     Args:
         there: supercell of a file.
         here: supercell of the structure.
-        where: names both in the error.
+        where: name of both for the error message.
         tolerance: in Ang, of cell vectors and positions.
 
     Raises:
-        ValueError: if the cells differ or an atom has no partner of its species; names it.
+        ValueError: if the cells differ, or an atom has no partner of its species.
     """
     if len(there) != len(here):
         raise ValueError(
-            f"{where} do not fit: {len(there)} atoms in the file's supercell, {len(here)} here. "
+            f"{where} do not match: {len(there)} atoms in the file's supercell, {len(here)} here. "
             "Set data.structure.supercell to the matrix of the force constants"
         )
     if not np.allclose(there.cell.array, here.cell.array, rtol=0, atol=tolerance):
         difference = np.abs(there.cell.array - here.cell.array).max()
         raise ValueError(
-            f"{where} do not fit: the supercells differ by {difference:.3f} Ang "
-            f"({np.round(np.diag(there.cell.array), 3)} in the file, "
-            f"{np.round(np.diag(here.cell.array), 3)} here, on the diagonal). Give the structure "
-            "that the force constants were computed for, and set data.structure.relax=false"
+            f"{where} do not match: the supercells differ by {difference:.3f} Ang (diagonals: "
+            f"{np.round(np.diag(there.cell.array), 3)} in the file, "
+            f"{np.round(np.diag(here.cell.array), 3)} here). Use the structure for which the force "
+            "constants were computed, and set data.structure.relax=false"
         )
     order = np.empty(len(here), dtype=int)
     for i, (position, number) in enumerate(zip(here.positions, here.numbers, strict=True)):
@@ -234,7 +213,7 @@ def same_atoms(there: Atoms, here: Atoms, where: str, tolerance: float = 0.02) -
         nearest = int(distances.argmin())
         if distances[nearest] > tolerance or there.numbers[nearest] != number:
             raise ValueError(
-                f"{where} do not fit: atom {i} ({here.symbols[i]} at {position.round(3)}) is "
+                f"{where} do not match: atom {i} ({here.symbols[i]} at {position.round(3)}) is "
                 f"nearest to atom {nearest} ({there.symbols[nearest]}) of the file, "
                 f"{distances[nearest]:.3f} Ang away"
             )

@@ -1,15 +1,14 @@
-"""Vibrations at finite temperature: the harmonic crystal that fits the anharmonic one best.
+"""Renormalised phonons: the effective force constants of an anharmonic crystal at a temperature.
 
-Self-consistent harmonic approximation at fixed mean positions: displacements are drawn from a
-harmonic model at T, the code gives their forces, and the force constants that fit those forces
-best, in the least-squares sense over that very distribution, are the next model. At the fixed point
-the Gibbs-Bogoliubov free energy is stationary.
+Self-consistent harmonic approximation at fixed mean positions. Displacements are drawn from a
+harmonic model at T, the code computes their forces, and the force constants that fit these forces
+best (least squares over that distribution) give the next model. At the fixed point the
+Gibbs-Bogoliubov free energy is stationary.
 
-Plain iteration diverges where the harmonic crystal is unstable. Here the update is multiplicative,
-so the dynamical matrix stays positive, and its step is bounded. Forces of earlier steps are not
-thrown away: each enters the fit with the ratio of its probability now to that with which the whole
-pool was drawn (``force_pool``), and the effective number of samples tells how much they are
-worth.
+Plain iteration diverges if the harmonic crystal is unstable. Here the update is multiplicative, so
+the dynamical matrix stays positive, and its step is bounded. Forces of earlier steps are used
+again: each has in the fit the weight of its present probability relative to that with which the
+whole pool was drawn (``force_pool``). The effective sample size follows from the weights.
 
 References:
     Hooton, Phil. Mag. 46, 422 (1955); Errea, Calandra, Mauri, Phys. Rev. B 89, 064302 (2014)
@@ -21,13 +20,20 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import product
 from typing import Any
 
 import numpy as np
 from ase import Atoms
 
 from schnetpack_phonon.common import properties
-from schnetpack_phonon.common.errors import LabellingError, MissingLabelsError
+from schnetpack_phonon.common.errors import (
+    LabellingError,
+    MissingLabelsError,
+    check_at_least,
+    check_choice,
+    check_positive,
+)
 from schnetpack_phonon.common.seeding import snapshot_stream
 from schnetpack_phonon.phonons.force_constants import (
     LabelFunction,
@@ -38,10 +44,10 @@ from schnetpack_phonon.phonons.force_constants import (
 )
 from schnetpack_phonon.phonons.force_pool import ForcePool
 from schnetpack_phonon.phonons.harmonic import (
+    STATISTICS,
     THZ_PER_SQRT_FC,
     HarmonicModel,
     Renormalization,
-    displaced_positions,
     free_energy,
     harmonic_model,
     normal_modes,
@@ -49,19 +55,16 @@ from schnetpack_phonon.phonons.harmonic import (
     to_matrix,
 )
 from schnetpack_phonon.phonons.instabilities import Instabilities
-from schnetpack_phonon.structures.crystals import Crystal
+from schnetpack_phonon.structures.crystals import Crystal, displaced_positions
 
 log = logging.getLogger(__name__)
 
-
 _POSITIVE = Instabilities("error", 1e-3)
-
-
 _UNIT = THZ_PER_SQRT_FC**2
 
 
 class NotConvergedError(LabellingError):
-    """The model still moved when the steps were used up."""
+    """The model has not converged within the maximum number of steps."""
 
 
 @dataclass(frozen=True)
@@ -70,11 +73,11 @@ class Step:
 
     Attributes:
         n_forces: structures calculated so far.
-        effective_samples: (sum w)^2 / sum w^2 of the weights in the fit.
+        effective_samples: effective sample size (sum w)^2 / sum w^2 of the weights in the fit.
         deviation: rms over modes of the fitted minus the sampled frequency, in THz.
-        lowest: lowest fitted frequency in THz, negative where imaginary.
+        lowest: lowest fitted frequency in THz, negative if imaginary.
         free_energy: variational free energy minus the static energy, in eV per atom.
-        r2: share of the forces' variance that the fitted harmonic model explains.
+        r2: fraction of the forces' variance that the fitted harmonic model explains.
     """
 
     n_forces: int
@@ -89,10 +92,10 @@ class Renormalised:
     """Harmonic models renormalised at each temperature.
 
     Args:
-        source: of the harmonic force constants that the iteration starts from.
+        source: of the harmonic force constants from which the iteration starts.
         n_samples: structures per step.
         tolerance: largest rms over modes of (fitted - sampled) frequency at convergence, in THz.
-        max_steps: the iteration is given up after them.
+        max_steps: maximum number of steps.
         statistics: ``quantum`` or ``classical``.
         seed: of the displacements.
         start_floor: the first model has the absolute harmonic frequencies, at least this, in THz.
@@ -108,16 +111,10 @@ class Renormalised:
         seed: int = 2511,
         start_floor: float = 1.5,
     ):
-        if n_samples < 2:
-            raise ValueError(f"data.phonons.n_samples is {n_samples}; expected >= 2")
-        if not tolerance > 0:
-            raise ValueError(f"data.phonons.tolerance is {tolerance} THz; expected > 0")
-        if max_steps < 1:
-            raise ValueError(f"data.phonons.max_steps is {max_steps}; expected >= 1")
-        if statistics not in ("quantum", "classical"):
-            raise ValueError(
-                f"data.phonons.statistics is {statistics!r}; there are quantum, classical"
-            )
+        check_at_least(2, n_samples=n_samples)
+        check_at_least(1, max_steps=max_steps)
+        check_positive("THz", tolerance=tolerance)
+        check_choice(STATISTICS, statistics=statistics)
         self.source = source
         self.n_samples = n_samples
         self.tolerance = float(tolerance)
@@ -144,38 +141,34 @@ class Renormalised:
     ) -> Models:
         if self.statistics == "classical" and min(temperatures) == 0:
             raise ValueError(
-                "a classical crystal does not move at 0 K, so there is nothing to fit: set "
+                "classical displacements at 0 K are zero and cannot be fitted: set "
                 "data.phonons.statistics=quantum"
             )
         pure = unmixed(crystals)
         harmonic = self.source.models(pure, temperatures, label)
         found: Models = {}
         missing: MissingLabelsError | None = None
-        for temperature in temperatures:
-            for crystal in pure:
-                start = harmonic[crystal.name, temperature]
-                try:
-                    found[crystal.name, temperature] = self._converge(
-                        crystal, start, temperature, label
-                    )
-                except MissingLabelsError as error:  # the next labels of all are asked for at once
-                    missing = error
+        for t, crystal in product(temperatures, pure):
+            try:
+                found[crystal.name, t] = self._converge(crystal, t, harmonic, label)
+            except MissingLabelsError as error:  # report the next labels of all crystals at once
+                missing = error
         if missing:
             raise missing
         models: Models = {}
-        for crystal in crystals:
-            for temperature in temperatures:
-                known = {c.name: found[c.name, temperature].force_constants for c in pure}
-                model = found.get((crystal.name, temperature)) or harmonic_model(
-                    crystal.supercell, mixed_force_constants(crystal, known), _POSITIVE
-                )
-                models[crystal.name, temperature] = replace(model, policy=_policy(temperature))
+        for crystal, t in product(crystals, temperatures):
+            known = {c.name: found[c.name, t].force_constants for c in pure}
+            model = found.get((crystal.name, t)) or harmonic_model(
+                crystal.supercell, mixed_force_constants(crystal, known), _POSITIVE
+            )
+            models[crystal.name, t] = replace(model, policy=f"renormalised at {t:g} K")
         return models
 
     def _converge(
-        self, crystal: Crystal, harmonic: HarmonicModel, temperature: float, label: LabelFunction
+        self, crystal: Crystal, temperature: float, harmonic: Models, label: LabelFunction
     ) -> HarmonicModel:
-        model = harmonic_model(harmonic.ideal, harmonic.force_constants, self.start)
+        start = harmonic[crystal.name, temperature]
+        model = harmonic_model(start.ideal, start.force_constants, self.start)
         what = f"{crystal.name} at {temperature:g} K"
         (ideal,) = label(f"{what}, static", [(f"{crystal.name}, ideal", model.ideal)])
         if ideal is None:
@@ -201,7 +194,7 @@ class Renormalised:
             steps.append(_step(model, fitted, pool, weights, ideal[properties.energy].item()))
             log.info("%s, step %d: %s", what, number + 1, _in_words(steps[-1]))
             if steps[-1].deviation < self.tolerance and steps[-1].lowest > 0:
-                return _renormalised(model, harmonic, temperature, steps, pool)
+                return _renormalised(model, start, steps, pool)
             model = _update(model, fitted, number)
         last = steps[-1]
         reason = (
@@ -224,17 +217,15 @@ class Renormalised:
         streams = [snapshot_stream(self.seed, group, first + k) for k in range(self.n_samples)]
         normals = np.array([stream.standard_normal(len(matrix)) for stream in streams])
         u = (normals @ matrix.T).reshape(self.n_samples, -1, 3)
-        drawn = []
-        for positions in displaced_positions(model.ideal, u):
-            atoms = model.ideal.copy()
+        drawn = [model.ideal.copy() for _ in streams]
+        for atoms, positions in zip(drawn, displaced_positions(model.ideal, u), strict=True):
             atoms.positions = positions
-            drawn.append(atoms)
         return drawn
 
 
 def _fit(crystal: Crystal, pool: ForcePool, weights: np.ndarray) -> np.ndarray:
-    """Weighted least squares over the pool, all symmetries kept; shape=(n_atoms, n_atoms, 3, 3)."""
-    # F = -Phi u is linear: the square root of a weight on both sides is a weight in the fit.
+    """Weighted least squares over the pool with all symmetries; shape=(n_atoms, n_atoms, 3, 3)."""
+    # F = -Phi u is linear: the square root of a weight on both sides gives the weight in the fit.
     root = np.sqrt(weights * len(weights))[:, None, None]
     phonon = crystal.phonopy()
     phonon.dataset = {"displacements": pool.displacements * root, "forces": pool.forces * root}
@@ -245,39 +236,34 @@ def _fit(crystal: Crystal, pool: ForcePool, weights: np.ndarray) -> np.ndarray:
 def _step(
     model: HarmonicModel, fitted: np.ndarray, pool: ForcePool, weights: np.ndarray, static: float
 ) -> Step:
-    n_atoms = len(model.ideal)
     u = pool.displacements.reshape(len(weights), -1)
     forces = pool.forces.reshape(len(weights), -1)
     residual = forces + u @ to_matrix(fitted)
-    sampled = to_matrix(model.sampled_force_constants)
-    potential = pool.energies - static - 0.5 * ((u @ sampled) * u).sum(axis=1)
+    anharmonic = float(weights @ (pool.energies - static - model.energies(pool.displacements)))
+    harmonic = free_energy(model.sampled_frequencies, pool.temperature, pool.statistics)
     change = model.mode_frequencies(fitted) - model.sampled_frequencies
     return Step(
         n_forces=len(weights),
         effective_samples=float(1 / (weights**2).sum()),
         deviation=float(np.sqrt(np.mean(change**2))),
         lowest=float(normal_modes(model.ideal, fitted)[0].min()),
-        free_energy=(
-            free_energy(model.sampled_frequencies, pool.temperature, pool.statistics)
-            + float(weights @ potential)
-        )
-        / n_atoms,
+        free_energy=(harmonic + anharmonic) / len(model.ideal),
         r2=float(1 - weights @ (residual**2).sum(axis=1) / (weights @ (forces**2).sum(axis=1))),
     )
 
 
 def _update(model: HarmonicModel, fitted: np.ndarray, number: int) -> HarmonicModel:
-    """D -> D^1/2 h(X) D^1/2 with X = D^-1/2 D_fit D^-1/2: positive whatever the fit is.
+    """D -> D^1/2 h(X) D^1/2 with X = D^-1/2 D_fit D^-1/2: positive for every fit.
 
-    The step shrinks: a mode that softens moves further, meets a steeper wall and comes back
-    stiffer, so steps of constant size end in an oscillation.
+    The step shrinks, since steps of constant size end in an oscillation: a softer mode has larger
+    displacements, which reach a steeper potential and make it stiffer in the next step.
     """
     step, low, high = (0.5, 0.6, 1.6) if number < 5 else (0.4 / (number / 2 - 1.5), 0.7, 1.4)
-    root = np.sqrt(np.repeat(model.ideal.get_masses(), 3))[:, None]
+    root = model.root_masses[:, None]
     s = model.sampled_frequencies
     scaled = model.eigenvectors / root / s
     values, vectors = np.linalg.eigh(scaled.T @ to_matrix(fitted) @ scaled)
-    # In units of the frequencies squared x = 1 where the fit is what was sampled.
+    # In units of the frequencies squared, x = 1 where the fit equals the sampled model.
     h = np.clip(1 + step * (values * _UNIT - 1), low, high)
     half = (model.eigenvectors * root * s) @ vectors * np.sqrt(h)
     force_constants = to_blocks(half @ half.T / _UNIT)
@@ -285,29 +271,21 @@ def _update(model: HarmonicModel, fitted: np.ndarray, number: int) -> HarmonicMo
 
 
 def _renormalised(
-    model: HarmonicModel,
-    harmonic: HarmonicModel,
-    temperature: float,
-    steps: Sequence[Step],
-    pool: ForcePool,
+    model: HarmonicModel, start: HarmonicModel, steps: Sequence[Step], pool: ForcePool
 ) -> HarmonicModel:
-    if model.n_changed:  # the start, whose force constants are not what was drawn with
+    if model.n_changed:  # the first model, which was not sampled with its force constants
         model = harmonic_model(model.ideal, model.sampled_force_constants, _POSITIVE)
     record = Renormalization(
-        harmonic.force_constants,
+        start.force_constants,
         tuple(asdict(step) for step in steps),
         model.ideal.positions + pool.displacements,
     )
-    return replace(model, policy=_policy(temperature), renormalization=record)
-
-
-def _policy(temperature: float) -> str:
-    return f"renormalised at {temperature:g} K"
+    return replace(model, renormalization=record)
 
 
 def _in_words(step: Step) -> str:
     return (
         f"rms {step.deviation:.3f} THz, lowest {step.lowest:.2f} THz, free energy "
-        f"{1e3 * step.free_energy:.2f} meV/atom, {step.n_forces} forces worth "
+        f"{1e3 * step.free_energy:.2f} meV/atom, {step.n_forces} forces, effective sample size "
         f"{step.effective_samples:.0f}, R2 {step.r2:.2f}"
     )

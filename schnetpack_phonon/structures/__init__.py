@@ -7,7 +7,8 @@ __getattr__, __dir__, __all__ = names_of(
     """
     alloys: MixedAntiperovskites end_member_formulas vegard
     crystals: Antiperovskites Crystal StructureFile StructureSource antiperovskite
-        files_of_crystals supercell_matrix to_ase to_phonopy translations
+        displaced_positions files_of_crystals shortest_distance supercell_matrix to_ase to_phonopy
+        translations
     elasticity: Moduli finite_strain_tensor finite_strains hill_average is_stable point_group
         reuss_average rotated strained symmetrized tensor_to_voigt universal_anisotropy
         voigt_average voigt_to_tensor

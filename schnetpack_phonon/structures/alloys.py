@@ -9,7 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from schnetpack_phonon.structures.crystals import Crystal, antiperovskite, supercell_matrix
+from schnetpack_phonon.common.errors import check_at_least, check_choice, check_positive
+from schnetpack_phonon.structures.crystals import (
+    Crystal,
+    antiperovskite,
+    check_formulas,
+    supercell_matrix,
+)
 
 _SITE = r"([A-Z][a-z]?|\([A-Z][a-z]?,[A-Z][a-z]?\))"
 
@@ -17,23 +23,23 @@ _SITE = r"([A-Z][a-z]?|\([A-Z][a-z]?,[A-Z][a-z]?\))"
 class MixedAntiperovskites:
     """Random arrangements of mixed cubic antiperovskites such as ``Ag3S(Br,I)``.
 
-    The lattice is that of the end members, weighted by composition (Vegard's law), or given.
-    Snapshots of arrangements that the crystal's symmetry maps onto each other share a parent, so
-    training and test never see the same pattern.
+    The lattice is the average over the end members, weighted by composition (Vegard's law), or
+    given. Snapshots of symmetry-equivalent arrangements share a parent, so that training and test
+    never contain the same arrangement.
 
     Args:
         names: formulas with one pair of elements in parentheses: ``Ag3S(Br,I)``,
             ``Ag3(S,Se)Br``.
-        n_arrangements: per formula; each gets ``data.ensemble.n_snapshots`` of its own.
+        n_arrangements: per formula; each gets ``data.ensemble.n_snapshots`` snapshots.
         seed: of the arrangements.
-        fraction: of the second element; drawn uniformly for each arrangement by default.
+        fraction: of the second element; random (uniform) for each arrangement by default.
         supercell: three integers or a 3x3 matrix.
         relax: relax the end members with the calculator.
         lattice_constants: formula of an end member, or of the mixture for all its arrangements,
             -> Angstrom.
         force_constants: ``end_members`` takes the average over the end members, weighted by
             composition, with the arrangement's own masses; ``own`` calculates them for each
-            arrangement, some hundred forces without symmetry.
+            arrangement, which takes some hundred force calculations without symmetry.
     """
 
     def __init__(
@@ -47,16 +53,11 @@ class MixedAntiperovskites:
         lattice_constants: Mapping[str, float] | None = None,
         force_constants: str = "end_members",
     ):
-        if n_arrangements < 1:
-            raise ValueError(f"data.structure.n_arrangements is {n_arrangements}; expected >= 1")
+        check_at_least(1, n_arrangements=n_arrangements)
+        check_choice(("end_members", "own"), force_constants=force_constants)
+        check_formulas(names)
         if fraction is not None and not 0 <= fraction <= 1:
             raise ValueError(f"data.structure.fraction is {fraction}; expected 0 <= x <= 1")
-        if force_constants not in ("end_members", "own"):
-            raise ValueError(
-                f"data.structure.force_constants is {force_constants!r}; there are end_members, own"
-            )
-        if not names or len(set(names)) != len(names):
-            raise ValueError(f"data.structure.names is {list(names)}; expected different formulas")
         self.relax = relax
         self.crystals: list[Crystal] = []
         matrix = supercell_matrix(supercell)
@@ -73,10 +74,11 @@ class MixedAntiperovskites:
                 )
                 crystal = sublattice.arranged(sublattice.pattern(stream, fraction), k)
                 if name in constants:
-                    crystal = _with_lattice(crystal, constants[name] * np.array(matrix))
-                if force_constants == "own":
-                    crystal = replace(crystal, own_force_constants=True)
-                self.crystals.append(crystal)
+                    check_positive("Ang", **{f"lattice constant of {name}": constants[name]})
+                    crystal = _in_cell(crystal, constants[name] * np.array(matrix))
+                    crystal = replace(crystal, own_lattice=True)
+                own = force_constants == "own"
+                self.crystals.append(replace(crystal, own_force_constants=own))
 
 
 def end_member_formulas(name: str) -> list[str]:
@@ -89,8 +91,8 @@ def end_member_formulas(name: str) -> list[str]:
     mixed = match and [site for site in match.groups() if site.startswith("(")]
     if not match or not mixed or len(mixed) > 1:
         raise ValueError(
-            f"{name!r} is no mixed antiperovskite with one pair of elements: write it like "
-            "'Ag3S(Br,I)' or 'Ag3(S,Se)Br'"
+            f"{name!r} is not a mixed antiperovskite with one pair of elements; expected a formula "
+            "like 'Ag3S(Br,I)' or 'Ag3(S,Se)Br'"
         )
     first, second = mixed[0][1:-1].split(",")
     if first == second:
@@ -113,15 +115,15 @@ class _Sublattice:
         self.permutations = place[permutations[:, self.sites]]
 
     def pattern(self, stream: np.random.Generator, fraction: float | None) -> np.ndarray:
-        """True where the second element sits, shape=(n_sites,)."""
+        """True on sites of the second element, shape=(n_sites,)."""
         n_sites = len(self.sites)
         if fraction is None:
             fraction = int(stream.integers(n_sites + 1)) / n_sites
         n_second = fraction * n_sites
         if abs(n_second - round(n_second)) > 1e-6:
             raise ValueError(
-                f"a fraction of {fraction} is {n_second:g} of {n_sites} sites of {self.name}; "
-                f"expected a multiple of 1/{n_sites}, or a larger data.structure.supercell"
+                f"data.structure.fraction is {fraction}, {n_second:g} of {n_sites} sites of "
+                f"{self.name}; expected a multiple of 1/{n_sites}, or a larger supercell"
             )
         pattern = np.zeros(n_sites, dtype=bool)
         pattern[stream.permutation(n_sites)[: round(n_second)]] = True
@@ -132,11 +134,11 @@ class _Sublattice:
         atoms = self.cells[0].copy()
         second = self.sites[pattern]
         atoms.numbers[second] = self.cells[1].numbers[second]
-        # A supercell has explicit masses, which do not follow the species.
+        # A supercell has explicit masses, which do not change with the species.
         masses = atoms.get_masses()
         masses[second] = self.cells[1].get_masses()[second]
         atoms.set_masses(masses)
-        # The same for all arrangements that symmetry maps onto each other.
+        # The same for all symmetry-equivalent arrangements.
         canonical = min(row.tobytes() for row in pattern[self.permutations].astype(np.uint8))
         code = "".join(map(str, canonical))
         weights = (1 - fraction, fraction)
@@ -151,25 +153,21 @@ class _Sublattice:
         return vegard(crystal, {})
 
 
-def _with_lattice(crystal: Crystal, cell: np.ndarray) -> Crystal:
-    if not np.linalg.det(cell) > 0:
-        raise ValueError(f"lattice constant of {crystal.composition} is not > 0 Angstrom")
-    unitcell = crystal.unitcell.copy()
-    unitcell.set_cell(cell, scale_atoms=True)
-    return replace(crystal, unitcell=unitcell, own_lattice=True)
-
-
 def vegard(crystal: Crystal, relaxed: Mapping[str, Crystal]) -> Crystal:
-    """A mixed crystal in the average cell of its end members, if it has no lattice of its own.
+    """A mixed crystal in the average cell of its end members, unless its lattice was given.
 
     Args:
         crystal: with end members.
-        relaxed: replaces end members by name.
+        relaxed: end members that replace others of the same name.
     """
     members = tuple((relaxed.get(m.name, m), weight) for m, weight in crystal.end_members)
+    crystal = replace(crystal, end_members=members)
     if crystal.own_lattice:
-        return replace(crystal, end_members=members)
-    cell = np.sum([weight * m.supercell.cell.array for m, weight in members], axis=0)
+        return crystal
+    return _in_cell(crystal, np.sum([w * m.supercell.cell.array for m, w in members], axis=0))
+
+
+def _in_cell(crystal: Crystal, cell: np.ndarray) -> Crystal:
     unitcell = crystal.unitcell.copy()
     unitcell.set_cell(cell, scale_atoms=True)
-    return replace(crystal, unitcell=unitcell, end_members=members)
+    return replace(crystal, unitcell=unitcell)

@@ -1,4 +1,4 @@
-"""Crystals: prototypes, structure files, and the one converter between ASE and phonopy."""
+"""Crystals: prototypes, structure files, conversion between ASE and phonopy, distances."""
 
 from __future__ import annotations
 
@@ -14,10 +14,22 @@ import numpy as np
 from ase import Atoms
 from ase.data import chemical_symbols
 from ase.io import read
+from ase.neighborlist import neighbor_list
 from phonopy import Phonopy
 from phonopy.structure.atoms import PhonopyAtoms
 from phonopy.structure.cells import get_supercell
 from phonopy.structure.snf import SNF3x3
+
+from schnetpack_phonon.common.errors import check_positive
+
+# Positions are rounded to 1e-6 Ang: rounding errors of linear algebra, which depend on the library
+# and on the number of threads, must not make another snapshot that needs another label.
+DECIMALS = 6
+_SAME_SITE = 1e-3  # of a cell vector
+
+#: Cubic lattice constants in Angstrom from which a relaxation starts: PBEsol for the sulfides
+#: (Benitez et al., arXiv:2511.15222); PBEsol with localised orbitals for the selenides.
+LATTICE_CONSTANTS = {"Ag3SBr": 4.793, "Ag3SI": 4.869, "Ag3SeBr": 5.01, "Ag3SeI": 5.07}
 
 
 def to_phonopy(atoms: Atoms) -> PhonopyAtoms:
@@ -43,19 +55,19 @@ def to_ase(atoms: PhonopyAtoms) -> Atoms:
 
 @dataclass(frozen=True)
 class Crystal:
-    """A crystal and the supercell in which its atoms move.
+    """A crystal and the supercell in which its atoms are displaced.
 
     Attributes:
-        name: what databases, tables and figures call it.
+        name: in databases, tables and figures.
         unitcell: the undisplaced unit cell.
         supercell_matrix: integers, shape=(3, 3), phonopy's convention.
         end_members: of a mixed crystal: (crystal, fraction), with supercells of the same sites in
-            the same order. The lattice comes from them.
-        own_lattice: of a mixed crystal; its lattice was given and does not come from them.
-        own_force_constants: of a mixed crystal; they come from the end members otherwise.
-        composition: what tables call a crystal that is one arrangement out of many.
-        parent: of all snapshots of such a crystal, see
-            :class:`.Snapshot`.
+            the same order. The lattice is their average.
+        own_lattice: whether the lattice of a mixed crystal was given instead.
+        own_force_constants: whether those of a mixed crystal are calculated; otherwise they are the
+            average over the end members.
+        composition: name in tables of a crystal that is one of many arrangements.
+        parent: of all snapshots of such a crystal, see :class:`.Snapshot`.
     """
 
     name: str
@@ -68,12 +80,12 @@ class Crystal:
     parent: str | None = None
 
     def phonopy(self) -> Phonopy:
-        """A fresh phonopy object; its primitive cell is the unit cell itself ("P").
+        """A new phonopy object; its primitive cell is the unit cell itself ("P").
 
-        phonopy's default ("auto") would fold an ordered alloy to a smaller cell.
+        phonopy's default ("auto") would reduce an ordered alloy to a smaller cell.
         """
         with warnings.catch_warnings():
-            # True of every supercell that is longer in one direction, and of no consequence here.
+            # Harmless: the case for every supercell that is longer in one direction.
             warnings.filterwarnings("ignore", ".*Point group symmetries of supercell and primitive")
             return Phonopy(
                 to_phonopy(self.unitcell),
@@ -94,7 +106,7 @@ class Crystal:
 
     @property
     def translations(self) -> np.ndarray:
-        """Of the unit cell in the supercell, see :func:`.translations`."""
+        """Translations of the unit cell in the supercell, see :func:`.translations`."""
         return translations(self.supercell, self.unitcell, np.array(self.supercell_matrix))
 
 
@@ -122,11 +134,6 @@ def supercell_matrix(value: Sequence[Any]) -> tuple[tuple[int, int, int], ...]:
     return tuple(tuple(int(n) for n in row) for row in matrix)  # type: ignore[misc]
 
 
-#: Cubic lattice constants in Angstrom from which a relaxation starts: PBEsol for the sulfides
-#: (Benitez et al., arXiv:2511.15222); PBEsol with localised orbitals for the selenides.
-LATTICE_CONSTANTS = {"Ag3SBr": 4.793, "Ag3SI": 4.869, "Ag3SeBr": 5.01, "Ag3SeI": 5.07}
-
-
 def antiperovskite(formula: str, lattice_constant: float | None = None) -> Atoms:
     """Cubic antiperovskite X3BA, space group Pm-3m, five atoms.
 
@@ -144,8 +151,8 @@ def antiperovskite(formula: str, lattice_constant: float | None = None) -> Atoms
     match = re.fullmatch(r"([A-Z][a-z]?)3([A-Z][a-z]?)([A-Z][a-z]?)", formula)
     if match is None or not set(match.groups()) <= set(chemical_symbols[1:]):
         raise ValueError(
-            f"{formula!r} is no cubic antiperovskite X3BA of three elements: write it like "
-            f"'Ag3SBr'. With a built-in lattice constant: {', '.join(LATTICE_CONSTANTS)}"
+            f"{formula!r} is not a cubic antiperovskite X3BA of three elements; expected a formula "
+            f"like 'Ag3SBr'. With a built-in lattice constant: {', '.join(LATTICE_CONSTANTS)}"
         )
     a = LATTICE_CONSTANTS.get(formula) if lattice_constant is None else lattice_constant
     if a is None:
@@ -153,11 +160,16 @@ def antiperovskite(formula: str, lattice_constant: float | None = None) -> Atoms
             f"no lattice constant is known for {formula!r} (known: {', '.join(LATTICE_CONSTANTS)})"
             f": set data.structure.lattice_constants.{formula}"
         )
-    if not a > 0:
-        raise ValueError(f"lattice constant of {formula} is {a}; expected > 0 Angstrom")
+    check_positive("Ang", **{f"lattice constant of {formula}": a})
     x, b, c = match.groups()
     sites = [(0.5, 0.5, 0), (0.5, 0, 0.5), (0, 0.5, 0.5), (0.5, 0.5, 0.5), (0, 0, 0)]
     return Atoms([x, x, x, b, c], cell=[a, a, a], scaled_positions=sites, pbc=True)
+
+
+def check_formulas(names: Sequence[str]) -> None:
+    """Raises ValueError for no names, or one that is there twice."""
+    if not names or len(set(names)) != len(names):
+        raise ValueError(f"data.structure.names is {list(names)}; expected different formulas")
 
 
 class Antiperovskites:
@@ -180,10 +192,7 @@ class Antiperovskites:
         self.relax = relax
         constants = dict(lattice_constants or {})
         matrix = supercell_matrix(supercell)
-        if not names:
-            raise ValueError("data.structure.names is empty; expected formulas such as Ag3SBr")
-        if len(set(names)) != len(names):
-            raise ValueError(f"data.structure.names lists a crystal twice: {list(names)}")
+        check_formulas(names)
         self.crystals = [
             Crystal(name, antiperovskite(name, constants.get(name)), matrix) for name in names
         ]
@@ -195,7 +204,7 @@ class StructureFile:
     Args:
         path: the file; its last structure is taken.
         supercell: three integers or a 3x3 matrix.
-        name: what tables call it; the chemical formula by default.
+        name: in tables; the chemical formula by default.
         relax: relax cell and positions with the calculator, keeping the symmetry.
         work_dir: where a relative path starts.
     """
@@ -214,13 +223,13 @@ class StructureFile:
         atoms = read(file)
         if not atoms.pbc.all():
             raise ValueError(
-                f"{path} is periodic along {atoms.pbc.sum()} of 3 directions; a crystal is needed"
+                f"{path} is periodic along {atoms.pbc.sum()} of 3 directions; expected a crystal"
             )
         sites = atoms.info.get("occupancy", {}).values()
         shared = [site for site in sites if list(site.values()) != [1.0]]
         if shared:
             raise ValueError(
-                f"{path} has sites of mixed or partial occupancy ({shared[0]}); choose one "
+                f"{path} has sites of mixed or partial occupancy ({shared[0]}); expected one "
                 "arrangement of whole atoms"
             )
         atoms.calc = None
@@ -234,15 +243,12 @@ def files_of_crystals(pattern: str) -> list[Path]:
     return [Path(name) for name in sorted(glob(escape(pattern).replace("{name}", "*")))]
 
 
-_SAME_SITE = 1e-3  # of a cell vector
-
-
 def translations(ideal: Atoms, unitcell: Atoms, supercell_matrix: np.ndarray) -> np.ndarray:
-    """Atom of each site of the unit cell and translation, see :class:`BlochModes`.
+    """Atom of each site and translation of the unit cell, see :class:`.BlochModes`.
 
     Args:
         ideal: the supercell in phonopy's order: all copies of an atom one after the other.
-        unitcell: of which it is made.
+        unitcell: that is repeated in it.
         supercell_matrix: phonopy's convention.
 
     Returns:
@@ -260,3 +266,22 @@ def translations(ideal: Atoms, unitcell: Atoms, supercell_matrix: np.ndarray) ->
     atoms = np.empty((n_sites, *shape), dtype=int)
     atoms[site, *element.T] = np.arange(len(ideal))
     return atoms
+
+
+def shortest_distance(atoms: Atoms) -> float:
+    """Shortest distance between two different atoms of the cell, periodic images included."""
+    if len(atoms) < 2:
+        return np.inf
+    cutoff = 2.0
+    while True:  # all pairs would take 1 GB at 1,080 atoms
+        i, j, distances = neighbor_list("ijd", atoms, cutoff)
+        distances = distances[i != j]
+        if distances.size:
+            return float(distances.min())
+        cutoff *= 1.5
+
+
+def displaced_positions(ideal: Atoms, displacements: np.ndarray) -> np.ndarray:
+    """Positions with the geometric centre kept, rounded; shape=(n, n_atoms, 3)."""
+    centred = displacements - displacements.mean(axis=-2, keepdims=True)
+    return (ideal.positions + centred).round(DECIMALS)

@@ -1,4 +1,4 @@
-"""Elastic tensors: what they are, finite strain, moduli and symmetry.
+"""Elastic tensors: definition, finite strain, moduli and symmetry.
 
 A strain ``eps`` (symmetric) maps the cell and all atoms by ``F = 1 + eps``, so that atoms keep
 their fractions of the cell: the *clamped-ion* tensor. It is the second derivative of the energy,
@@ -7,14 +7,14 @@ their fractions of the cell: the *clamped-ion* tensor. It is the second derivati
 
 with engineering shear (``eps_a = 2 eps_yz`` for a = yz). Its first derivative at any strain is
 ``dE/deps = V0 T`` with Biot's stress ``T = det(F) sym(F^-1 sigma)``, ``sigma`` being the Cauchy
-stress that codes give. C is therefore symmetric for a crystal under stress, too, where the plain
-derivative of ``sigma`` is not. At zero strain, with ``d`` for Kronecker's symbol,
+stress that codes give. C is therefore symmetric also for a crystal under stress, unlike the
+derivative of ``sigma``. At zero strain, with Kronecker's symbol ``d``,
 
     C_ijkl = dsigma_ij/deps_kl + sigma_ij d_kl - S_ijkl,
     S_ijkl = (sigma_ik d_jl + sigma_il d_jk + sigma_jk d_il + sigma_jl d_ik) / 4,
 
 and ``C - S`` is the second derivative by the Green-Lagrange strain (Brugger's, or thermodynamic,
-constants). Without stress the three are the same.
+constants). Without stress all three are equal.
 
 References:
     Wallace, Phys. Rev. 162, 776 (1967), and Barron and Klein, Proc. Phys. Soc. 85, 523 (1965):
@@ -32,8 +32,6 @@ from ase.spacegroup.symmetrize import check_symmetry
 
 # The pair of each Voigt component, and the component of each pair.
 _I, _J = np.array([0, 1, 2, 1, 0, 0]), np.array([0, 1, 2, 2, 2, 1])
-
-
 _COMPONENT = np.array([[0, 5, 4], [5, 1, 3], [4, 3, 2]])
 
 
@@ -69,7 +67,7 @@ def finite_strains(step: float) -> np.ndarray:
 def finite_strain_tensor(stresses: np.ndarray, step: float) -> np.ndarray:
     """Elastic tensor by central differences of Biot's stress.
 
-    Its two triangles differ by the error of the differences; their mean is taken.
+    Its two triangles differ by the error of the differences; the result is their mean.
 
     Args:
         stresses: Cauchy stress under each of :func:`finite_strains`, shape=(6, 2, 3, 3).
@@ -79,8 +77,8 @@ def finite_strain_tensor(stresses: np.ndarray, step: float) -> np.ndarray:
         Symmetric, in the unit of the stresses, shape=(6, 6).
 
     Raises:
-        ValueError: if the triangles differ by more than a tenth of the largest component, as
-            where one of the stresses belongs to another electronic state.
+        ValueError: if the triangles differ by more than a tenth of the largest component, for
+            example because one of the stresses belongs to another electronic state.
     """
     mapping = np.eye(3) + finite_strains(step)
     volume = np.linalg.det(mapping)[..., None]
@@ -90,8 +88,8 @@ def finite_strain_tensor(stresses: np.ndarray, step: float) -> np.ndarray:
     if error > 0.1 * largest:
         raise ValueError(
             f"the triangles of an elastic tensor differ by {error:.2g}, its largest component is "
-            f"{largest:.2g}: the stress is not the derivative of one energy. Converge it more "
-            f"tightly, or take a larger strain than {step:g}"
+            f"{largest:.2g}; expected at most a tenth of it: the stress is not the derivative of "
+            f"one energy. Converge it better, or use a larger strain than {step:g}"
         )
     return (slopes + slopes.T) / 2
 
@@ -117,7 +115,7 @@ def point_group(atoms: Atoms, symprec: float = 1e-3) -> np.ndarray:
 
     Args:
         atoms: a unit cell or a supercell.
-        symprec: how far atoms may be from their symmetric sites, in Ang.
+        symprec: largest distance of atoms from their symmetric sites, in Ang.
     """
     to_cartesian = atoms.cell.array.T
     fractional = np.unique(check_symmetry(atoms, symprec).rotations, axis=0)
@@ -125,7 +123,7 @@ def point_group(atoms: Atoms, symprec: float = 1e-3) -> np.ndarray:
 
 
 def symmetrized(tensor: np.ndarray, rotations: np.ndarray) -> np.ndarray:
-    """The part of elastic tensors that a point group leaves as it is.
+    """The part of elastic tensors that is invariant under a point group.
 
     Args:
         tensor: shape=(..., 6, 6).
@@ -136,7 +134,7 @@ def symmetrized(tensor: np.ndarray, rotations: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Moduli:
-    """Of an isotropic polycrystal, in the unit of the elastic tensor; each of shape=(...).
+    """Moduli of an isotropic polycrystal, in the unit of the elastic tensor, shape=(...).
 
     Attributes:
         bulk: bulk modulus.
@@ -182,12 +180,12 @@ def universal_anisotropy(tensor: np.ndarray) -> np.ndarray:
 
 
 def is_stable(tensor: np.ndarray) -> np.ndarray:
-    """Born's criterion for a crystal without stress: every strain costs energy; shape=(...)."""
+    """Born's criterion for a crystal without stress: all strains raise the energy; shape=(...)."""
     return np.linalg.eigvalsh(tensor)[..., 0] > 0
 
 
 def _sums(tensor: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Trace and sum of the block of normal components, and trace of that of shear components."""
+    """Trace and sum of the block of normal components, trace of the block of shear components."""
     normal, shear = tensor[..., :3, :3], tensor[..., 3:, 3:]
     return (
         np.trace(normal, axis1=-2, axis2=-1),

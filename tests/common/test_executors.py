@@ -58,7 +58,7 @@ def test_death_concerns_one_job(tmp_path):
 
 _ORPHANS = """
 import os, time
-from schnetpack_phonon.executors import process_pool
+from schnetpack_phonon.common.executors import process_pool
 pool = process_pool(2)
 print(*{pool.submit(os.getpid).result() for _ in range(4)}, flush=True)
 time.sleep(60)

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 import time
 from contextlib import nullcontext, suppress
 from pathlib import Path
@@ -77,10 +78,9 @@ def test_folder_that_cannot_be_synced(tmp_path, monkeypatch, code, error):
     [
         (errno.ENOSPC, "make room"),
         (errno.EROFS, "make the folder writable, or set data.datapath"),
-        (errno.ENOLCK, "no locks .*set data.datapath to a place on a local disk"),
-        (errno.ENOTDIR, "set data.datapath to a place that can be written to"),
+        (errno.ENOLCK, "no locks, .*set data.datapath to a place on a local disk"),
+        (errno.ENOTDIR, "set data.datapath to a writable path"),
     ],
 )
 def test_advice(code, what):
-    with pytest.raises(ValueError, match=what):
-        raise ValueError(advice(OSError(code, os.strerror(code)), "data.datapath"))
+    assert re.search(what, advice(OSError(code, os.strerror(code)), "data.datapath"))

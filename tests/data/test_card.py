@@ -7,10 +7,12 @@ from pathlib import Path
 
 import ase.db
 import numpy as np
+import pandas as pd
 import pytest
 
-from schnetpack_phonon.data.card import content_digest, write_card
+from schnetpack_phonon.data.card import content_digest, distribution, write_card
 from schnetpack_phonon.data.database import DatabaseError
+from tests.common.figure_fixtures import N_CRYSTALS, draw
 from tests.data.data_fixtures import ALLOYS
 
 
@@ -71,3 +73,26 @@ def test_no_database(tmp_path):
     with pytest.raises(DatabaseError, match="no database at"):
         write_card(tmp_path / "none.db")
     assert not list(tmp_path.iterdir())
+
+
+@N_CRYSTALS
+@pytest.mark.parametrize("temperatures", [(300.0,), (100.0, 200.0, 350.0)])
+def test_distribution(crystals, temperatures):
+    """One panel a crystal, every label a dot in the column of its temperature, and the means."""
+    rows = [(c, t) for c in crystals for t in temperatures for _ in range(int(t) // 25)]
+    table = pd.DataFrame(rows, columns=["structure", "temperature"])
+    table["label"] = np.random.default_rng(1).normal(1.0, 0.1, len(rows))
+    figure = distribution(table, "temperature", "K")
+    draw(figure)
+    assert [axis.get_title() for axis in figure.axes] == list(crystals)
+    assert figure.axes[0].get_ylabel().endswith("band gap (eV)")
+    for axis, crystal in zip(figure.axes, crystals, strict=True):
+        assert axis.get_xlabel() == "temperature (K)"
+        ticks = [text.get_text() for text in axis.get_xticklabels()]
+        assert ticks == [f"{t:g}" for t in temperatures]
+        points = np.concatenate([line.get_xydata() for line in axis.lines])
+        for position, temperature in enumerate(temperatures):
+            own = table[(table["structure"] == crystal) & (table["temperature"] == temperature)]
+            drawn = points[np.abs(points[:, 0] - position) < 0.4, 1]
+            expected = [*own["label"], own["label"].mean()]
+            np.testing.assert_allclose(np.sort(drawn), np.sort(expected))

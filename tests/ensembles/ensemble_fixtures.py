@@ -15,6 +15,8 @@ from schnetpack_phonon.structures.crystals import Crystal, antiperovskite, super
 ROUNDING = 0.51e-6  # positions end at 1e-6 Ang
 STABLE = Instabilities("error", floor=0.1)
 OPTIONS = {"n_snapshots": 1, "seed": 5, "min_distance": 0.0}
+FALSE_ALARM = 1e-6  # of statistical tests
+N_DRAWS = 20_000
 THERMAL = [("quantum", 0.0), ("quantum", 300.0), ("quantum", 2000.0), ("classical", 300.0)]
 
 
@@ -70,3 +72,27 @@ def first(ensemble, crystal, source, n, parameter=None) -> list:
 
 def positions(ensemble, crystal, source, n, parameter=None) -> np.ndarray:
     return np.array([s.atoms.positions for s in first(ensemble, crystal, source, n, parameter)])
+
+
+def draws(ensemble, crystal: Crystal, source, n: int) -> np.ndarray:
+    """First n displacements of a group in Ang, rejected or not, shape=(n, 3 n_atoms)."""
+    ideal = getattr(source, "ideal", source)
+    batches = ensemble.batches(crystal.name, source, ensemble.parameters[0])
+    needed = [b.positions - ideal.positions for b in islice(batches, -(-n // 64))]
+    return np.concatenate(needed)[:n].reshape(n, -1)
+
+
+def centring(n_atoms: int) -> np.ndarray:
+    return np.eye(3 * n_atoms) - np.kron(np.full((n_atoms, n_atoms), 1 / n_atoms), np.eye(3))
+
+
+def both_tails(statistic, distribution) -> float:
+    return 2 * np.minimum(distribution.sf(statistic), distribution.cdf(statistic))
+
+
+def z_scores(u, covariance) -> np.ndarray:
+    """Of the entries of the sample covariance of normal numbers of mean zero."""
+    variance = np.diag(covariance)
+    error = np.sqrt((np.outer(variance, variance) + covariance**2) / len(u))
+    free = np.triu(error > 1e-9 * error.max())
+    return ((u.T @ u / len(u) - covariance)[free]) / error[free]

@@ -7,13 +7,8 @@ import pytest
 
 from schnetpack_phonon.ensembles.base import accepted, snapshot_groups
 from schnetpack_phonon.ensembles.mixture import MixtureEnsemble
-from schnetpack_phonon.phonons.harmonic import displaced_positions
-from tests.ensembles.ensemble_fixtures import (
-    ROUNDING,
-    first,
-    phonon,
-    random,
-)
+from schnetpack_phonon.structures.crystals import displaced_positions
+from tests.ensembles.ensemble_fixtures import ROUNDING, first, phonon, random
 
 
 def test_displaced_positions(model):

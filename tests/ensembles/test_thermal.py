@@ -4,8 +4,6 @@ Statistical tests have fixed seeds and a false-alarm rate of one in a million ea
 """
 
 import zlib
-from dataclasses import replace
-from itertools import islice
 
 import numpy as np
 import pytest
@@ -13,7 +11,6 @@ from ase import units
 from ase.build import bulk
 from phonopy.phonon.random_displacements import RandomDisplacements
 from scipy import stats
-from scipy.spatial.transform import Rotation
 
 from schnetpack_phonon.ensembles.independent import RandomEnsemble
 from schnetpack_phonon.ensembles.thermal import MatchedEnsemble, PhononEnsemble
@@ -21,17 +18,19 @@ from schnetpack_phonon.phonons.harmonic import HarmonicModel, harmonic_model
 from schnetpack_phonon.phonons.instabilities import Instabilities
 from schnetpack_phonon.structures.crystals import Crystal, supercell_matrix
 from tests.ensembles.ensemble_fixtures import (
+    FALSE_ALARM,
+    N_DRAWS,
     OPTIONS,
-    ROUNDING,
     STABLE,
     THERMAL,
+    both_tails,
+    centring,
+    draws,
     hessian,
     mode_energy,
     normal_modes,
+    z_scores,
 )
-
-FALSE_ALARM = 1e-6
-N_DRAWS = 20_000
 
 
 @pytest.fixture(scope="module")
@@ -40,18 +39,6 @@ def aluminium(central_springs):
     crystal = Crystal("Al", bulk("Al", "fcc", a=4.05), supercell_matrix([3, 3, 3]))
     springs = central_springs(crystal.supercell, {4.05 / 2**0.5: 1.5})
     return crystal, harmonic_model(crystal.supercell, springs, STABLE)
-
-
-def draws(ensemble, crystal: Crystal, source, n: int) -> np.ndarray:
-    """First n displacements of a group in Ang, rejected or not, shape=(n, 3 n_atoms)."""
-    ideal = getattr(source, "ideal", source)
-    batches = ensemble.batches(crystal.name, source, ensemble.parameters[0])
-    needed = [b.positions - ideal.positions for b in islice(batches, -(-n // 64))]
-    return np.concatenate(needed)[:n].reshape(n, -1)
-
-
-def centring(n_atoms: int) -> np.ndarray:
-    return np.eye(3 * n_atoms) - np.kron(np.full((n_atoms, n_atoms), 1 / n_atoms), np.eye(3))
 
 
 def phonopy_sampler(crystal: Crystal, model: HarmonicModel, statistics: str):
@@ -87,18 +74,6 @@ def block_diagonal(blocks: np.ndarray) -> np.ndarray:
     matrix = np.zeros((n, 3, n, 3))
     matrix[range(n), :, range(n), :] = blocks
     return matrix.reshape(3 * n, 3 * n)
-
-
-def both_tails(statistic, distribution) -> float:
-    return 2 * np.minimum(distribution.sf(statistic), distribution.cdf(statistic))
-
-
-def z_scores(u, covariance) -> np.ndarray:
-    """Of the entries of the sample covariance of normal numbers of mean zero."""
-    variance = np.diag(covariance)
-    error = np.sqrt((np.outer(variance, variance) + covariance**2) / len(u))
-    free = np.triu(error > 1e-9 * error.max())
-    return ((u.T @ u / len(u) - covariance)[free]) / error[free]
 
 
 def assert_normal(u, covariance) -> None:
@@ -157,15 +132,6 @@ class TestPhonon:
         assert 2 * stats.norm.sf(np.abs(z).max()) * np.size(z) > FALSE_ALARM
 
     @pytest.mark.parametrize(("statistics", "temperature"), [("quantum", 100.0), *THERMAL[3:]])
-    def test_sampler_of_phonopy(self, aluminium, statistics, temperature):
-        """Their 20,000 displacements and ours are of one distribution."""
-        ensemble = PhononEnsemble([temperature], statistics, **OPTIONS)
-        theirs = phonopy_sampler(*aluminium, statistics)
-        theirs.run(temperature, N_DRAWS, random_seed=1)
-        ours = draws(ensemble, *aluminium, N_DRAWS)
-        assert_same_distribution(ours, theirs.u.reshape(N_DRAWS, -1), hessian(aluminium[1]))
-
-    @pytest.mark.parametrize(("statistics", "temperature"), [("quantum", 100.0), *THERMAL[3:]])
     def test_phonon_rattle_of_hiphive(self, nacl, statistics, temperature):
         """Their phonon rattle holds the centre of mass, and draws from NumPy's global stream."""
         generation = pytest.importorskip("hiphive.structure_generation")
@@ -196,14 +162,6 @@ class TestPhonon:
         assert p.shape == (117,)
         assert p.min() * 117 > FALSE_ALARM
 
-    def test_equipartition(self, ag3sbr):
-        """Classically the energy of each snapshot in kT/2 is chi-square of 3N - 3."""
-        crystal, model = ag3sbr
-        u = draws(PhononEnsemble([500.0], "classical", **OPTIONS), crystal, model, N_DRAWS)
-        energy = ((u @ hessian(model)) * u).sum(axis=1) / 2
-        reduced = energy / (units.kB * 500 / 2)
-        assert stats.kstest(reduced, stats.chi2(117).cdf).pvalue > FALSE_ALARM
-
     @pytest.mark.parametrize(("statistics", "temperature"), THERMAL[1:])
     def test_recipe(self, ag3sbr, statistics, temperature):
         """Paid labels hang on u = A z, z the standard normal numbers of the snapshot's own stream.
@@ -231,61 +189,6 @@ class TestPhonon:
         strict = PhononEnsemble([300.0], **OPTIONS | {"min_distance": 0.9, "n_snapshots": 9})
         np.testing.assert_array_equal(draws(strict, *ag3sbr, 64), plain)
 
-    def test_permuted_atoms(self, nacl):
-        """Another order of the atoms: the same distribution, in that order."""
-        crystal, model = nacl
-        order = np.random.default_rng(0).permutation(16)
-        permuted = harmonic_model(
-            model.ideal[order], model.force_constants[np.ix_(order, order)], STABLE
-        )
-        u = draws(PhononEnsemble([300.0], **OPTIONS), crystal, permuted, N_DRAWS)
-        back = u.reshape(-1, 16, 3)[:, np.argsort(order)].reshape(-1, 48)
-        centre = centring(16)
-        assert_normal(back, centre @ phonopy_covariance(*nacl, 300.0) @ centre)
-
-    def test_rotated_crystal(self, ag3sbr):
-        """Displacements turn with it; silver's long axes tell."""
-        crystal, model = ag3sbr
-        turn = Rotation.from_euler("xyz", [0.3, 1.1, -0.7]).as_matrix()
-        ideal = model.ideal.copy()
-        ideal.set_cell(ideal.cell.array @ turn.T, scale_atoms=True)
-        rotated = harmonic_model(ideal, turn @ model.force_constants @ turn.T, STABLE)
-        u = draws(PhononEnsemble([300.0], **OPTIONS), crystal, rotated, N_DRAWS)
-        back = (u.reshape(-1, 40, 3) @ turn).reshape(-1, 120)
-        centre = centring(40)
-        assert_normal(back, centre @ phonopy_covariance(*ag3sbr, 300.0) @ centre)
-
-    def test_larger_cell(self, nacl, central_springs):
-        """Modes of the small cell are modes of a large one: the mean over copies has C/n."""
-        small, model = nacl
-        large = replace(small, supercell_matrix=supercell_matrix([2, 2, 4]))
-        springs = central_springs(large.supercell, {2.8: 4.0, 2.8 * 2**0.5: 1.0})
-        larger = harmonic_model(large.supercell, springs, STABLE)
-        u = draws(PhononEnsemble([300.0], **OPTIONS), large, larger, N_DRAWS).reshape(-1, 32, 3)
-        mean = np.zeros((N_DRAWS, 16, 3))
-        for i, atom in enumerate(model.ideal):
-            steps = (larger.ideal.positions - atom.position) @ np.linalg.inv(model.ideal.cell)
-            copies = np.flatnonzero(np.abs(steps - steps.round()).max(axis=1) < 1e-6)
-            assert len(copies) == 2
-            mean[:, i] = u[:, copies].mean(axis=1)
-        centre = centring(16)
-        expected = centre @ phonopy_covariance(small, model, 300.0) @ centre / 2
-        assert_normal(mean.reshape(N_DRAWS, -1), expected)
-
-    def test_imaginary_modes_are_drawn_as_the_policy_says(self, rock_salt, unstable):
-        """Below the floor modes have its amplitude, above it their own."""
-        model = harmonic_model(rock_salt.supercell, unstable, Instabilities("floor", 2.0))
-        u = draws(PhononEnsemble([300.0], "classical", **OPTIONS), rock_salt, model, N_DRAWS)
-        root = np.sqrt(np.repeat(model.ideal.get_masses(), 3))
-        squares, vectors = np.linalg.eigh(hessian(model) / np.outer(root, root))
-        rigid = np.argsort(np.abs(squares))[:3]
-        squares, vectors = np.delete(squares, rigid), np.delete(vectors, rigid, axis=1)
-        floor = (2 * np.pi * 2.0 / (1e-12 * units.s)) ** 2  # in ASE's units of time
-        assert (squares < 0).any()
-        expected = units.kB * 300 / np.maximum(np.abs(squares), floor)
-        found = (((u * root) @ vectors) ** 2).sum(axis=0) / expected
-        assert both_tails(found, stats.chi2(N_DRAWS)).min() * 45 > FALSE_ALARM
-
     @pytest.mark.parametrize("ensemble", [PhononEnsemble, MatchedEnsemble])
     def test_refused_where_one_mode_moves_atoms_too_far(self, rock_salt, stable, ensemble):
         soft = harmonic_model(rock_salt.supercell, stable / 3000, Instabilities("abs"))
@@ -294,7 +197,7 @@ class TestPhonon:
         next(ensemble([6.0], **OPTIONS).snapshots(rock_salt, soft, 6.0))
 
     def test_statistics_error(self):
-        with pytest.raises(ValueError, match="'bose'; there are quantum, classical"):
+        with pytest.raises(ValueError, match="'bose'; expected quantum, classical"):
             PhononEnsemble([300.0], "bose", **OPTIONS)
 
 
@@ -336,16 +239,6 @@ class TestSobol:
         assert ratio[0] < 0.1
         assert ratio[1] < 0.4
 
-    @pytest.mark.parametrize("distribution", ["uniform", "one_sided", "gaussian"])
-    def test_random_displacements(self, nacl, distribution):
-        crystal, model = nacl
-        ensemble = RandomEnsemble([0.3], distribution, draws="sobol", **OPTIONS)
-        u = draws(ensemble, crystal, model.ideal, 4096)
-        sigma = {"uniform": 0.3 / 3**0.5, "one_sided": 0.3 / 12**0.5, "gaussian": 0.3}
-        expected = sigma[distribution] * (1 - 1 / 16) ** 0.5
-        np.testing.assert_allclose(u.std(axis=0), expected, rtol=0.012)
-        assert u.std() == pytest.approx(expected, rel=0.001)
-
 
 class TestAntithetic:
     def test_odd_moments_vanish(self, ag3sbr):
@@ -385,13 +278,6 @@ class TestMatched:
         u = draws(ensemble, *ag3sbr, N_DRAWS)
         assert_normal(u, independent_sites(covariance))
 
-    def test_site_has_the_thermal_displacements(self, ag3sbr):
-        """Of each species, although the centre is held."""
-        thermal = (draws(PhononEnsemble([300.0], **OPTIONS), *ag3sbr, N_DRAWS) ** 2).mean(axis=0)
-        site = (draws(MatchedEnsemble([300.0], **OPTIONS), *ag3sbr, N_DRAWS) ** 2).mean(axis=0)
-        for species in (slice(0, 72), slice(72, 96), slice(96, 120)):
-            assert site[species].mean() == pytest.approx(thermal[species].mean(), rel=0.008)
-
     def test_global(self, ag3sbr):
         """One variance; 3N - 3 of them make the thermal trace."""
         centre = centring(40)
@@ -414,16 +300,6 @@ class TestMatched:
         found = ((u @ hessian(model)) * u).sum(axis=1) / 2
         assert abs(found.mean() - energy) < 5 * found.std() / np.sqrt(N_DRAWS)
 
-    def test_uncorrelated_atoms_are_hotter(self, ag3sbr):
-        """Which is why equal displacements are not equal energies."""
-        crystal, model = ag3sbr
-        energies = {}
-        for match in ("site", "global", "energy"):
-            u = draws(MatchedEnsemble([300.0], match, "classical", **OPTIONS), crystal, model, 2000)
-            energies[match] = ((u @ hessian(model)) * u).sum(axis=1).mean() / 2
-        assert energies["energy"] == pytest.approx(117 * units.kB * 300 / 2, rel=0.02)
-        assert energies["global"] > 1.05 * energies["site"] > 1.1 * energies["energy"]
-
     def test_own_random_numbers(self, ag3sbr):
         """Not those of the thermal ensemble that it is compared with."""
         thermal = draws(PhononEnsemble([300.0], **OPTIONS), *ag3sbr, 64)
@@ -431,89 +307,8 @@ class TestMatched:
         assert abs(np.corrcoef(thermal.ravel(), site.ravel())[0, 1]) < 5 / np.sqrt(64 * 117)
 
     def test_error(self):
-        with pytest.raises(ValueError, match="'atom'; there are site, global, energy"):
+        with pytest.raises(ValueError, match="'atom'; expected site, global, energy"):
             MatchedEnsemble([300.0], "atom", **OPTIONS)
-
-
-class TestRandom:
-    @pytest.mark.parametrize(
-        ("distribution", "width", "fourth"),
-        [("uniform", 0.6, -1.2), ("one_sided", 0.3, -1.2), ("gaussian", 0.3 * 12**0.5, 0.0)],
-    )
-    def test_moments(self, nacl, distribution, width, fourth):
-        """Of x_i - <x> over N atoms: sigma^2 (1 - 1/N), odd ones 0, and the fourth cumulant.
-
-        Cumulants add, so the excess is k4 ((1 - 1/N)^4 + (N - 1) / N^4) over the square of
-        (1 - 1/N); errors from the scatter of 48 components.
-        """
-        crystal, model = nacl
-        u = draws(RandomEnsemble([0.3], distribution, **OPTIONS), crystal, model.ideal, N_DRAWS)
-        rest = 1 - 1 / 16
-        variance = width**2 / 12 * rest
-        excess = fourth * (rest**4 + 15 / 16**4) / rest**2
-        reduced = u / np.sqrt(variance)
-        expected = {1: 0, 2: 1, 3: 0, 4: 3 + excess}
-        for power, value in expected.items():
-            moments = (reduced**power).mean(axis=1)
-            error = moments.std() / np.sqrt(N_DRAWS)
-            if power % 2:  # atoms' displacements add up to zero
-                moments, error = (reduced[:, 0] ** power), (reduced[:, 0] ** power).std() / 141
-            assert abs(moments.mean() - value) < 5 * error
-
-    @pytest.mark.parametrize("distribution", ["uniform", "one_sided", "gaussian"])
-    def test_covariance(self, nacl, distribution):
-        """sigma^2 (delta_ij - 1/N): independent atoms and directions about their centre."""
-        crystal, model = nacl
-        u = draws(RandomEnsemble([0.3], distribution, **OPTIONS), crystal, model.ideal, N_DRAWS)
-        sigma = {"uniform": 0.3 / 3**0.5, "one_sided": 0.3 / 12**0.5, "gaussian": 0.3}
-        z = z_scores(u, sigma[distribution] ** 2 * centring(16))
-        # z of variances is narrower for uniform numbers, whose fourth moment is smaller.
-        assert 2 * stats.norm.sf(np.abs(z).max()) * z.size > FALSE_ALARM
-
-    def test_bounds(self, nacl):
-        """Two atoms differ by at most the width; 320,000 pairs come close to it."""
-        crystal, model = nacl
-        for distribution, width in (("uniform", 0.6), ("one_sided", 0.3)):
-            ensemble = RandomEnsemble([0.3], distribution, **OPTIONS)
-            u = draws(ensemble, crystal, model.ideal, N_DRAWS).reshape(-1, 16, 3)
-            assert 0.98 * width < np.ptp(u, axis=1).max() <= width + 2e-6
-
-    @pytest.mark.parametrize("distribution", ["uniform", "one_sided", "gaussian"])
-    def test_recipe(self, nacl, distribution):
-        """rng.uniform(low, a, 3N), or a standard_normal(3N), of the snapshot's own stream."""
-        crystal, model = nacl
-        ensemble = RandomEnsemble([0.4], distribution, n_snapshots=1, seed=2511)
-        ours = draws(ensemble, crystal, model.ideal, 150).reshape(150, 16, 3)
-        for k in (0, 1, 63, 64, 149):
-            family = "random" if distribution == "one_sided" else f"{distribution} random"
-            key = (zlib.crc32(f"NaCl/{family}/0.4".encode()), k)
-            rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence(2511, spawn_key=key)))
-            u = {
-                "uniform": lambda rng=rng: rng.uniform(-0.4, 0.4, 48),
-                "one_sided": lambda rng=rng: rng.uniform(0.0, 0.4, 48),
-                "gaussian": lambda rng=rng: 0.4 * rng.standard_normal(48),
-            }[distribution]().reshape(16, 3)
-            np.testing.assert_allclose(ours[k], u - u.mean(axis=0), rtol=0, atol=ROUNDING)
-
-    def test_published_distribution_is_the_default(self):
-        assert RandomEnsemble([0.2], **OPTIONS).distribution == "one_sided"
-
-    @pytest.mark.parametrize(
-        ("distribution", "largest"), [("uniform", 1.4), ("gaussian", 1.4), ("one_sided", 2.8)]
-    )
-    def test_too_large(self, rock_salt, distribution, largest):
-        """More than half the shortest distance, 2.8 Ang: atoms could change places."""
-        below = RandomEnsemble([largest - 0.01], distribution, **OPTIONS)
-        next(below.batches("NaCl", rock_salt.supercell, largest - 0.01))
-        above = RandomEnsemble([largest + 0.01], distribution, **OPTIONS)
-        with pytest.raises(ValueError, match=r"half the shortest distance \(1.40 Ang\)"):
-            next(above.snapshots(rock_salt, rock_salt.supercell, largest + 0.01))
-
-    def test_errors(self):
-        with pytest.raises(ValueError, match=r"0.0 Ang; expected > 0"):
-            RandomEnsemble([0.0], **OPTIONS)
-        with pytest.raises(ValueError, match="'normal'; there are uniform, one_sided, gaussian"):
-            RandomEnsemble([0.1], "normal", **OPTIONS)
 
 
 @pytest.mark.parametrize(
@@ -541,14 +336,3 @@ def test_expected_displacements(ag3sbr, ensemble):
     error = found.std(axis=0) / np.sqrt(len(found))
     assert expected.shape == (40,)
     assert (np.abs(found.mean(axis=0) - expected) < 5.5 * error).all()
-
-
-def test_expected_thermal_displacements(ag3sbr):
-    """Those of phonopy about the geometric centre."""
-    model = ag3sbr[1]
-    centre = centring(40)
-    covariance = centre @ phonopy_covariance(*ag3sbr, 300.0) @ centre
-    ensemble = PhononEnsemble([300.0], **OPTIONS)
-    found = ensemble.mean_square_displacements(model, 300.0)
-    expected = np.diag(covariance).reshape(40, 3).mean(axis=1)
-    np.testing.assert_allclose(found, expected, rtol=1e-5)

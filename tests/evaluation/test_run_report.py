@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
 from schnetpack_phonon.common.errors import ReportError
-from schnetpack_phonon.evaluation.run_report import read_report, write_report
+from schnetpack_phonon.evaluation.run_report import parity, read_report, write_report
+from tests.common.figure_fixtures import CRYSTALS, N_CRYSTALS, draw
 
 METRICS = pd.DataFrame(
     {
@@ -104,3 +107,56 @@ def test_unfinished_runs_are_named(tmp_path):
         write_report(tmp_path, "labels.db", "best_model")
     with pytest.raises(ReportError, match=r"no report\.md in .*not a finished run"):
         read_report(tmp_path)
+
+
+def predictions(crystals: Sequence[str], keys: Sequence[str]) -> pd.DataFrame:
+    rng = np.random.default_rng(0)
+    rows = [(key, crystal) for key in keys for crystal in crystals for _ in range(5)]
+    table = pd.DataFrame(rows, columns=["property", "structure"])
+    return table.assign(
+        label=rng.normal(size=len(rows)), prediction=rng.normal(size=len(rows))
+    ).sample(frac=1, random_state=0)
+
+
+@N_CRYSTALS
+@pytest.mark.parametrize("n_keys", [1, 3])
+def test_parity(crystals, n_keys):
+    """One marker a structure; energies, whose zero is arbitrary, about their crystal's mean."""
+    units = {"band_gap": "eV", "hydrostatic_stress": "GPa", "energy_per_atom": "meV"}
+    keys = list(units)[:n_keys]
+    titles = ["MAE 0.0123 eV,  R² 0.900", "MAE 4.5 GPa,  R² 0.800"]
+    titles.append("MAE 678 meV,  R² within crystals 0.300")
+    errors = {"mae": [0.0123, 4.5, 678.0], "r2": [0.9, 0.8, 0.7], "r2_crystal": [0.1, 0.2, 0.3]}
+    table = predictions(crystals, keys)
+    figure = parity(table, pd.DataFrame(errors, index=list(units)).loc[keys])
+    draw(figure)
+    panels = [axis for axis in figure.axes if axis.axison]
+    assert [axis.get_title() for axis in panels] == titles[:n_keys]
+    for axis, key in zip(panels, keys, strict=True):
+        assert axis.get_xlabel().endswith(f"({units[key]})")
+        assert axis.get_ylabel().endswith(f"({units[key]})")
+        assert ("crystal mean" in axis.get_xlabel()) == (key == "energy_per_atom")
+        assert axis.get_xlim() == axis.get_ylim()
+        lines = {line.get_label(): line for line in axis.lines if line.get_label() in crystals}
+        assert set(lines) == set(crystals)
+        for crystal, line in lines.items():
+            own = table[(table["property"] == key) & (table["structure"] == crystal)]
+            zero = own["label"].mean() if key == "energy_per_atom" else 0.0
+            expected = own[["label", "prediction"]] - zero
+            np.testing.assert_allclose(line.get_xydata(), expected, atol=1e-12)
+            low, high = axis.get_xlim()
+            assert ((line.get_xydata() > low) & (line.get_xydata() < high)).all()
+        assert len({(line.get_color(), line.get_marker()) for line in lines.values()}) == len(lines)
+        (diagonal,) = (line for line in axis.lines if line.get_label() not in crystals)
+        np.testing.assert_array_equal(diagonal.get_xdata(), diagonal.get_ydata())
+    assert [text.get_text() for text in panels[0].get_legend().get_texts()] == list(crystals)
+
+
+def test_parity_of_one_structure():
+    """A test set may be that small; its axes have a width all the same."""
+    table = predictions(CRYSTALS[:1], ["band_gap"]).head(1).assign(label=1.0, prediction=1.0)
+    errors = pd.DataFrame({"mae": [0.0], "r2": [np.nan], "r2_crystal": [np.nan]}, ["band_gap"])
+    figure = parity(table, errors)
+    draw(figure)
+    low, high = figure.axes[0].get_xlim()
+    assert low < 1.0 < high

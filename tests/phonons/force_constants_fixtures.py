@@ -1,14 +1,18 @@
 """What the tests of force constants share: springs, an alloy, and phonopy as its users have it."""
 
 import warnings
+from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
+from ase import units
 from ase.build import bulk
 from phonopy import Phonopy
 
 from schnetpack_phonon.common import properties
 from schnetpack_phonon.phonons.instabilities import Instabilities
+from schnetpack_phonon.phonons.modes import WholeModes
 from schnetpack_phonon.phonons.phonopy_files import PhonopyFiles
 from schnetpack_phonon.structures.alloys import MixedAntiperovskites
 from schnetpack_phonon.structures.crystals import Crystal, supercell_matrix, to_phonopy
@@ -17,6 +21,7 @@ STABLE = Instabilities("error", floor=0.1)
 FLOOR = Instabilities("floor", floor=0.5)
 SPRINGS = {2.8: 4.0, 2.8 * 2**0.5: 1.0}
 ALLOYS = {"Cu3PdAu": 4.0, "Cu3PtAu": 4.2}  # lattice constants
+THZ = (units._e * 1e20 / units._amu) ** 0.5 / (2 * np.pi * 1e12)  # of sqrt(eV/Ang^2/amu)
 
 
 class Springs:
@@ -61,6 +66,19 @@ def cubic_springs(cubic, central_springs) -> np.ndarray:
 def pair() -> Crystal:
     cell = bulk("LiH", "cesiumchloride", a=3.0)
     return Crystal("LiH", cell, supercell_matrix([1, 1, 1]))
+
+
+def rebased(model, seed=0):
+    """The same model with other eigenvectors within each set of equal frequencies."""
+    rng = np.random.default_rng(seed)
+    vectors = model.eigenvectors.copy()
+    levels = np.flatnonzero(np.diff(model.frequencies, prepend=-1e9, append=1e9) > 1e-4)
+    for start, stop in pairwise(levels):
+        rotation = np.linalg.qr(rng.normal(size=(stop - start, stop - start))).Q
+        vectors[:, start:stop] = vectors[:, start:stop] @ rotation
+    assert np.diff(levels).max() > 3
+    assert np.abs(vectors - model.eigenvectors).max() > 0.1
+    return replace(model, modes=WholeModes(vectors))
 
 
 def between_two(k: float) -> np.ndarray:

@@ -5,12 +5,7 @@ from dataclasses import replace
 import numpy as np
 import phonopy
 import pytest
-from ase import Atoms
-from ase.build import bulk
-from ase.calculators.emt import EMT
-from phonopy import Phonopy
 
-from schnetpack_phonon.common import properties
 from schnetpack_phonon.phonons.force_constants import (
     FiniteDisplacements,
     mixed_force_constants,
@@ -18,39 +13,7 @@ from schnetpack_phonon.phonons.force_constants import (
     unmixed,
 )
 from schnetpack_phonon.phonons.harmonic import normal_modes
-from schnetpack_phonon.structures.crystals import Crystal, supercell_matrix, to_phonopy
 from tests.phonons.force_constants_fixtures import FLOOR, STABLE, Springs, read
-
-
-def emt_labels(what, jobs):
-    labels = []
-    for _, atoms in jobs:
-        atoms.calc = EMT()
-        energy = np.array([atoms.get_potential_energy()])
-        labels.append({properties.forces: atoms.get_forces(), properties.energy: energy})
-    return labels
-
-
-def test_finite_displacements_are_phonopys():
-    """EMT aluminium, against phonopy by hand with the same calculator."""
-    crystal = Crystal("Al", bulk("Al", a=4.0), supercell_matrix([2, 2, 2]))
-    source = FiniteDisplacements(STABLE, distance=0.02)
-    model = source.models([crystal], [300.0], emt_labels)["Al", 300.0]
-
-    phonon = Phonopy(to_phonopy(crystal.unitcell), 2 * np.eye(3, dtype=int), primitive_matrix="P")
-    phonon.generate_displacements(distance=0.02)
-    forces = []
-    for cell in phonon.supercells_with_displacements:
-        atoms = Atoms(cell.symbols, cell.positions, cell=cell.cell, pbc=True, calculator=EMT())
-        forces.append(atoms.get_forces())
-    phonon.forces = forces
-    phonon.produce_force_constants()
-    phonon.symmetrize_force_constants()
-    np.testing.assert_allclose(model.force_constants, phonon.force_constants, atol=1e-12)
-    phonon.run_mesh([2, 2, 2], is_gamma_center=True, is_mesh_symmetry=False)
-    theirs = np.sort(phonon.mesh.frequencies.ravel())[3:]
-    np.testing.assert_allclose(model.frequencies, theirs, rtol=1e-6)
-    assert theirs[0] > 1
 
 
 def test_finite_displacements_find_the_springs(cubic, cubic_springs):

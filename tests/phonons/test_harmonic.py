@@ -1,8 +1,5 @@
 """Vibrations of a crystal of springs against closed forms and phonopy."""
 
-from dataclasses import replace
-from itertools import pairwise
-
 import numpy as np
 import pytest
 from ase import Atoms, units
@@ -14,16 +11,14 @@ from schnetpack_phonon.phonons.harmonic import (
     free_energy,
     harmonic_model,
     normal_modes,
-    shortest_distance,
     to_blocks,
     to_matrix,
 )
 from schnetpack_phonon.phonons.instabilities import Instabilities
-from schnetpack_phonon.phonons.modes import WholeModes
-from schnetpack_phonon.structures.crystals import Crystal
+from schnetpack_phonon.structures.crystals import shortest_distance
+from tests.phonons.force_constants_fixtures import SPRINGS, THZ, rebased
 
 FREEZE = Instabilities("freeze", floor=0.1)
-THZ = (units._e * 1e20 / units._amu) ** 0.5 / (2 * np.pi * 1e12)  # of sqrt(eV/Ang^2/amu)
 
 
 def with_phonopy(crystal, force_constants):
@@ -43,29 +38,11 @@ def hessian(force_constants) -> np.ndarray:
     return force_constants.transpose(0, 2, 1, 3).reshape(3 * n, 3 * n)
 
 
-def rebased(model, seed=0):
-    """The same model with other eigenvectors within each set of equal frequencies."""
-    rng = np.random.default_rng(seed)
-    vectors = model.eigenvectors.copy()
-    levels = np.flatnonzero(np.diff(model.frequencies, prepend=-1e9, append=1e9) > 1e-4)
-    for start, stop in pairwise(levels):
-        rotation = np.linalg.qr(rng.normal(size=(stop - start, stop - start))).Q
-        vectors[:, start:stop] = vectors[:, start:stop] @ rotation
-    assert np.diff(levels).max() > 3
-    assert np.abs(vectors - model.eigenvectors).max() > 0.1
-    return replace(model, modes=WholeModes(vectors))
-
-
 def about_centre(covariance) -> np.ndarray:
     """Covariance of displacements relative to the geometric centre of all atoms."""
     n = len(covariance) // 3
     projector = np.eye(3 * n) - np.kron(np.full((n, n), 1 / n), np.eye(3))
     return projector @ covariance @ projector
-
-
-def hbar_omega(model) -> np.ndarray:
-    """Energies of the quanta in eV."""
-    return units._hplanck * model.frequencies * 1e12 / units._e
 
 
 def test_simple_cubic_dispersion(central_springs):
@@ -164,39 +141,6 @@ def test_covariance_of_phonopy(request, rock_salt, springs, statistics, temperat
     random.run_correlation_matrix(temperature)
     ours = model.covariance(temperature, statistics)
     np.testing.assert_allclose(ours, hessian(random.uu), rtol=1e-5, atol=1e-9)
-
-
-@pytest.mark.parametrize("temperature", [0.0, 300.0, 2000.0])
-def test_thermal_displacements_of_phonopy(rock_salt, stable, model, temperature):
-    """The 3x3 block of each atom is its mean square displacement tensor."""
-    phonon = with_phonopy(rock_salt, stable)
-    commensurate_frequencies(phonon)
-    theirs = phonon.run_thermal_displacement_matrices(temperatures=[temperature], freq_min=0.01)
-    blocks = model.covariance(temperature).reshape(16, 3, 16, 3)[range(16), :, range(16)]
-    index = [phonon.primitive.p2p_map[i] for i in phonon.primitive.s2p_map]
-    expected = theirs.thermal_displacement_matrices[0][index]
-    np.testing.assert_allclose(blocks, expected, rtol=1e-5, atol=1e-10)
-
-
-@pytest.mark.parametrize("temperature", [0.0, 300.0, 2000.0])
-def test_energy_of_the_ensemble(model, stable, temperature):
-    """1/2 Tr(K C): kT/2 for each mode classically, hbar omega / 4 coth(...) in quantum theory."""
-    energy = {
-        s: np.sum(hessian(stable) * model.covariance(temperature, s)) / 2
-        for s in ("classical", "quantum")
-    }
-    assert energy["classical"] == pytest.approx(45 * units.kB * temperature / 2, rel=1e-6)
-    quanta = hbar_omega(model)
-    coth = 1 / np.tanh(quanta / (2 * units.kB * temperature)) if temperature else 1.0
-    assert energy["quantum"] == pytest.approx((quanta / 4 * coth).sum(), rel=1e-6)
-
-
-def test_quantum_meets_classical(model):
-    """At 5000 K but for x^2/3 of x = hbar omega / 2kT; at 1 K only zero-point motion is left."""
-    ratio = (model.mode_amplitudes(5000) / model.mode_amplitudes(5000, "classical")) ** 2
-    x = hbar_omega(model) / (2 * units.kB * 5000)
-    np.testing.assert_allclose(ratio, 1 + x**2 / 3, atol=1e-5)
-    np.testing.assert_allclose(model.mode_amplitudes(1), model.mode_amplitudes(0), rtol=1e-9)
 
 
 def test_isotopes(rock_salt, stable):
@@ -307,27 +251,11 @@ def test_covariance_of_a_rotated_crystal(rock_salt, central_springs, model):
     ideal = rock_salt.supercell
     ideal.set_cell(ideal.cell.array @ rotation.T)
     ideal.positions = ideal.positions @ rotation.T
-    rotated = harmonic_model(ideal, central_springs(ideal, {2.8: 4.0, 2.8 * 2**0.5: 1.0}), FREEZE)
+    rotated = harmonic_model(ideal, central_springs(ideal, SPRINGS), FREEZE)
     np.testing.assert_allclose(rotated.frequencies, model.frequencies, rtol=1e-6)
     each = np.kron(np.eye(16), rotation)
     expected = each @ model.covariance(300) @ each.T
     np.testing.assert_allclose(rotated.covariance(300), expected, atol=1e-9)
-
-
-def test_covariance_of_the_same_supercell_by_other_vectors(rock_salt, central_springs, model):
-    """Cell vectors A and U A with det U = 1 span one lattice: each pair of sites moves alike."""
-    sheared = Crystal("NaCl", rock_salt.unitcell, ((2, 2, 0), (0, 2, -2), (0, 0, 2)))
-    ideal, here = sheared.supercell, rock_salt.supercell
-    assert not np.allclose(ideal.cell.array, here.cell.array)
-    shifts = (ideal.positions[:, None] - here.positions) @ np.linalg.inv(here.cell.array)
-    far = np.abs(shifts - shifts.round()).max(axis=2) + (ideal.numbers[:, None] != here.numbers)
-    site = far.argmin(axis=1)
-    assert sorted(site) == list(range(16))
-    assert far.min(axis=1).max() < 1e-8
-    other = harmonic_model(ideal, central_springs(ideal, {2.8: 4.0, 2.8 * 2**0.5: 1.0}), FREEZE)
-    rows = (3 * site[:, None] + range(3)).ravel()
-    expected = model.covariance(300)[np.ix_(rows, rows)]
-    np.testing.assert_allclose(other.covariance(300), expected, atol=1e-9)
 
 
 @pytest.mark.parametrize("policy", ["abs", "floor", "freeze"])
@@ -352,7 +280,7 @@ def test_spread_along_imaginary_modes(rock_salt, unstable, policy):
     ("temperature", "statistics"), [(-1, "quantum"), (float("nan"), "quantum"), (300, "bose")]
 )
 def test_amplitude_errors(model, temperature, statistics):
-    with pytest.raises(ValueError, match=r"expected >= 0|there are quantum, classical"):
+    with pytest.raises(ValueError, match=r"expected >= 0|expected quantum, classical"):
         model.covariance(temperature, statistics)
 
 
@@ -367,12 +295,7 @@ def test_wild_amplitudes_are_named(rock_salt, central_springs):
     words = str(caught.value).split()
     worst = int(words[words.index("mode") + 1])
     assert model.frequencies[worst] < 0
-    assert f"({model.frequencies[worst]:.4f} THz, drawn with 0.0500 THz)" in str(caught.value)
-    sigma = np.sqrt(units.kB * 300) / (0.05 / THZ)  # sqrt(amu) Ang; classical at so low a frequency
-    u = model.eigenvectors[:, worst].reshape(16, 3) / np.sqrt(ideal.get_masses())[:, None]
-    rms = sigma * np.linalg.norm(u, axis=1).max()
-    assert f"alone moves an atom by {rms:.2f} Ang rms" in str(caught.value)
-    assert rms > 1.4
+    assert f"({model.frequencies[worst]:.4f} THz, sampled with 0.0500 THz)" in str(caught.value)
     assert "half the shortest distance (1.40 Ang)" in str(caught.value)
 
 
@@ -403,11 +326,11 @@ def test_force_constant_errors(rock_salt, stable):
     infinite[5, 5, 2, 1] = np.inf
     held[9, 9, 1, 1] += 0.2
     for wrong, named in [
-        (stable[:2], r"shape \(2, 16, 3, 3\); the supercell of \w+ needs \(16, 16, 3, 3\)"),
-        (asymmetric, r"symmetry of second derivatives by 0\.2 eV/Ang\^2 \(at most 0\.12 "),
+        (stable[:2], r"shape \(2, 16, 3, 3\); expected \(16, 16, 3, 3\) for the supercell"),
+        (asymmetric, r"symmetry of second derivatives by 0\.2 eV/Ang\^2; expected at most 0\.12:"),
         (missing, "between atoms 3 and 7 are not finite"),
         (infinite, "between atoms 5 and 5 are not finite"),
-        (held, r"acoustic sum rule: atom 9 \(Cl\) is pushed by 0\.2 eV/Ang\^2 .*at most 0\.12 "),
+        (held, r"acoustic sum rule: .* atom 9 \(Cl\) sum to 0\.2 eV/Ang\^2; .*at most 0\.12:"),
     ]:
         with pytest.raises(ValueError, match=named):
             harmonic_model(ideal, wrong, FREEZE)

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,8 +16,7 @@ from phonopy.file_IO import (
 from phonopy.harmonic.force_constants import full_fc_to_compact_fc
 
 from schnetpack_phonon.phonons.force_constants import save_phonopy
-from schnetpack_phonon.phonons.harmonic import harmonic_model, normal_modes
-from schnetpack_phonon.phonons.instabilities import Instabilities
+from schnetpack_phonon.phonons.harmonic import normal_modes
 from schnetpack_phonon.phonons.phonopy_files import PhonopyFiles, same_atoms
 from schnetpack_phonon.structures.crystals import Antiperovskites, Crystal, supercell_matrix
 from tests.phonons.force_constants_fixtures import (
@@ -105,19 +105,12 @@ def test_layouts_of_phonopy(folder, cubic, cubic_springs, layout):
     write_FORCE_SETS(wrong.dataset, "FORCE_SETS")
     write_FORCE_CONSTANTS(2 * cubic_springs, "FORCE_CONSTANTS")
     write_force_constants_to_hdf5(2 * cubic_springs, "force_constants.hdf5")
+    Path("BORN").write_text("of another crystal")
     path = layout(folder, phonopy_of(cubic, cubic_springs), cubic_springs)
     model = read(path, cubic)
     np.testing.assert_allclose(model.force_constants, cubic_springs, atol=1e-7)
     np.testing.assert_allclose(model.frequencies, normal_modes(cubic.supercell, cubic_springs)[0])
     assert model.policy == "error"
-
-
-@pytest.mark.parametrize("layout", [params_with_force_constants, params_with_force_sets])
-def test_rubbish_in_the_working_directory(tmp_path, folder, cubic, cubic_springs, layout):
-    for name in ("FORCE_SETS", "FORCE_CONSTANTS", "force_constants.hdf5", "BORN"):
-        (tmp_path / name).write_text("of another crystal")
-    path = layout(folder, phonopy_of(cubic, cubic_springs), cubic_springs)
-    np.testing.assert_allclose(read(path, cubic).force_constants, cubic_springs, atol=1e-7)
 
 
 def test_no_primitive_cell_is_given(folder, cubic, cubic_springs):
@@ -264,7 +257,7 @@ def test_file_of_another_crystal(folder, cubic, cubic_springs, changes, named):
     crystal = changed(cubic, **changes)
     with pytest.raises(ValueError, match=named) as caught:
         read(path, crystal)
-    assert f"{path} and the structure mine do not fit" in str(caught.value)
+    assert f"{path} and the structure mine do not match" in str(caught.value)
 
 
 def test_slightly_different_crystal_is_the_same(folder, cubic, cubic_springs):
@@ -288,7 +281,7 @@ def test_same_atoms_across_the_boundary():
         ("- 1\n- 2\n", "phonopy cannot read"),
         ("phonopy: [\n", "phonopy cannot read"),
         ("phonopy: {}\nforce_constants:\n  format: full\n", "phonopy cannot read"),
-        ("phonopy:\n  version: 4.10\n", "holds neither forces nor force constants"),
+        ("phonopy:\n  version: 4.10\n", r"neither forces nor force constants.*force_sets or"),
     ],
 )
 def test_not_a_phonopy_file(folder, cubic, content, named):
@@ -319,12 +312,6 @@ def test_force_constants_of_another_supercell(folder, cubic, cubic_springs):
     write_FORCE_CONSTANTS(cubic_springs[:4, :4], folder / "FORCE_CONSTANTS")
     with pytest.raises(ValueError, match=r"phonopy cannot read|shape \(4, 4, 3, 3\)"):
         read(folder / "phonopy.yaml", cubic)
-
-
-def test_no_forces_anywhere(folder, cubic):
-    save(phonopy_of(cubic), folder / "phonopy_disp.yaml")
-    with pytest.raises(ValueError, match=r"neither forces nor force constants.*force_sets or"):
-        read(folder / "phonopy_disp.yaml", cubic)
 
 
 @pytest.mark.parametrize("option", ["path", "force_sets", "force_constants"])
@@ -371,7 +358,7 @@ def test_drift_of_force_constants(folder, cubic, cubic_springs):
     np.testing.assert_allclose(found, cubic_springs, atol=0.051)
     rough[5, 5, 2, 2] += 0.5
     path = params_with_force_constants(folder, phonopy_of(cubic), rough)
-    with pytest.raises(ValueError, match=r"sum rule: atom 5 \(Cl\) is pushed by 0\.55 eV/Ang"):
+    with pytest.raises(ValueError, match=r"sum rule: .* atom 5 \(Cl\) sum to 0\.55 eV/Ang"):
         read(path, cubic)
 
 
@@ -382,7 +369,7 @@ def test_drift_is_judged_in_our_units(folder, cubic, cubic_springs):
     scale = units.Bohr / RYDBERG_FORCE
     phonon = phonopy_of(cubic, None, "qe", units.Bohr, RYDBERG_FORCE)
     path = params_with_force_constants(folder, phonon, rough * scale)
-    with pytest.raises(ValueError, match=r"sum rule: atom 5 \(Cl\) is pushed by 0\.5 eV/Ang"):
+    with pytest.raises(ValueError, match=r"sum rule: .* atom 5 \(Cl\) sum to 0\.5 eV/Ang"):
         read(path, cubic)
 
 
@@ -501,13 +488,3 @@ def test_file_of_phonopy_2(folder, cubic, cubic_springs, kind):
     path = folder / "phonopy_params.yaml"
     path.write_text(old_file(cubic, displacements))
     np.testing.assert_allclose(read(path, cubic).force_constants, cubic_springs, atol=1e-6)
-
-
-def test_model_of_a_file_knows_its_policy(folder, cubic, central_springs):
-    k = central_springs(cubic.supercell, {2.8: 4.0, 2.8 * 2**0.5: -0.2})
-    path = params_with_force_constants(folder, phonopy_of(cubic), k)
-    model = read(path, cubic, instabilities=Instabilities("floor", 3.0))
-    expected = harmonic_model(cubic.supercell, k, Instabilities("floor", 3.0))
-    assert model.policy == "floor 3 THz"
-    assert model.n_imaginary == expected.n_imaginary > 0
-    np.testing.assert_allclose(model.sampled_frequencies, expected.sampled_frequencies, rtol=1e-6)

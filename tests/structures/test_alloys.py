@@ -86,17 +86,6 @@ def test_equivalent_arrangements_share_a_parent(monkeypatch, many, shape, n_fami
     assert sum(map(len, parents.values())) == len(expected)
 
 
-def test_drawn_arrangements_share_parents():
-    """Of 30 drawn ones some must be equivalent."""
-    expected = families((2, 2, 2))
-    crystals = mixed(n_arrangements=30)
-    by_hand = [expected[tuple(pattern(c).tolist())] for c in crystals]
-    assert len(set(by_hand)) < 30
-    for i, j in zip(*np.triu_indices(30, 1), strict=True):
-        assert (crystals[i].parent == crystals[j].parent) == (by_hand[i] == by_hand[j])
-    assert len({c.name for c in crystals}) == 30
-
-
 @pytest.mark.parametrize(
     ("name", "elements", "fixed"),
     [
@@ -212,7 +201,7 @@ def test_given_lattice():
     again = vegard(crystal, {"Ag3SBr": relaxed})
     np.testing.assert_allclose(again.supercell.cell.array, 9.8 * np.eye(3), atol=1e-12)
     assert again.end_members[0][0] is relaxed
-    with pytest.raises(ValueError, match=r"Ag3S\(Br,I\) 0\.5 is not > 0 Angstrom"):
+    with pytest.raises(ValueError, match=r"Ag3S\(Br,I\) is -1 Ang; expected > 0"):
         MixedAntiperovskites(["Ag3S(Br,I)"], 1, 0, 0.5, lattice_constants={"Ag3S(Br,I)": -1})
 
 
@@ -223,19 +212,6 @@ def test_pure_arrangements_are_the_end_members():
         np.testing.assert_array_equal(crystal.supercell.numbers, pure.supercell.numbers)
         np.testing.assert_allclose(crystal.supercell.positions, pure.supercell.positions)
         np.testing.assert_allclose(crystal.supercell.get_masses(), pure.supercell.get_masses())
-
-
-def test_order_in_the_space_group(many):
-    """Half of the corners, each other one: rock salt on the mixed sublattice."""
-    ordered = [c for c in many(n_arrangements=200, fraction=0.5) if rock_salt(c)]
-    assert {c.space_group for c in ordered} == {"Fm-3m (225)"}
-
-
-def rock_salt(crystal: Crystal) -> bool:
-    x, y, z = np.indices((2, 2, 2)).reshape(3, 8)
-    checkerboard = (x + y + z) % 2 == 1
-    found = pattern(crystal)
-    return (found == checkerboard).all() or (found != checkerboard).all()
 
 
 def test_compositions_are_drawn_uniformly(many):
@@ -294,13 +270,13 @@ def test_formulas():
 @pytest.mark.parametrize(
     ("name", "named"),
     [
-        ("Ag3SBr", "no mixed antiperovskite .*Ag3S\\(Br,I\\)"),
-        ("Ag3(S,Se)(Br,I)", "no mixed antiperovskite with one pair"),
-        ("Ag3S(Br,I,Cl)", "no mixed antiperovskite"),
-        ("Ag3S(Br, I)", "no mixed antiperovskite"),
-        ("Ag2S(Br,I)", "no mixed antiperovskite"),
+        ("Ag3SBr", "not a mixed antiperovskite .*Ag3S\\(Br,I\\)"),
+        ("Ag3(S,Se)(Br,I)", "not a mixed antiperovskite with one pair"),
+        ("Ag3S(Br,I,Cl)", "not a mixed antiperovskite"),
+        ("Ag3S(Br, I)", "not a mixed antiperovskite"),
+        ("Ag2S(Br,I)", "not a mixed antiperovskite"),
         ("Ag3S(Br,Br)", "mixes Br with itself"),
-        ("Ag3S(Br,Xx)", "'Ag3SXx' is no cubic antiperovskite"),
+        ("Ag3S(Br,Xx)", "'Ag3SXx' is not a cubic antiperovskite"),
         ("Ag3S(Br,Cl)", "lattice_constants.Ag3SCl"),
     ],
 )
@@ -312,13 +288,13 @@ def test_formula_errors(name, named):
 @pytest.mark.parametrize(
     ("wrong", "named"),
     [
-        ({"fraction": 0.3}, "fraction of 0.3 is 2.4 of 8 sites .*multiple of 1/8"),
+        ({"fraction": 0.3}, "fraction is 0.3, 2.4 of 8 sites .*multiple of 1/8"),
         ({"fraction": 1.5}, "fraction is 1.5; expected 0 <= x <= 1"),
         ({"fraction": float("nan")}, "fraction is nan"),
         ({"n_arrangements": 0}, "n_arrangements is 0; expected >= 1"),
         ({"names": []}, r"names is \[\]; expected different formulas"),
         ({"names": ["Ag3S(Br,I)"] * 2}, "expected different formulas"),
-        ({"force_constants": "mean"}, "'mean'; there are end_members, own"),
+        ({"force_constants": "mean"}, "'mean'; expected end_members, own"),
     ],
 )
 def test_option_errors(wrong, named):

@@ -46,12 +46,12 @@ def test_antiperovskite_coordination():
 @pytest.mark.parametrize(
     ("formula", "constant", "named"),
     [
-        ("AgSBr", None, "'AgSBr' is no cubic antiperovskite.*Ag3SBr"),
-        ("Ag3SXx", None, "'Ag3SXx' is no cubic antiperovskite"),
-        ("ag3SBr", 4.8, "'ag3SBr' is no cubic antiperovskite"),
+        ("AgSBr", None, "'AgSBr' is not a cubic antiperovskite.*Ag3SBr"),
+        ("Ag3SXx", None, "'Ag3SXx' is not a cubic antiperovskite"),
+        ("ag3SBr", 4.8, "'ag3SBr' is not a cubic antiperovskite"),
         ("Cu3NPd", None, "no lattice constant is known for 'Cu3NPd'.*Ag3SeI.*lattice_constants"),
-        ("Ag3SBr", -4.8, "-4.8; expected > 0"),
-        ("Ag3SBr", float("nan"), "nan; expected > 0"),
+        ("Ag3SBr", -4.8, "-4.8 Ang; expected > 0"),
+        ("Ag3SBr", float("nan"), "nan Ang; expected > 0"),
     ],
 )
 def test_antiperovskite_errors(formula, constant, named):
@@ -59,9 +59,9 @@ def test_antiperovskite_errors(formula, constant, named):
         antiperovskite(formula, constant)
 
 
-@pytest.mark.parametrize(("names", "named"), [([], "empty"), (["Ag3SI", "Ag3SI"], "twice.*Ag3SI")])
-def test_list_of_antiperovskites(names, named):
-    with pytest.raises(ValueError, match=named):
+@pytest.mark.parametrize("names", [[], ["Ag3SI", "Ag3SI"]])
+def test_list_of_antiperovskites(names):
+    with pytest.raises(ValueError, match=r"names is \[.*\]; expected different formulas"):
         Antiperovskites(names)
 
 
@@ -148,22 +148,13 @@ def test_relative_paths_start_where_the_command_was_typed(tmp_path, monkeypatch)
     assert crystal.name == "Cu"
 
 
-def hcp() -> Atoms:
-    return bulk("Mg", "hcp", a=3.21, c=5.21)
-
-
 @pytest.mark.parametrize(
     ("atoms", "expected"),
     [
         (antiperovskite("Ag3SBr"), "Pm-3m (221)"),
         (bulk("NaCl", "rocksalt", a=5.6), "Fm-3m (225)"),
         (bulk("NaCl", "rocksalt", a=5.6, cubic=True), "Fm-3m (225)"),
-        (bulk("Cu"), "Fm-3m (225)"),
-        (bulk("Fe"), "Im-3m (229)"),
-        (bulk("Si"), "Fd-3m (227)"),
-        (bulk("GaAs", "zincblende", a=5.65), "F-43m (216)"),
-        (bulk("ZnO", "wurtzite", a=3.25, c=5.2), "P6_3mc (186)"),
-        (hcp(), "P6_3/mmc (194)"),
+        (bulk("Mg", "hcp", a=3.21, c=5.21), "P6_3/mmc (194)"),
     ],
     ids=lambda value: value if isinstance(value, str) else None,
 )
@@ -185,8 +176,3 @@ def test_space_group_is_that_of_the_crystal():
     other = atoms.copy()
     other.symbols[0] = "Cu"
     assert Crystal("mixed", other, supercell_matrix([1, 1, 1])).space_group == "P4/mmm (123)"
-
-
-def test_longer_supercell_is_made_without_a_warning():
-    crystal = Crystal("Ag3SBr", antiperovskite("Ag3SBr"), supercell_matrix([1, 1, 2]))
-    assert len(crystal.supercell) == 10

@@ -8,7 +8,6 @@ twice for each of some structures.
 from __future__ import annotations
 
 import copy
-import hashlib
 import inspect
 import random
 from collections.abc import Iterator, Sequence
@@ -21,6 +20,8 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
+
+from schnetpack_phonon.common.digests import hash_of
 
 Item = dict[str, torch.Tensor]
 
@@ -48,7 +49,7 @@ def settings_of(thing: object) -> str:
             array = np.ascontiguousarray(thing)
             if array.dtype.hasobject:
                 raise UnknownSettingsError("an array of objects")
-            return f"{array.dtype}{array.shape}:{hashlib.sha256(array.tobytes()).hexdigest()}"
+            return f"{array.dtype}{array.shape}:{hash_of(array)}"
         case torch.Tensor():
             return settings_of(thing.detach().cpu().numpy())
         case list() | tuple():
@@ -144,5 +145,5 @@ def _code(thing: Any) -> str:
             source = Path(inspect.getfile(part)).read_bytes()
         except (TypeError, OSError) as error:
             raise UnknownSettingsError(f"{thing.__qualname__}, which has no source file") from error
-        sources.append(hashlib.sha256(source).hexdigest())
+        sources.append(hash_of(source))
     return f"{thing.__module__}.{thing.__qualname__}[{','.join(sources)}]"

@@ -9,7 +9,6 @@ its structures are compared with what the transforms make of the database now.
 from __future__ import annotations
 
 import copy
-import hashlib
 import json
 import logging
 import shutil
@@ -25,6 +24,7 @@ from schnetpack.data import ASEAtomsData
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
+from schnetpack_phonon.common.digests import file_hash, hash_of
 from schnetpack_phonon.common.files import locked, sync_folder
 from schnetpack_phonon.data.loading.determinism import (
     Item,
@@ -106,18 +106,16 @@ class _Rows(Dataset):
 
 
 def _digest(dataset: ASEAtomsData, transforms: Sequence[nn.Module]) -> str:
-    with open(dataset.datapath, "rb") as file:
-        content = hashlib.file_digest(file, "sha256").hexdigest()
     units = [dataset.conversions[key] for key in dataset.load_properties]
     settings = [
         FORMAT_VERSION,
-        content,
+        file_hash(dataset.datapath),
         [version(library) for library in _LIBRARIES],
         list(dataset.load_properties),
         [*units, dataset.distance_conversion],
         [settings_of(transform) for transform in transforms],
     ]
-    return hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:32]
+    return hash_of(json.dumps(settings))[:32]
 
 
 def _load(

@@ -6,7 +6,6 @@ once, for all models.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 from collections.abc import Iterator, Sequence
@@ -20,6 +19,7 @@ import loky
 import numpy as np
 from ase import Atoms
 
+from schnetpack_phonon.common.digests import hash_of
 from schnetpack_phonon.common.executors import process_pool
 from schnetpack_phonon.common.files import replacing
 from schnetpack_phonon.common.progress import Progress
@@ -87,8 +87,7 @@ def _question(run: Run, test_set: TestSet) -> Question:
 def _cache(run: Run, question: Question, content: str) -> Path:
     stat = question.path.stat()
     facts = [_FORMAT, question.targets, question.labels, stat.st_size, stat.st_mtime_ns]
-    digest = hashlib.sha256((json.dumps(facts) + content).encode())
-    return run.folder / CACHE / f"{digest.hexdigest()[:16]}.npz"
+    return run.folder / CACHE / f"{hash_of(json.dumps(facts), content)[:16]}.npz"
 
 
 def _read(cache: Path) -> Predictions | None:

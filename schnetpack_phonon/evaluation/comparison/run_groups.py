@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -12,6 +11,7 @@ import numpy as np
 import pandas as pd
 from omegaconf import OmegaConf
 
+from schnetpack_phonon.common.digests import hash_of
 from schnetpack_phonon.common.errors import ComparisonError
 from schnetpack_phonon.evaluation.runs import Run
 from schnetpack_phonon.evaluation.test_sets import TestSet
@@ -84,7 +84,7 @@ def group_runs(runs: Sequence[Run], sets: Mapping[Path, TestSet]) -> tuple[pd.Da
                 "n_labels": len(run.train_idx) + len(run.val_idx),
                 "seed": run.seed,
                 "hours": seconds / 3600 if seconds is not None else float("nan"),
-                "split": hashlib.sha256(np.sort(run.test_idx).tobytes()).hexdigest()[:6],
+                "split": hash_of(np.sort(run.test_idx))[:6],
             }
         )
         settings[str(run.folder)] = _settings(run, own)

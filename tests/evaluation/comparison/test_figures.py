@@ -8,8 +8,8 @@ from schnetpack_phonon.evaluation.comparison import figures
 from schnetpack_phonon.evaluation.comparison.learning_curves import learning_curves, power_laws
 from schnetpack_phonon.evaluation.comparison.uncertainty import error_matrix
 from schnetpack_phonon.evaluation.metrics import in_report_units
+from tests.common.figure_fixtures import draw
 from tests.evaluation.comparison.comparison_fixtures import errors_table, runs_table
-from tests.test_plotting import draw
 
 
 @pytest.mark.parametrize("n_sets", [1, 5])

@@ -1,0 +1,50 @@
+"""Hashes in numbers: keys of labels, names of databases and of caches depend on them."""
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from ase.build import bulk
+
+from schnetpack_phonon.common import digests
+
+
+def test_hash_of_parts():
+    array = np.arange(6.0).reshape(2, 3).T  # not contiguous: its elements count, row by row
+    expected = hashlib.sha256(b"a\xc3\xa9" + b"b" + np.ascontiguousarray(array).tobytes())
+    assert digests.hash_of("aé", b"b", array) == expected.hexdigest()
+
+
+def test_values_are_frozen():
+    """Label stores of users have them as keys."""
+    assert digests.settings_hash({"b": 1, "a": [0.5, None]}) == "h7be76337a4b4fbe9"
+    atoms = bulk("NaCl", "rocksalt", a=5.6)
+    assert digests.structure_hash(atoms) == "af6455d6f06c35731c0d0659"
+    assert digests.coarse_structure_hash(atoms) == "7b25224e3c2514d3"
+
+
+@pytest.mark.parametrize(
+    ("function", "below", "above"),
+    [(digests.structure_hash, 2e-11, 1e-9), (digests.coarse_structure_hash, 2e-6, 1e-4)],
+)
+def test_structures_are_told_apart(function, below, above):
+    atoms = bulk("NaCl", "rocksalt", a=5.6)
+    negative, near, far, other = (atoms.copy() for _ in range(4))
+    negative.positions *= [1, -1, 1]  # -0.0
+    near.positions += below
+    far.positions[1] += above
+    other.numbers[0] = 19
+    strained = atoms.copy()
+    strained.set_cell(atoms.cell.array * (1 + above))
+    assert function(negative) == function(near) == function(atoms)
+    assert len({function(a) for a in (atoms, far, other, strained)}) == 4
+
+
+def test_files(tmp_path):
+    one, other = tmp_path / "one", tmp_path / "other"
+    one.write_bytes(b"1")
+    other.write_bytes(b"2")
+    assert digests.file_hash(one) == hashlib.sha256(b"1").hexdigest()
+    found = digests.files_hash([one, Path(tmp_path, "absent"), other])
+    assert found == hashlib.sha256(b"12").hexdigest()[:16]
