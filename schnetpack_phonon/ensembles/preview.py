@@ -1,4 +1,4 @@
-"""Preview of an ensemble before computing labels: tables, figures and one page."""
+"""What an ensemble looks like before computing labels: tables, figures and one page."""
 
 from __future__ import annotations
 
@@ -69,31 +69,28 @@ def preview(ensemble: Ensemble, crystals: Sequence[Crystal], models: Models) -> 
 def write_preview(
     folder: Path, ensemble: Ensemble, crystals: Sequence[Crystal], models: Models, cost: str
 ) -> str:
-    """Writes tables (CSV), figures (PNG) and ``preview.md``; returns the text of the page.
+    """Writes tables (CSV), figures (PNG) and ``preview.md``; returns the latter's text.
 
-    ``cost`` says in words how many labels the ensemble needs.
+    ``cost`` is what the labels of the ensemble take, in words.
     """
     folder.mkdir(parents=True, exist_ok=True)
     found = preview(ensemble, crystals, models)
     for name in ("groups", "displacements", "distances"):
         getattr(found, name).to_csv(folder / f"{name}.csv", index=False)
-    figures = {
-        "displacements": displacements(found.displacements),
-        "distances": distances(found.distances),
-    }
+    displacements(found.displacements).savefig(folder / "displacements.png", dpi=150)
+    distances(found.distances).savefig(folder / "distances.png", dpi=150)
+    pictures = ["displacements.png", "distances.png"]
     for crystal in crystals:
-        if crystal.composition is None:  # there are too many arrangements to look at
-            figures |= _model_figures(folder, crystal, models)
-    for name, figure in figures.items():
-        figure.savefig(folder / f"{name}.png", dpi=150)
-    text = _page(found, list(figures), cost)
+        if crystal.composition is None:  # of arrangements there are too many to look at
+            pictures += _draw_models(folder, crystal, models)
+    text = _page(found, pictures, cost)
     (folder / "preview.md").write_text(text)
     return text
 
 
-def _model_figures(folder: Path, crystal: Crystal, models: Models) -> dict[str, Figure]:
-    """Bands of each different model of a crystal, and convergence of renormalised ones."""
-    figures = {}
+def _draw_models(folder: Path, crystal: Crystal, models: Models) -> list[str]:
+    """Bands of each different model of a crystal; how it converged if it had to."""
+    names = []
     for temperature, model in different_models(crystal, models).items():
         record = model.renormalization
         suffix = f"{crystal.name}_{temperature:g}K" if record else crystal.name
@@ -103,13 +100,15 @@ def _model_figures(folder: Path, crystal: Crystal, models: Models) -> dict[str, 
             constants["as sampled"] = model.sampled_force_constants
         drawn = {label: dispersion(crystal, found) for label, found in constants.items()}
         title = f"{crystal.name}: {model.n_imaginary} imaginary modes, {model.policy}"
-        figures[f"bands_{suffix}"] = bands(drawn, title)
+        bands(drawn, title).savefig(folder / f"bands_{suffix}.png", dpi=150)
+        names.append(f"bands_{suffix}.png")
         if record:
             steps = pd.DataFrame(record.steps)
             steps.to_csv(folder / f"convergence_{suffix}.csv", index=False)
-            name = f"{crystal.name}, {model.policy}"
-            figures[f"convergence_{suffix}"] = convergence(steps, name)
-    return figures
+            figure = convergence(steps, f"{crystal.name}, {model.policy}")
+            figure.savefig(folder / f"convergence_{suffix}.png", dpi=150)
+            names.append(f"convergence_{suffix}.png")
+    return names
 
 
 def _summary(group: Group, snapshots: Sequence[Snapshot], u: np.ndarray) -> dict[str, float]:
@@ -156,11 +155,10 @@ def _distances(snapshots: Sequence[Snapshot]) -> Iterator[pd.DataFrame]:
 
 
 def _page(found: Preview, pictures: Sequence[str], cost: str) -> str:
-    rms: dict[tuple, list[str]] = {}
-    for own in found.displacements.to_dict("records"):
-        expected = "" if np.isnan(own["theory"]) else f" ({own['theory']:.3f})"
-        key = own["structure"], own["kind"], own["parameter"]
-        rms.setdefault(key, []).append(f"{own['species']} {own['rms']:.3f}{expected}")
+    groups = found.groups
+    wide = found.displacements
+    expected = wide["theory"].map(lambda x: "" if np.isnan(x) else f" ({x:.3f})")
+    wide = wide.assign(text=wide["rms"].map("{:.3f}".format) + expected)
     lines = [
         "# Ensemble before labelling",
         "",
@@ -171,15 +169,21 @@ def _page(found: Preview, pictures: Sequence[str], cost: str) -> str:
         "largest displacement | harmonic energy (meV/atom) | rms displacement |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
-    for row in found.groups.itertuples():
+    for row in groups.itertuples():
+        own = wide[
+            (wide["structure"] == row.structure)
+            & (wide["kind"] == row.kind)
+            & (wide["parameter"] == row.parameter)
+        ]
+        rms = ", ".join(f"{r.species} {r.text}" for r in own.itertuples())
         energy = getattr(row, "harmonic_energy", np.nan)
         lines.append(
             f"| {row.structure} | {row.kind} | {row.parameter:g} {row.unit} | {row.n_snapshots} | "
             f"{row.n_rejected} | {row.shortest_distance:.2f} ({row.ideal_distance:.2f}) | "
             f"{row.largest_displacement:.2f} | {'' if np.isnan(energy) else f'{energy:.1f}'} | "
-            f"{', '.join(rms[row.structure, row.kind, row.parameter])} |"
+            f"{rms} |"
         )
-    lines += ["", f"Labels: {cost}.", "", *(f"![{k}.png]({k}.png)" for k in pictures), ""]
+    lines += ["", f"Labels: {cost}.", "", *(f"![{name}]({name})" for name in pictures), ""]
     return "\n".join(lines)
 
 

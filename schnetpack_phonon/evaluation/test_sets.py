@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from ase import Atoms
 
-from schnetpack_phonon.common.digests import coarse_structure_hash
+from schnetpack_phonon.common.digests import structure_digest
 from schnetpack_phonon.common.errors import HeldOutError
 from schnetpack_phonon.common.properties import (
     PROPERTIES,
@@ -169,7 +169,7 @@ def _rows(
         head = kinds.astype(str) if several else pd.Series(name, index=rows.index)
         group = head + ", " + value.map("{:g} ".format) + unit
         rows.loc[present, "group"] = group[present].str.strip()
-    rows["digest"] = [coarse_structure_hash(a) for a in atoms]
+    rows["digest"] = [structure_digest(a) for a in atoms]
     return rows
 
 

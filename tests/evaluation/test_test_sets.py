@@ -8,7 +8,7 @@ from ase.calculators.emt import EMT
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import read, write
 
-from schnetpack_phonon.common.digests import coarse_structure_hash
+from schnetpack_phonon.common.digests import structure_digest
 from schnetpack_phonon.common.errors import HeldOutError
 from schnetpack_phonon.data.export import write_extxyz
 from schnetpack_phonon.ensembles.independent import RandomEnsemble
@@ -98,10 +98,10 @@ def test_foreign_structures(tmp_path):
 def test_digest_is_of_structure_alone(tmp_path):
     atoms = Atoms("CuAu", [[0, 0, 0], [1.5, 1.5, 1.5]], cell=3 * np.eye(3), pbc=True)
     write(tmp_path / "same.extxyz", atoms)
-    assert coarse_structure_hash(read(tmp_path / "same.extxyz")) == coarse_structure_hash(atoms)
+    assert structure_digest(read(tmp_path / "same.extxyz")) == structure_digest(atoms)
     moved = atoms.copy()
     moved.positions[0, 0] += 1e-3
-    assert coarse_structure_hash(moved) != coarse_structure_hash(atoms)
+    assert structure_digest(moved) != structure_digest(atoms)
 
 
 @pytest.mark.parametrize(
