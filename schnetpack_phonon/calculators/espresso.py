@@ -6,6 +6,7 @@ quantum-espresso`` is all that is needed beside them.
 
 from __future__ import annotations
 
+import hashlib
 import re
 import shutil
 from collections.abc import Mapping, Sequence
@@ -31,7 +32,6 @@ from schnetpack_phonon.calculators.external_code import (
     no_output,
     printed,
 )
-from schnetpack_phonon.common.digests import file_hash
 from schnetpack_phonon.common.errors import UnavailableError, check_positive
 
 NAME = "Quantum ESPRESSO"
@@ -134,7 +134,7 @@ class Espresso(ExternalCode):
     def _checksums(self) -> dict[str, str]:
         """Of the pseudopotentials, as people call many different ones Ag.upf."""
         return {
-            symbol: file_hash(self._pseudopotential(symbol))[:16]
+            symbol: hashlib.sha256(self._pseudopotential(symbol).read_bytes()).hexdigest()[:16]
             for symbol in sorted(self.pseudopotentials)
         }
 

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from ase import Atoms
 
-from schnetpack_phonon.common.digests import coarse_structure_hash
+from schnetpack_phonon.common.digests import structure_digest
 from schnetpack_phonon.common.errors import HeldOutError
 from schnetpack_phonon.common.properties import (
     PROPERTIES,
@@ -146,7 +146,7 @@ def _rows(found: list[Row], name: str, parameters: Mapping[str, Sequence[str]]) 
             "kind": kinds.astype(str) if kinds.nunique() > 1 else name,
             "parameter": np.nan,
             "parent": _parents(pairs) if "parent" in pairs else None,
-            "digest": [coarse_structure_hash(a) for a in atoms],
+            "digest": [structure_digest(a) for a in atoms],
         }
     )
     for column in _PARAMETERS:

@@ -20,7 +20,7 @@ from schnetpack_phonon.calculators.external_code import (
     check_places,
     check_symbols,
 )
-from schnetpack_phonon.common.digests import file_hash
+from schnetpack_phonon.common.digests import file_digest
 from schnetpack_phonon.common.properties import Labels
 from schnetpack_phonon.labels.manifest import Calculation, Manifest
 
@@ -140,7 +140,7 @@ def _outcome(
     changed = [
         name
         for name, written in calculation.files.items()
-        if name in there and file_hash(folder / name) != written
+        if name in there and file_digest(folder / name) != written
     ]
     return Outcome(
         calculation,
