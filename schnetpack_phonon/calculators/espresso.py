@@ -6,6 +6,7 @@ quantum-espresso`` installs all that is needed on Debian and Ubuntu.
 
 from __future__ import annotations
 
+import hashlib
 import re
 import shutil
 from collections.abc import Mapping, Sequence
@@ -30,7 +31,7 @@ from schnetpack_phonon.calculators.output import (
     text_of,
     xml_root,
 )
-from schnetpack_phonon.common.digests import file_hash
+from schnetpack_phonon.common.digests import file_digest
 from schnetpack_phonon.common.errors import UnavailableError
 
 _UNITS = "Hartree atomic units"
@@ -105,7 +106,7 @@ class Espresso(ExternalCode):
     def _checksums(self) -> dict[str, str]:
         """Of the pseudopotentials, since many different ones are named Ag.upf."""
         symbols = sorted(self.pseudopotentials)
-        return {symbol: file_hash(self._pseudopotential(symbol))[:16] for symbol in symbols}
+        return {symbol: file_digest(self._pseudopotential(symbol))[:16] for symbol in symbols}
 
     def _pseudopotential(self, symbol: str) -> Path:
         if symbol not in self.pseudopotentials:

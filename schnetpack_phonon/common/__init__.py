@@ -5,7 +5,7 @@ from schnetpack_phonon._moved import names_of
 __getattr__, __dir__, __all__ = names_of(
     __name__,
     """
-    digests: coarse_structure_hash file_hash files_hash hash_of settings_hash structure_hash
+    digests: contents_digest file_digest hash_of settings_hash structure_digest structure_hash
     errors: PhononError AttributionError ComparisonError DatabaseError DeadWorkerError HeldOutError
         LabellingError ManifestError MissingLabelsError ReportError RunError UnavailableError
     executors: call_within exit_with_parent process_pool

@@ -36,19 +36,19 @@ def structure_hash(atoms: Atoms) -> str:
     return hash_of(*(array + 0 for array in arrays))[:24]
 
 
-def coarse_structure_hash(atoms: Atoms) -> str:
+def structure_digest(atoms: Atoms) -> str:
     """Of species, cell and positions, rounded to 1e-5 Ang, as after conversion of files."""
     arrays = (atoms.cell.array, atoms.positions)
     rounded = (np.asarray(array, float).round(5) + 0.0 for array in arrays)
     return hash_of(atoms.numbers.astype(np.int64), *rounded)[:16]
 
 
-def file_hash(file: str | Path) -> str:
+def file_digest(file: str | Path) -> str:
     """Of a file's content."""
     with open(file, "rb") as content:
         return hashlib.file_digest(content, "sha256").hexdigest()
 
 
-def files_hash(files: Iterable[Path]) -> str:
+def contents_digest(files: Iterable[Path]) -> str:
     """Of the contents of those files that exist, as one."""
     return hash_of(*(file.read_bytes() for file in files if file.is_file()))[:16]

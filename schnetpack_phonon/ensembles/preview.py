@@ -70,9 +70,9 @@ def preview(ensemble: Ensemble, crystals: Sequence[Crystal], models: Models) -> 
 def write_preview(
     folder: Path, ensemble: Ensemble, crystals: Sequence[Crystal], models: Models, cost: str
 ) -> str:
-    """Writes tables (CSV), figures (PNG) and ``preview.md``; returns the text of the latter.
+    """Writes tables (CSV), figures (PNG) and ``preview.md``; returns the text of the page.
 
-    ``cost`` says what the labels of the ensemble cost, in words.
+    ``cost`` says in words how many labels the ensemble needs.
     """
     folder.mkdir(parents=True, exist_ok=True)
     found = preview(ensemble, crystals, models)

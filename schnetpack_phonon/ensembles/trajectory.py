@@ -11,7 +11,7 @@ from ase import Atoms
 from ase.geometry import find_mic
 from ase.io import iread
 
-from schnetpack_phonon.common.digests import files_hash
+from schnetpack_phonon.common.digests import contents_digest
 from schnetpack_phonon.common.errors import check_at_least
 from schnetpack_phonon.ensembles.base import SimpleEnsemble, Snapshot
 from schnetpack_phonon.structures.crystals import DECIMALS, Crystal, files_of_crystals
@@ -60,7 +60,7 @@ class FileEnsemble(SimpleEnsemble):
     def settings(self) -> dict[str, Any]:
         return {
             "kind": self.kind,
-            "frames": files_hash(files_of_crystals(self.path)),
+            "frames": contents_digest(files_of_crystals(self.path)),
             "temperature": self.parameters[0],
             "n_snapshots": self.n_snapshots,
             "every": self.every,

@@ -1,8 +1,8 @@
-"""Labelled structures to test models on, and which of them a model has seen."""
+"""Test sets: labelled structures, and which of them a model has seen."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from ase import Atoms
 
-from schnetpack_phonon.common.digests import coarse_structure_hash
+from schnetpack_phonon.common.digests import structure_digest
 from schnetpack_phonon.common.errors import HeldOutError
 from schnetpack_phonon.common.properties import (
     PROPERTIES,
@@ -25,12 +25,11 @@ from schnetpack_phonon.common.properties import (
     ideal_positions,
     stress,
 )
-from schnetpack_phonon.data.database import METADATA_KEY, read_metadata
+from schnetpack_phonon.data.database import METADATA_KEY, Row, read_metadata
+from schnetpack_phonon.data.reading import read_rows
 
 _PARAMETERS = ("temperature", "amplitude")
-
-
-_IDEAL = (ideal_positions, ideal_cell)  # no labels
+_IDEAL = (ideal_positions, ideal_cell)  # are not labels
 
 
 @dataclass(frozen=True)
@@ -47,7 +46,7 @@ class TestSet:
             and positions).
         labels: a column a property, of :func:`.cell`; NaN where there is none.
         units: of the labels.
-        calculator: settings of the code that labelled; None where the file does not tell.
+        calculator: settings of the code that computed the labels; None if the file has none.
     """
 
     __test__ = False  # pytest takes the name for a test
@@ -62,21 +61,35 @@ class TestSet:
 
 
 def read_test_set(path: str | Path) -> TestSet:
-    """A database of ours or of the host, or any file that ASE reads.
+    """A database of this package or of SchNetPack, or any file that ASE reads.
 
     Raises:
-        HeldOutError: if it cannot be read or holds no label that we know.
+        HeldOutError: if it cannot be read or has no known label.
     """
     path = Path(path).absolute()
     if not path.is_file():
         raise HeldOutError(f"no file {path}: expected a database or structures with labels")
-    test_set = _read_database(path) if path.suffix == ".db" else _read_file(path)
-    if test_set.labels.empty or test_set.labels.isna().all(axis=None):
+    rows, metadata = _read_database(path) if path.suffix == ".db" else _read_file(path)
+    labels = pd.DataFrame(
+        [{k: cell(k, v, len(r.atoms)) for k, v in r.data.items() if k not in _IDEAL} for r in rows]
+    )
+    if labels.empty or labels.isna().all(axis=None):
         raise HeldOutError(
             f"{path} holds no label (band_gap, vbm, energy, forces, stress, ...): give a database "
-            "of spkphonon, or structures whose comment lines hold them"
+            "of spkphonon, or structures with labels in their comment lines"
         )
-    return test_set
+    ours = read_metadata(path) if METADATA_KEY in metadata else None
+    units = metadata.get("_property_unit_dict", {})
+    name = ensemble_name(ours["settings"]["ensemble"]) if ours else path.stem
+    return TestSet(
+        path,
+        name,
+        tuple(row.atoms for row in rows),
+        _rows(rows, name, ours["parameters"] if ours else {}),
+        labels,
+        {str(key): units.get(key, "") for key in labels},
+        ours["settings"]["calculator"] if ours else None,
+    )
 
 
 def seen(own: TestSet, index: np.ndarray, other: TestSet) -> np.ndarray:
@@ -92,7 +105,7 @@ def seen(own: TestSet, index: np.ndarray, other: TestSet) -> np.ndarray:
 
 
 def ensemble_name(settings: Mapping[str, Any]) -> str:
-    """What people call an ensemble with these settings."""
+    """The name of an ensemble with these settings in tables and figures."""
     kind = str(settings["kind"])
     detail = settings.get("distribution") or settings.get("match")
     if settings.get("statistics") == "classical":
@@ -102,82 +115,53 @@ def ensemble_name(settings: Mapping[str, Any]) -> str:
     return f"{kind} ({str(detail).replace('_', '-')})" if detail else kind
 
 
-def _read_database(path: Path) -> TestSet:
+def _read_database(path: Path) -> tuple[list[Row], Mapping[str, Any]]:
+    """Rows and metadata."""
     try:
         with ase.db.connect(str(path), use_lock_file=False) as db:
-            metadata, found = db.metadata, list(db.select())
+            return [*read_rows(path)], db.metadata
     except Exception as error:  # sqlite3, JSON and ASE errors share no base class
         raise HeldOutError(f"{path} is no ASE database ({error})") from error
-    ours = read_metadata(path) if METADATA_KEY in metadata else None
-    pairs = pd.DataFrame([row.key_value_pairs for row in found])
-    atoms = tuple(Atoms(r.numbers, r.positions, cell=r.cell, pbc=r.pbc) for r in found)
-    labels = pd.DataFrame(
-        [{k: cell(k, v, r.natoms) for k, v in r.data.items() if k not in _IDEAL} for r in found]
-    )
-    name = ensemble_name(ours["settings"]["ensemble"]) if ours else path.stem
-    units = metadata.get("_property_unit_dict", {})
-    parameters = {kind: unit for kind, (_, unit) in ours["parameters"].items()} if ours else {}
-    return TestSet(
-        path,
-        name,
-        atoms,
-        _rows(atoms, pairs, name, parameters),
-        labels,
-        {str(key): units.get(key, "") for key in labels},
-        ours["settings"]["calculator"] if ours else None,
-    )
 
 
-def _read_file(path: Path) -> TestSet:
+def _read_file(path: Path) -> tuple[list[Row], Mapping[str, Any]]:
     try:
         frames = ase.io.read(path, ":")
     except Exception as error:  # ASE raises whatever its many readers raise
         raise HeldOutError(f"ASE cannot read {path}: {error}") from error
-    labels = pd.DataFrame([_results(atoms) for atoms in frames])
-    pairs = pd.DataFrame(
-        [{k: v for k, v in a.info.items() if np.ndim(v) == 0} for a in frames],
-        index=range(len(frames)),
-    )
-    atoms = tuple(frames)
-    return TestSet(
-        path,
-        path.stem,
-        atoms,
-        _rows(atoms, pairs, path.stem, {}),
-        labels,
-        {key: PROPERTIES[key].unit for key in map(str, labels)},
-        None,
-    )
+    pairs = ({k: v for k, v in a.info.items() if np.ndim(v) == 0} for a in frames)
+    rows = [Row(a, _results(a), own) for a, own in zip(frames, pairs, strict=True)]
+    return rows, {"_property_unit_dict": {key: one.unit for key, one in PROPERTIES.items()}}
 
 
-def _rows(
-    atoms: tuple[Atoms, ...], pairs: pd.DataFrame, name: str, units: Mapping[str, str]
-) -> pd.DataFrame:
-    rows = pd.DataFrame(index=range(len(atoms)))
+def _rows(found: list[Row], name: str, parameters: Mapping[str, Sequence[str]]) -> pd.DataFrame:
+    """As :class:`TestSet` has them; ``parameters``: kind -> name and unit of its parameter."""
+    atoms = [row.atoms for row in found]
+    pairs = pd.DataFrame([row.key_value_pairs for row in found], index=range(len(found)))
     formulas = [a.get_chemical_formula("metal", empirical=True) for a in atoms]
-    rows["structure"] = pairs.get("structure", pd.Series(formulas))
-    rows["parent"] = _parents(pairs) if "parent" in pairs else None
-    rows["parameter"] = np.nan
-    rows["group"] = name
-    kinds = pairs["kind"] if "kind" in pairs else pd.Series(name, index=rows.index)
-    rows["kind"] = kinds.astype(str) if kinds.nunique() > 1 else name
+    kinds = pairs["kind"] if "kind" in pairs else pd.Series(name, index=pairs.index)
+    rows = pd.DataFrame(
+        {
+            "structure": pairs.get("structure", pd.Series(formulas)),
+            "kind": kinds.astype(str) if kinds.nunique() > 1 else name,
+            "parameter": np.nan,
+            "parent": _parents(pairs) if "parent" in pairs else None,
+            "digest": [structure_digest(a) for a in atoms],
+        }
+    )
     for column in _PARAMETERS:
-        if column not in pairs:
-            continue
-        value = pd.to_numeric(pairs[column], errors="coerce")
-        present = value.notna()
-        rows.loc[present, "parameter"] = value[present]
-        unit = kinds.map(lambda kind: units.get(str(kind), "")).astype(str)
-        group = rows["kind"] + ", " + value.map("{:g} ".format) + unit
-        rows.loc[present, "group"] = group[present].str.strip()
-    rows["digest"] = [coarse_structure_hash(a) for a in atoms]
-    return rows
+        if column in pairs:
+            value = pd.to_numeric(pairs[column], errors="coerce")
+            rows["parameter"] = value.fillna(rows["parameter"])
+    unit = kinds.map(lambda kind: parameters.get(str(kind), ["", ""])[1]).astype(str)
+    group = rows["kind"] + ", " + rows["parameter"].map("{:g} ".format) + unit
+    return rows.assign(group=group.str.strip().where(rows["parameter"].notna(), name))
 
 
 def _parents(pairs: pd.DataFrame) -> pd.Series:
-    """Parents that are the same in any database.
+    """Names of parents that are unique among databases.
 
-    ``CRYSTAL/ARRANGEMENT`` is; ``CRYSTAL/KIND/PARAMETER/INDEX`` names a snapshot of one seed.
+    ``CRYSTAL/ARRANGEMENT`` is; ``CRYSTAL/KIND/PARAMETER/INDEX`` is a snapshot of one seed.
     """
     parent = pairs["parent"]
     drawn = parent.str.count("/").fillna(0) > 1
@@ -185,9 +169,9 @@ def _parents(pairs: pd.DataFrame) -> pd.Series:
     return parent.where(~drawn, parent + " of seed " + seed)
 
 
-def _results(atoms: Atoms) -> dict[str, float | np.ndarray]:
-    """Labels in our units of a structure with a calculator's results."""
-    found = {k: v for k, v in atoms.info.items() if k in PROPERTIES and k not in _IDEAL}
+def _results(atoms: Atoms) -> dict[str, Any]:
+    """Labels of a structure with the results of a calculator, in our units."""
+    found = {k: v for k, v in atoms.info.items() if k in PROPERTIES}
     results = atoms.calc.results if atoms.calc else {}
     if energy in results:
         found[energy] = results[energy]
@@ -197,12 +181,12 @@ def _results(atoms: Atoms) -> dict[str, float | np.ndarray]:
     if stress in results:
         found[stress] = atoms.get_stress(voigt=False)
         found[hydrostatic_stress] = found[stress].trace() / 3
-    return {key: cell(key, value, len(atoms)) for key, value in found.items()}
+    return found
 
 
 @dataclass(frozen=True)
 class Components:
-    """Values of one property, those of a structure one below the other.
+    """Values of one property, the rows of each structure below those of the one before.
 
     Attributes:
         rows: shape=(n_rows, n_components).
@@ -225,7 +209,7 @@ class Components:
         return Components(self.rows[np.repeat(starts[structures], counts) + within], counts)
 
     def mean(self, rows: np.ndarray) -> np.ndarray:
-        """Over each row's values and the structures; NaN where there are none.
+        """Mean of each structure's values; NaN where there are none.
 
         Args:
             rows: any numbers, shape=(n_rows, n_components).
@@ -234,7 +218,7 @@ class Components:
         return sums / np.where(self.counts > 0, self.counts, np.nan)
 
     def largest(self, rows: np.ndarray) -> np.ndarray:
-        """As :meth:`mean`, the largest instead."""
+        """As :meth:`mean`, but the largest value."""
         found = np.full(len(self.counts), -np.inf)
         np.maximum.at(found, self.structure, rows.max(axis=1))
         return np.where(self.counts > 0, found, np.nan)
@@ -244,7 +228,7 @@ def cell(key: str, value: np.ndarray, n_atoms: int) -> float | np.ndarray:
     """A label of one structure as tables hold it.
 
     Args:
-        key: of the label; one that is not ours is one of atoms if it has a row for each.
+        key: of the label; an unknown one belongs to atoms if it has a row for each.
         value: as databases hold it.
         n_atoms: of the structure.
 

@@ -22,7 +22,7 @@ from ase.io import write
 from schnetpack_phonon.calculators.base import LabellingCalculator
 from schnetpack_phonon.calculators.external_code import ExternalCode
 from schnetpack_phonon.calculators.output import LOG
-from schnetpack_phonon.common.digests import file_hash
+from schnetpack_phonon.common.digests import file_digest
 from schnetpack_phonon.common.errors import ManifestError, UnavailableError
 from schnetpack_phonon.common.files import locked, replacing
 from schnetpack_phonon.labels.labelling import Job
@@ -241,7 +241,7 @@ def _write(
             if calculator is not None and calculation.mixing is not None:
                 calculator.write_input(folder, calculation.atoms, calculation.mixing)
             files = [file for file in folder.rglob("*") if file.is_file()]
-            written = {str(file.relative_to(folder)): file_hash(file) for file in files}
+            written = {str(file.relative_to(folder)): file_digest(file) for file in files}
             calculation = replace(calculation, files=written)
         calculations.append(calculation)
     replace(manifest, calculations=calculations).write(root)

@@ -15,7 +15,7 @@ from ase.io import read
 from schnetpack_phonon.calculators.base import labels_from_results
 from schnetpack_phonon.calculators.external_code import ExternalCode
 from schnetpack_phonon.calculators.output import NotConverged, OtherStructure, check_structure
-from schnetpack_phonon.common.digests import file_hash
+from schnetpack_phonon.common.digests import file_digest
 from schnetpack_phonon.common.properties import Labels
 from schnetpack_phonon.labels.manifest import Calculation, Manifest
 
@@ -136,7 +136,7 @@ def _result(
     changed = [
         name
         for name, written in calculation.files.items()
-        if name in there and file_hash(folder / name) != written
+        if name in there and file_digest(folder / name) != written
     ]
     remark = f"accepted, but {', '.join(changed)} was changed after the export" if changed else None
     labels = {key: labels[key] for key in manifest.properties}

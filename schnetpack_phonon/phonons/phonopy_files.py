@@ -19,7 +19,7 @@ from phonopy.interface.phonopy_yaml import PhonopyYaml
 from phonopy.structure.dataset import forces_in_dataset
 from yaml import YAMLError
 
-from schnetpack_phonon.common.digests import files_hash
+from schnetpack_phonon.common.digests import contents_digest
 from schnetpack_phonon.phonons.force_constants import (
     LabelFunction,
     Models,
@@ -78,7 +78,7 @@ class PhonopyFiles:
         beside = [file.with_name(name) for file in files for name in _FORCE_FILES]
         return {
             "source": "phonopy",
-            "files": files_hash([*files, *beside]),
+            "files": contents_digest([*files, *beside]),
             **self.instabilities.settings,
         }
 

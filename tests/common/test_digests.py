@@ -21,12 +21,12 @@ def test_values_are_frozen():
     assert digests.settings_hash({"b": 1, "a": [0.5, None]}) == "h7be76337a4b4fbe9"
     atoms = bulk("NaCl", "rocksalt", a=5.6)
     assert digests.structure_hash(atoms) == "af6455d6f06c35731c0d0659"
-    assert digests.coarse_structure_hash(atoms) == "7b25224e3c2514d3"
+    assert digests.structure_digest(atoms) == "7b25224e3c2514d3"
 
 
 @pytest.mark.parametrize(
     ("function", "below", "above"),
-    [(digests.structure_hash, 2e-11, 1e-9), (digests.coarse_structure_hash, 2e-6, 1e-4)],
+    [(digests.structure_hash, 2e-11, 1e-9), (digests.structure_digest, 2e-6, 1e-4)],
 )
 def test_structures_are_told_apart(function, below, above):
     atoms = bulk("NaCl", "rocksalt", a=5.6)
@@ -45,6 +45,6 @@ def test_files(tmp_path):
     one, other = tmp_path / "one", tmp_path / "other"
     one.write_bytes(b"1")
     other.write_bytes(b"2")
-    assert digests.file_hash(one) == hashlib.sha256(b"1").hexdigest()
-    found = digests.files_hash([one, Path(tmp_path, "absent"), other])
+    assert digests.file_digest(one) == hashlib.sha256(b"1").hexdigest()
+    found = digests.contents_digest([one, Path(tmp_path, "absent"), other])
     assert found == hashlib.sha256(b"12").hexdigest()[:16]

@@ -9,7 +9,14 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
-from schnetpack_phonon.common.page import Picture, Section, Table, strings, write_page
+from schnetpack_phonon.common.page import (
+    Picture,
+    Section,
+    Table,
+    strings,
+    write_markdown,
+    write_page,
+)
 
 DATA = pd.DataFrame({"name": ["a<b", "c"], "value": [1.23456, float("nan")]})
 
@@ -104,3 +111,16 @@ def test_pipes_do_not_end_a_cell(tmp_path):
     rows = pd.DataFrame({"name": ["a|b"]})
     places = write_page(tmp_path, "t", [Section("s", [], [Table("x", rows, rows)])])
     assert "a\\|b" in places["table"].read_text()
+
+
+def test_markdown_alone(tmp_path):
+    """Sections without a title and tables and figures without numbers; figures lie beside it."""
+    rows = pd.DataFrame({"a": ["b", "c" * 50]})
+    figure = picture().figure
+    sections = [Section("", ["text"], [Table("x", rows), Picture("curve", "A curve", figure)])]
+    text = write_markdown(tmp_path / "card.md", "t", sections)
+    assert text == (tmp_path / "card.md").read_text()
+    assert text.startswith("# t\n\ntext\n\n| a ")
+    assert text.endswith("|\n\n![A curve](curve.png)\n")
+    assert max(map(len, text.splitlines())) == 50 + 4
+    assert {path.name for path in tmp_path.iterdir()} == {"card.md", "curve.png"}

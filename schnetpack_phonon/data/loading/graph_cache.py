@@ -24,7 +24,7 @@ from schnetpack.data import ASEAtomsData
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
-from schnetpack_phonon.common.digests import file_hash, hash_of
+from schnetpack_phonon.common.digests import file_digest, hash_of
 from schnetpack_phonon.common.files import locked, sync_folder
 from schnetpack_phonon.data.loading.determinism import (
     Item,
@@ -109,7 +109,7 @@ def _digest(dataset: ASEAtomsData, transforms: Sequence[nn.Module]) -> str:
     units = [dataset.conversions[key] for key in dataset.load_properties]
     settings = [
         FORMAT_VERSION,
-        file_hash(dataset.datapath),
+        file_digest(dataset.datapath),
         [version(library) for library in _LIBRARIES],
         list(dataset.load_properties),
         [*units, dataset.distance_conversion],

@@ -212,7 +212,7 @@ def _shares(found: CrossTests) -> list[Section]:
             "freezing bonds (faithfulness r), and of single bonds between seeds; and in how many "
             "crystals the leading bond differs clearly from the untrained control."
         )
-        items.append(Table("trust", checks_text(checks), checks, "Trust"))
+        items.append(Table("trust", checks_text(checks), checks, "Reliability"))
     return [Section("Which bonds", text, items)]
 
 

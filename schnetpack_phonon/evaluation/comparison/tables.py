@@ -1,8 +1,8 @@
-"""Tables of comparisons, for people: errors, settings, data, cost, bond shares."""
+"""Tables of comparisons as text: errors, settings, data, cost, bond shares."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -142,7 +142,7 @@ def share_table(runs: pd.DataFrame) -> pd.DataFrame:
 
     Returns:
         ``structure``, ``bond_type``, ``model`` (``untrained`` for the control), ``share``,
-        ``seed_sd``, ``n_seeds``; empty where no run has any.
+        ``seed_sd``, ``n_seeds``; empty if no run has any.
     """
     tables = []
     chosen = runs[runs["n_train"] == runs["n_train"].max()]
@@ -164,7 +164,7 @@ def share_table(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def run_table(runs: pd.DataFrame, trained: Mapping[str, Run]) -> pd.DataFrame:
-    """A row a run: folder, what it is, versions.
+    """A row a run: folder, model, steps, hours, versions.
 
     Args:
         runs: as :func:`.group_runs` gives them.
@@ -190,10 +190,10 @@ def run_table(runs: pd.DataFrame, trained: Mapping[str, Run]) -> pd.DataFrame:
 
 
 def cost_table(runs: pd.DataFrame, trained: Mapping[str, Run]) -> pd.DataFrame:
-    """Labels and hours by model.
+    """Numbers of labels, and hours of labels and training, by model.
 
-    Hours of labels are the share of a model's labels in all that its database took, phonons and
-    strained copies among them; NaN unless the time of each was recorded.
+    Hours of labels are those of the whole database, with phonons and strained copies, in proportion
+    to the model's labels; NaN unless the time of each calculation was recorded.
     """
     groups = runs.groupby("model", sort=False)
     table = groups.agg(
@@ -209,7 +209,7 @@ def cost_table(runs: pd.DataFrame, trained: Mapping[str, Run]) -> pd.DataFrame:
 
 
 def settings_table(runs: Iterable[Run]) -> pd.DataFrame:
-    """What all runs share, and where they differ."""
+    """Main settings; different values of the runs are separated by a slash."""
     found = [*runs]
     rows = []
     for name, key in _SETTINGS.items():
@@ -220,7 +220,7 @@ def settings_table(runs: Iterable[Run]) -> pd.DataFrame:
 
 
 def data_table(runs: Iterable[Run]) -> pd.DataFrame:
-    """A row a database: what is in it and how it was made."""
+    """A row a database: its content and how it was made."""
     paths = dict.fromkeys(run.datapath for run in runs)
     return pd.DataFrame([_database(path) for path in paths])
 
@@ -246,24 +246,21 @@ def _database(path: Path) -> dict[str, Any]:
         "database": path.name,
         "structures": metadata["n_rows"],
         "crystals": ", ".join(metadata["crystals"]),
-        "ensemble": "; ".join(_said(settings["ensemble"])),
-        "phonons": "; ".join(_said(settings["phonons"] or {})),
-        "calculator": "; ".join(_said(settings["calculator"])),
+        **{part: _listed(settings[part] or {}) for part in ("ensemble", "phonons", "calculator")},
         "made with": ", ".join(f"{k} {v}" for k, v in metadata["versions"].items()),
         "path": str(path),
     }
 
 
-def _said(settings: dict[str, Any]) -> Iterator[str]:
-    for key, value in settings.items():
-        yield f"{key.replace('_', ' ')} {value}"
+def _listed(settings: Mapping[str, Any]) -> str:
+    return "; ".join(f"{key.replace('_', ' ')} {value}" for key, value in settings.items())
 
 
 def _name(row: Mapping[Any, Any]) -> str:
     return f"{label(row['property'])} ({row['unit']})"
 
 
-def _each(table: pd.DataFrame, text: Callable[[dict[str, Any]], str]) -> pd.Series:
+def _each(table: pd.DataFrame, text: Callable[[dict[Any, Any]], str]) -> pd.Series:
     """Text of each row of a table."""
     return pd.Series([*map(text, table.to_dict("records"))], table.index, dtype=object)
 

@@ -45,7 +45,7 @@ def write_run(
     heads: Sequence[nn.Module] = (),
     test: Sequence[int] = (),
 ) -> Path:
-    """A run as the host leaves it, with random weights, tested on all other rows by default."""
+    """A run as SchNetPack leaves it, with random weights, tested on all other rows by default."""
     folder.mkdir(parents=True)
     heads = heads or [Intensive(16, key) for key in (ENERGY, STRESS)]
     model = potential(*heads, seed=seed)

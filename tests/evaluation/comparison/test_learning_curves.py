@@ -56,17 +56,14 @@ def test_labels_for_the_error_of_the_best():
 
 
 def test_crossing():
-    laws = power_laws(pd.concat([curve("phonon", 0.3, 0.2), curve("random", 0.3 * 25**0.3, 0.5)]))
-    (row,) = crossings(laws).to_dict("records")
+    """Parallel laws do not cross."""
+    curves = [curve("phonon", 0.3, 0.2), curve("random", 0.3 * 25**0.3, 0.5), curve("x", 0.6, 0.2)]
+    found = crossings(power_laws(pd.concat(curves))).set_index(["one", "other"])
+    row = found.loc[("phonon", "random")]
     assert row["n"] == pytest.approx(25)
     assert row["error"] == pytest.approx(0.3 * 25**-0.2)
     assert not row["extrapolated"]
-
-
-def test_parallel_laws_do_not_cross():
-    laws = power_laws(pd.concat([curve("phonon", 0.3, 0.5), curve("random", 0.6, 0.5)]))
-    (row,) = crossings(laws).to_dict("records")
-    assert np.isnan(row["n"])
+    assert np.isnan(found.loc[("phonon", "x"), "n"])
 
 
 def test_curves_are_of_ensembles_with_several_sizes():

@@ -30,15 +30,15 @@ def report(folder):
 
 
 def test_claims_are_the_ratios_at_the_largest_number(report):
-    out, said = report
+    out, printed = report
     table = pd.read_csv(out / "data" / "ratios.csv")
     row = table[(table["n_train"] == 8) & (table["test_set"] == "phonon")].iloc[0]
     text = f"{row['ratio']:.2f} [{row['low']:.2f}, {row['high']:.2f}]"
-    (claim,) = (line for line in said.splitlines() if line.startswith("Tested on phonon"))
+    (claim,) = (line for line in printed.splitlines() if line.startswith("Tested on phonon"))
     assert "8 training structures each" in claim
     assert "2 seeds" in claim
     assert text in claim
-    assert said.count("Tested on") == 1
+    assert printed.count("Tested on") == 1
     other = table[(table["n_train"] == 8) & (table["test_set"] != "phonon")].iloc[0]
     ratio = f"{other['ratio']:.2f} [{other['low']:.2f}, {other['high']:.2f}]"
     lines = [line for line in (out / "report.md").read_text().splitlines() if ratio in line]
@@ -46,7 +46,7 @@ def test_claims_are_the_ratios_at_the_largest_number(report):
 
 
 def test_page_has_all_parts(report):
-    out, said = report
+    out, printed = report
     page = (out / "index.html").read_text()
     titles = re.findall("<h2>(.*?)</h2>", page)
     assert titles == [
@@ -58,7 +58,7 @@ def test_page_has_all_parts(report):
         "Runs, settings, data, cost",
     ]
     assert "broken" in page
-    assert "broken" in said
+    assert "broken" in printed
     assert len(page) < 10_000_000
     names = {path.stem for path in (out / "data").iterdir()}
     assert {"errors", "ratios", "power_laws", "labels_needed", "crossings", "runs"} <= names
@@ -68,9 +68,9 @@ def test_page_has_all_parts(report):
 
 
 def test_one_run_says_that_there_is_no_spread(folder, tmp_path):
-    said = compare([folder / "runs" / "phonon_n8_seed1"], tmp_path / "report")
-    assert "one seed only, so no spread: phonon, N = 8" in said
-    assert "nothing to compare with" in said
+    printed = compare([folder / "runs" / "phonon_n8_seed1"], tmp_path / "report")
+    assert "one seed only, so no spread: phonon, N = 8" in printed
+    assert "nothing to compare with" in printed
 
 
 def test_more_test_sets(folder, tmp_path):

@@ -1,4 +1,4 @@
-"""Runs that differ in their seeds alone are averaged, others are not."""
+"""Runs that differ only in their seeds are averaged, others are not."""
 
 import shutil
 
@@ -35,6 +35,7 @@ def test_seeds_make_one_model(folder):
     table, notes = grouped(folder, ("phonon", 1, [1, 2], None), ("phonon", 2, [3, 4], None))
     assert list(table["model"]) == ["phonon, N = 2"] * 2
     assert list(table["n_labels"]) == [3, 3]
+    assert not table["own_splits"].any()
     assert notes == []
 
 
@@ -49,7 +50,7 @@ def test_other_settings_make_other_models(folder):
 SPLITS = [range(8, 16), range(7, 15), range(15, 7, -1)]  # the first and the last are one
 
 
-def test_splits_that_differ_with_the_seed_are_averaged_and_told(folder):
+def test_splits_that_differ_with_the_seed_are_averaged_and_named(folder):
     table, notes = grouped(folder, *(("phonon", k, [1, 2], None, s) for k, s in enumerate(SPLITS)))
     assert set(table["model"]) == {"phonon, N = 2, own test splits"}
     assert table["own_splits"].all()
@@ -71,11 +72,6 @@ def test_other_settings_are_named_without_the_splits_of_their_seeds(folder):
     runs = [("phonon", 1, [1, 2], None, SPLITS[0]), ("phonon", 2, [1, 2], slow, SPLITS[1])]
     _, notes = grouped(folder, *runs)
     assert any(note.endswith("they differ in globals.lr") for note in notes)
-
-
-def test_seeds_with_one_split_have_none_of_their_own(folder):
-    table, _ = grouped(folder, *(("phonon", k, [k], None) for k in (1, 2)))
-    assert not table["own_splits"].any()
 
 
 def stopping(package="pytorch_lightning.callbacks", **options):
@@ -149,17 +145,12 @@ def test_classes_of_ours_are_the_same_wherever_they_are(folder):
     assert table["model"][0] == table["model"][1] == table["model"][2] != table["model"][3]
 
 
-def test_one_seed_is_said(folder):
-    table, notes = grouped(
-        folder, *(("phonon", k, [1], None) for k in (1, 2)), ("random", 1, [1], None)
-    )
+def test_one_seed_is_named_and_one_seed_twice(folder):
+    runs = [(name, 1, [1], None) for name in ("phonon", "phonon", "random")]
+    table, notes = grouped(folder, *runs)
     assert "one seed only, so no spread: random (one-sided), N = 1" in notes
+    assert "the same model and seed several times, so spreads are too small: 0, 1" in notes
     assert table["n_train"].to_list() == [1, 1, 1]
-
-
-def test_one_seed_twice_is_said(folder):
-    _, notes = grouped(folder, ("phonon", 1, [1], None), ("phonon", 1, [1], None))
-    assert any("the same model and seed several times" in note for note in notes)
 
 
 def test_units_must_agree(folder):

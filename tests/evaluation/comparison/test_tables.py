@@ -1,24 +1,11 @@
-"""Tables for people, from what runs left in their folders."""
+"""Tables as text, from the files of runs."""
 
 import pandas as pd
 import pytest
 
 from schnetpack_phonon.data.database import read_metadata
-from schnetpack_phonon.evaluation.comparison import tables as comparison_tables
+from schnetpack_phonon.evaluation.comparison import tables
 from schnetpack_phonon.evaluation.comparison.run_groups import group_runs
-from schnetpack_phonon.evaluation.comparison.tables import (
-    cost_table,
-    crossing_table,
-    data_table,
-    error_table,
-    law_table,
-    matrix_table,
-    needed_table,
-    ratio_table,
-    run_table,
-    settings_table,
-    share_table,
-)
 from schnetpack_phonon.evaluation.comparison.uncertainty import error_matrix, ratios
 from schnetpack_phonon.evaluation.metrics import in_report_units
 from schnetpack_phonon.evaluation.runs import read_run, write_record
@@ -33,7 +20,7 @@ from tests.evaluation.comparison.comparison_fixtures import (
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
-    """Two seeds on one database with records, and one run of the host on another."""
+    """Two seeds on one database with records, and one run of SchNetPack alone on another."""
     folder = tmp_path_factory.mktemp("tables")
     paths = databases(folder)
     found = []
@@ -64,16 +51,16 @@ def test_errors_and_ratios_as_text():
     predictions = errors_table(table, {"phonon": 1.0, "random": 2.0})
     units = ["mae", "low", "high", "seed_sd", "rmse", "max_error", "mae_mean"]
     matrix = in_report_units(error_matrix(table, predictions), units)
-    first = error_table(matrix).iloc[0]
+    first = tables.error_table(matrix).iloc[0]
     assert first["property"] == "band gap (eV)"
     assert first["MAE [95 %]"] == "1 [1, 1]"
     assert first["sd over seeds"] == "one seed"
     assert first["n"] == "40"
-    (row,) = ratio_table(ratios(table, predictions, "phonon")).to_dict("records")
+    (row,) = tables.ratio_table(ratios(table, predictions, "phonon")).to_dict("records")
     assert row["trained on"] == "random, N = 10"
     assert row["band gap"] == "2.00 [2.00, 2.00]"
-    assert error_table(matrix.assign(common=False))["n"].iloc[0] == "40, own split"
-    own = error_table(matrix.assign(own_splits=True, seed_sd=0.1))
+    assert tables.error_table(matrix.assign(common=False))["n"].iloc[0] == "40, own split"
+    own = tables.error_table(matrix.assign(own_splits=True, seed_sd=0.1))
     assert own["sd over seeds"].iloc[0] == "0.1 and splits"
 
 
@@ -83,7 +70,7 @@ def test_matrix_has_a_column_for_each_model():
     errors = errors_table(table, sizes, test_sets=["thermal", "md"])
     errors = pd.concat([errors, errors.assign(property="vbm")])
     matrix = in_report_units(error_matrix(table, errors), ["mae", "seed_sd"])
-    found = matrix_table(matrix)
+    found = tables.matrix_table(matrix)
     assert list(found["error"]) == ["band gap (eV)"] * 2 + ["VBM (eV)"] * 2
     assert list(found["tested on"]) == ["thermal", "md"] * 2
     assert list(found.columns[2:]) == ["trained on random, N = 10", "trained on phonon, N = 10"]
@@ -91,13 +78,15 @@ def test_matrix_has_a_column_for_each_model():
     assert set(found["trained on phonon, N = 10"]) == {"1.5 ± 0.71"}
     one = runs_table({"phonon": 10}, n_seeds=1)
     single = in_report_units(error_matrix(one, errors_table(one, {"phonon": 1.0})), ["mae"])
-    assert matrix_table(single)["trained on phonon, N = 10"].item() == "1"
+    assert tables.matrix_table(single)["trained on phonon, N = 10"].item() == "1"
 
 
-def test_learning_curves_in_words():
+def test_learning_curves_as_text():
     place = {"test_set": "thermal", "property": "vbm", "unit": "eV", "extrapolated": False}
     law = {"ensemble": "phonon", "a": 0.3, "b": 0.5, "b_low": 0.4, "b_high": 0.6}
-    (row,) = law_table(pd.DataFrame([place | law | {"n_min": 10, "n_max": 40}])).to_dict("records")
+    (row,) = tables.law_table(pd.DataFrame([place | law | {"n_min": 10, "n_max": 40}])).to_dict(
+        "records"
+    )
     assert (row["error E"], row["a"], row["sizes"]) == ("VBM (eV)", "0.3", "10 to 40")
     assert row["b [95 %]"] == "0.50 [0.40, 0.60]"
     numbers = [(24.4, False), (312.0, True), (float("inf"), True)]
@@ -105,30 +94,27 @@ def test_learning_curves_in_words():
         place | {"ensemble": "phonon", "error": 0.05, "n_needed": n, "extrapolated": far}
         for n, far in numbers
     ]
-    said = needed_table(pd.DataFrame(rows))
-    assert list(said["training structures"]) == ["24", "3.1e+02, extrapolated", "more than 1e+06"]
-    assert said["for an error of"].iloc[0] == "0.05 eV, VBM"
+    shown = tables.needed_table(pd.DataFrame(rows))
+    assert list(shown["training structures"]) == ["24", "3.1e+02, extrapolated", "more than 1e+06"]
+    assert shown["for an error of"].iloc[0] == "0.05 eV, VBM"
     pair = {"one": "phonon", "other": "random"}
     rows = [place | pair | {"n": 30.0, "error": 0.05}, place | pair | {"n": None, "error": None}]
-    said = crossing_table(pd.DataFrame(rows))
-    assert list(said["training structures"]) == ["30", "none"]
-    assert list(said["error there"]) == ["0.05 eV", "–"]
+    shown = tables.crossing_table(pd.DataFrame(rows))
+    assert list(shown["training structures"]) == ["30", "none"]
+    assert list(shown["error there"]) == ["0.05 eV", "–"]
 
 
 def test_shares_are_averaged_over_seeds(runs):
-    table = share_table(runs[0]).set_index("model")
+    table = tables.share_table(runs[0]).set_index("model")
     assert table.loc["trained on phonon, N = 3", "share"] == pytest.approx(0.3)
     assert table.loc["trained on phonon, N = 3", "seed_sd"] == pytest.approx(0.2 / 2**0.5)
     assert table.loc["untrained", "share"] == pytest.approx(0.5)
     assert list(table.index) == ["trained on phonon, N = 3", "untrained"]
-
-
-def test_runs_without_shares(runs):
-    assert share_table(runs[0][runs[0]["ensemble"] != "phonon"]).empty
+    assert tables.share_table(runs[0][runs[0]["ensemble"] != "phonon"]).empty
 
 
 def test_cost(runs):
-    table = cost_table(*runs).set_index("trained on")
+    table = tables.cost_table(*runs).set_index("trained on")
     phonon = table.loc["phonon, N = 3"]
     assert (phonon["runs"], phonon["labels each"]) == (2, 4)
     assert phonon["training hours"] == pytest.approx(1.5)
@@ -141,20 +127,20 @@ def test_cost(runs):
 @pytest.mark.parametrize("cost", [None, {"n_calculations": 20, "n_timed": 19, "hours": 1.0}])
 def test_hours_of_labels_that_were_not_recorded(runs, monkeypatch, cost):
     metadata = {"n_rows": 16, "cost": cost} if cost else {"n_rows": 16}
-    monkeypatch.setattr(comparison_tables, "read_metadata", lambda _: metadata)
-    assert cost_table(*runs)["label hours each"].isna().all()
+    monkeypatch.setattr(tables, "read_metadata", lambda _: metadata)
+    assert tables.cost_table(*runs)["label hours each"].isna().all()
 
 
-def test_what_was_not_recorded_is_said(runs):
-    table = run_table(*runs).set_index("run")
+def test_what_was_not_recorded_is_named(runs):
+    table = tables.run_table(*runs).set_index("run")
     assert table.loc["phonon1", "versions"] == "torch 2.4"
     assert table.loc["random1", "versions"] == "not recorded"
 
 
 def test_settings_and_data(runs):
-    settings = settings_table(runs[1].values()).set_index("setting")["value"]
+    settings = tables.settings_table(runs[1].values()).set_index("setting")["value"]
     assert settings["learning rate"] == "0.001"
-    data = data_table(runs[1].values()).set_index("database")
+    data = tables.data_table(runs[1].values()).set_index("database")
     assert set(data.index) == {"phonon.db", "random.db"}
     assert data.loc["phonon.db", "structures"] == 16
     assert "ase.calculators.emt.EMT" in data.loc["phonon.db", "calculator"]

@@ -9,9 +9,9 @@ import pytest
 from schnetpack_phonon.cli.commands import main
 from schnetpack_phonon.evaluation.thermal import page
 from schnetpack_phonon.models.heads import BandGap, Intensive
+from tests.common.figure_fixtures import draw
 from tests.evaluation.comparison.comparison_fixtures import ENERGY
 from tests.evaluation.thermal.thermal_fixtures import thermal_run
-from tests.test_plotting import draw
 
 
 def call(monkeypatch, *arguments):
