@@ -27,6 +27,7 @@ from schnetpack_phonon.common.properties import Labels
 from schnetpack_phonon.structures.elasticity import voigt_to_tensor
 
 package_version = cache(version)  # it reads files, and every label asks for it
+
 FORCE_LABELS = (
     properties.energy,
     properties.energy_per_atom,
@@ -34,8 +35,6 @@ FORCE_LABELS = (
     properties.stress,
     properties.hydrostatic_stress,
 )
-
-
 EDGE_LABELS = (properties.band_gap, properties.vbm, properties.cbm)
 
 

@@ -31,6 +31,7 @@ from schnetpack_phonon.common.errors import UnavailableError, check_positive
 from schnetpack_phonon.common.properties import Labels
 
 log = logging.getLogger(__name__)
+
 # The program ends with the worker that waits for it, even if that worker is killed (Linux).
 _END_WITH_WORKER = ("setpriv", "--pdeathsig", "KILL", "--")
 
@@ -102,11 +103,11 @@ class ExternalCode(OutputReader):
         """Writes all files that the program needs into a folder."""
 
     def refuse(self, option: str, names: Collection[str]) -> None:
-        """Raises ValueError for names in ``option`` that the user must not set."""
+        """Raises ValueError if ``option`` contains names that the user must not set."""
         if names:
             raise ValueError(
-                f"{option} sets {', '.join(sorted(names))}, which other options set or which the "
-                "labels need as it is"
+                f"{option} sets {', '.join(sorted(names))}, which other options set or which must "
+                "not be changed"
             )
 
     def arguments(self) -> list[str]:

@@ -1,7 +1,7 @@
 """DFT labels with GPAW.
 
-Plane waves with projector-augmented waves. GPAW runs in its own Python, which may differ from
-ours: on Debian and Ubuntu ``apt-get install gpaw`` and ``command=/usr/bin/python3``.
+Plane waves with projector-augmented waves. GPAW runs in its own Python, which may differ from the
+one of this package: on Debian and Ubuntu ``apt-get install gpaw``, ``command=/usr/bin/python3``.
 """
 
 from __future__ import annotations

@@ -38,7 +38,7 @@ class Vasp(ExternalCode):
     cell without exchange and correlation: compare them within one crystal.
 
     Args:
-        version: as vasprun.xml names it, such as ``6.4.3``, since VASP does not tell it without a
+        version: as vasprun.xml names it, such as ``6.4.3``, since VASP does not print it without a
             calculation. Outputs of another version are refused; labels that are already in a
             store are found on machines without VASP.
         functional: ``PBEsol``, ``PBE`` or ``revPBE``.

@@ -135,15 +135,13 @@ class Labeller:
     def _completed(self, jobs: Iterable[Job], missing: set[str]) -> Iterator[tuple[Job, Record]]:
         """(job, record) as they finish; a limited number of jobs is submitted at a time."""
         queue: Iterator[Job] = (job for job in (jobs if missing else ()) if job.key in missing)
+        n_workers = getattr(self.executor, "_max_workers", None) or os.cpu_count() or 1
         running: dict[Future, Job] = {}
         broken: Exception | None = None
         try:
             while True:
                 try:
-                    n_most = 2 * (
-                        getattr(self.executor, "_max_workers", None) or os.cpu_count() or 1
-                    )
-                    while len(running) < n_most and (job := next(queue, None)):
+                    while len(running) < 2 * n_workers and (job := next(queue, None)):
                         missing.remove(job.key)
                         if self._settled(job.key):  # another process was faster
                             self.tally.n_stored += 1

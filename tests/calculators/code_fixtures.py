@@ -86,12 +86,12 @@ def missing(command: str) -> str:
     return "" if shutil.which(command) else f"{command} is not installed"
 
 
-def distorted(atoms: Atoms, stdev: float) -> Atoms:
+def distorted(atoms: Atoms, stdev: float, seed: int = 3) -> Atoms:
     """Without any symmetry, the cell too."""
     atoms = atoms.copy()
     shear = [[0.02, 0.03, 0.0], [0.0, 0.0, 0.02], [0.01, 0.0, -0.01]]
     atoms.set_cell(atoms.cell @ (np.eye(3) + shear), scale_atoms=True)
-    atoms.rattle(stdev, seed=3)
+    atoms.rattle(stdev, seed=seed)
     return atoms
 
 

@@ -23,18 +23,9 @@ from schnetpack_phonon.calculators.external_code import ExternalCode
 from schnetpack_phonon.calculators.tight_binding import TightBinding
 from schnetpack_phonon.common import properties
 from schnetpack_phonon.structures.crystals import antiperovskite
-from tests.calculators.code_fixtures import CODES
+from tests.calculators.code_fixtures import CODES, distorted
 
-
-def rattled(atoms: Atoms) -> Atoms:
-    """Without any symmetry, the cell too."""
-    atoms = atoms.copy()
-    shear = [[0.02, 0.03, 0.0], [0.0, 0.0, 0.02], [0.01, 0.0, -0.01]]
-    atoms.set_cell(atoms.cell @ (np.eye(3) + shear), scale_atoms=True)
-    atoms.rattle(0.05, seed=1)
-    return atoms
-
-
+rattled = partial(distorted, stdev=0.05, seed=1)
 ALUMINIUM = rattled(bulk("Al", cubic=True).repeat((2, 1, 1)))
 ANTIPEROVSKITE = rattled(antiperovskite("Ag3SBr", 4.87).repeat(2))
 MAGNESIA = rattled(bulk("MgO", "rocksalt", a=4.2, cubic=True))

@@ -91,15 +91,6 @@ def test_levels_that_are_printed():
     np.testing.assert_allclose(rows[:, 1], found["occupations"][0], atol=1e-5)
 
 
-def test_edges_over_the_mesh():
-    """The highest valence level is at Gamma, the lowest conduction level elsewhere."""
-    found = json.loads((CODE.stored("mesh") / "results.json").read_text())
-    results = CODE.make().read_output(CODE.stored("mesh"), ATOMS)
-    levels = np.array(found["energies"])
-    assert results["vbm"] == levels[0, 3]
-    assert results["cbm"] == levels[1:, 4].min() < levels[0, 4]
-
-
 _TRACEBACK = """\
 Traceback (most recent call last):
   File "label.py", line 60, in <module>

@@ -1,6 +1,5 @@
 """VASP: inputs contain all options, and outputs are read correctly, in the order of VASP."""
 
-import re
 from pathlib import Path
 
 import numpy as np
@@ -248,10 +247,3 @@ def test_printed_errors_do_not_matter_where_the_output_is_whole(changed):
     folder = changed("a", "a")
     (folder / "label.log").write_text("WARNING: Sub-Space-Matrix is not hermitian: no error\n")
     assert read_output(folder)["energy"] < 0
-
-
-def test_stored_outputs_are_in_the_order_of_vasp():
-    """Or they would not test that it is undone."""
-    text = (CODE.stored("mesh") / "vasprun.xml").read_text()
-    assert re.findall(r"<rc><c>(\w+)", text) == ["Al", "Al", "As", "As"]
-    assert ATOMS.get_chemical_symbols() == ["Al", "As", "Al", "As"]

@@ -179,13 +179,6 @@ def test_results_in_place_of_the_output(root, first, bring):
     np.testing.assert_allclose(labels["stress"][0], expected)
 
 
-def test_results_with_atoms_moved_by_lattice_vectors(root, first, bring):
-    atoms = calculations(root)[first].atoms
-    atoms.positions[1] += atoms.cell[0] - 2 * atoms.cell[2]
-    bring(atoms)
-    assert collect(root, "result.extxyz").results[0].status is Status.FINISHED
-
-
 @pytest.mark.parametrize(
     ("changes", "named"),
     [
