@@ -4,7 +4,6 @@ import gc
 import os
 import subprocess
 import sys
-import textwrap
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -35,6 +34,7 @@ from schnetpack_phonon.structures.elasticity import point_group, symmetrized
 from tests.data.data_fixtures import ALLOYS, ensemble_data, rows, same
 
 ROOT = Path(__file__).parents[2]
+UNRELAXED = Antiperovskites(["Cu3PdAu"], relax=False, lattice_constants=ALLOYS)
 
 
 def test_rows_hold_what_the_calculator_says(built):
@@ -60,12 +60,9 @@ def test_every_group_is_complete(built):
 
 
 def test_second_start_computes_nothing(built):
-    class Never:
-        def __call__(self):
-            raise AssertionError("an executor was asked for")
-
     before = Path(built.datapath).stat().st_mtime_ns
-    ensemble_data(Path(built.datapath).parents[1], executor=Never()).prepare_data()
+    never = partial(pytest.fail, "an executor is made")
+    ensemble_data(Path(built.datapath).parents[1], executor=never).prepare_data()
     assert Path(built.datapath).stat().st_mtime_ns == before
 
 
@@ -78,14 +75,11 @@ def test_number_of_workers_does_not_matter(built, tmp_path):
 def test_longer_ensemble_extends_and_shares_labels(built, tmp_path):
     store = Path(built.generation.label_store)
     before = len(LabelStore(store))
-    data = ensemble_data(
-        tmp_path,
-        PhononEnsemble([100, 300], n_snapshots=5, seed=1),
-        label_store=str(store),
-    )
+    ensemble = PhononEnsemble([100, 300], n_snapshots=5, seed=1)
+    data = ensemble_data(tmp_path, ensemble, label_store=str(store))
     data.prepare_data()
-    keys = {(r["parent"]) for _, r in read_provenance(data.datapath).iterrows()}
-    assert set(read_provenance(built.datapath)["parent"]) < keys
+    parents = set(read_provenance(data.datapath)["parent"])
+    assert set(read_provenance(built.datapath)["parent"]) < parents
     assert len(LabelStore(store)) == before + 4  # one more for each of 2 crystals x 2 temperatures
 
 
@@ -206,7 +200,7 @@ def test_ensemble_is_not_held_in_memory(tmp_path):
         tmp_path,
         RandomEnsemble([0.1], n_snapshots=100, seed=3),
         AseCalculator(_Watching),
-        structure=Antiperovskites(["Cu3PdAu"], relax=False, lattice_constants=ALLOYS),
+        structure=UNRELAXED,
     )
     data.prepare_data()
     assert len(read_provenance(data.datapath)) == 100
@@ -218,7 +212,7 @@ def test_too_many_failures_stop_with_the_reason(tmp_path):
         tmp_path,
         RandomEnsemble([0.1], n_snapshots=4, seed=3),
         AseCalculator(_Hopeless),
-        structure=Antiperovskites(["Cu3PdAu"], relax=False, lattice_constants=ALLOYS),
+        structure=UNRELAXED,
     )
     with pytest.raises(LabellingError, match="not converged"):
         data.prepare_data()
@@ -235,9 +229,7 @@ def test_too_small_a_supercell_is_refused_before_anything_runs(tmp_path):
 
 def test_plan_is_what_can_be_labelled_next(tmp_path):
     """Stage by stage, until the database can be made; nothing is calculated or written for it."""
-    data = ensemble_data(
-        tmp_path, structure=Antiperovskites(["Cu3PdAu"], relax=False, lattice_constants=ALLOYS)
-    )
+    data = ensemble_data(tmp_path, structure=UNRELAXED)
     stages = []
     while plan := data.generation.plan():
         stages.append({what: len(jobs) for what, jobs in plan.items()})
@@ -256,7 +248,7 @@ def test_plan_is_what_can_be_labelled_next(tmp_path):
 def test_plan_asks_for_the_next_step_of_all_renormalisations(tmp_path):
     data = ensemble_data(
         tmp_path,
-        structure=Antiperovskites(["Cu3PdAu"], relax=False, lattice_constants=ALLOYS),
+        structure=UNRELAXED,
         phonons=Renormalised(FiniteDisplacements(Instabilities()), n_samples=4),
     )
     _label(data.generation, data.generation.plan())
@@ -272,33 +264,6 @@ def _label(generation, plan):
         labeller = Labeller(executor, LabelStore(generation.label_store))
         for what, jobs in plan.items():
             labeller.run(jobs, what)
-
-
-_BUILD = """
-import time
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
-from ase.calculators.emt import EMT
-from schnetpack_phonon.calculators import AseCalculator
-from tests.data.data_fixtures import ensemble_data
-class Slow(EMT):
-    def calculate(self, *args, **kwargs):
-        time.sleep({delay})
-        super().calculate(*args, **kwargs)
-Slow.__module__, Slow.__qualname__ = "ase.calculators.emt", "EMT"  # the same settings
-print("start", flush=True)
-ensemble_data(Path({folder!r}), calculator=AseCalculator(Slow)).prepare_data()
-"""
-
-
-def start_build(folder, delay):
-    code = textwrap.dedent(_BUILD.format(folder=str(folder), delay=delay))
-    return subprocess.Popen(
-        [sys.executable, "-c", code],
-        cwd=folder,
-        env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-        stdout=subprocess.PIPE,
-    )
 
 
 @pytest.mark.parametrize("n_kills", [5, pytest.param(200, marks=pytest.mark.slow)])
@@ -320,11 +285,27 @@ def test_killed_at_random_moments(tmp_path, n_kills):
         assert all(same(store[key], labels[key]) for key in labels)
 
 
+_BUILD = """
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from ase.calculators.emt import EMT
+from schnetpack_phonon.calculators import AseCalculator
+from tests.data.data_fixtures import ensemble_data
+class Slow(EMT):
+    def calculate(self, *args, **kwargs):
+        time.sleep(0.01)
+        super().calculate(*args, **kwargs)
+Slow.__module__, Slow.__qualname__ = "ase.calculators.emt", "EMT"  # the same settings
+ensemble_data(Path({folder!r}), calculator=AseCalculator(Slow)).prepare_data()
+"""
+
+
 def test_two_builders_make_one_database(built, tmp_path):
-    processes = [start_build(tmp_path, delay=0.01) for _ in range(2)]
-    for process in processes:
-        assert process.wait(timeout=300) == 0
-        process.stdout.close()
+    command = [sys.executable, "-c", _BUILD.format(folder=str(tmp_path))]
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    builders = [subprocess.Popen(command, cwd=tmp_path, env=environment) for _ in range(2)]
+    assert [builder.wait(timeout=300) for builder in builders] == [0, 0]
     store = (tmp_path / "data" / "labels.jsonl").read_text().splitlines()
     assert len(store) == 1 + 2 + 6 + 16  # header, cells, displacements for phonons, snapshots
     assert rows(tmp_path / "data" / "test.db") == rows(built.datapath)

@@ -163,27 +163,13 @@ def test_batch_equals_single_structures(head, dtype, tolerance, fitted):
 
 
 @heads
-def test_scripted_head_equals_eager(head, fitted):
-    """Without other modules; thrice, since TorchScript fuses operations after the first calls."""
-    model = fitted(head)
-    (own,) = model.output_modules
-    inputs = batch(STRUCTURES[:3])
-    model(inputs)
-    loaded, expected = scripted(own), own(dict(inputs))
-    for _ in range(3):
-        found = loaded(dict(inputs))
-        for key in own.model_outputs:
-            torch.testing.assert_close(found[key], expected[key], rtol=1e-6, atol=1e-6)
-
-
-@heads
 @pytest.mark.parametrize("training", [False, True])
 def test_scripted_model_equals_eager(head, training, fitted):
     """With forces, as SchNetPack scripts no others: an empty list of derivatives has no type."""
     model = fitted(head, Atomwise(16, output_key="energy"), Forces()).train(training)
     eager = model(batch(STRUCTURES[:3]))
     loaded = scripted(model)
-    for _ in range(3):
+    for _ in range(3):  # TorchScript fuses operations after the first calls
         found = loaded(batch(STRUCTURES[:3]))
         assert found.keys() == eager.keys()
         for key in eager:
