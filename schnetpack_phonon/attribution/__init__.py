@@ -10,7 +10,7 @@ __getattr__, __dir__, __all__ = names_of(
     edges: Edges check_model default_edges_per_pass output_component
     faithfulness: exchanged_changes random_subsets subset_effects untrained
     figures: against_length bond_shares predicted_against_actual snapshot
-    methods: check_method integrate_in_parts split_over_bonds
+    methods: Integrand check_method integrate_in_parts split_over_bonds
     paths: StraightPath bond_numbers bond_types edge_vectors opposite path_edges shells
         straight_path
     report: Settings Tables clear_part compare measure merge_parts write write_part

@@ -11,8 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
-from typing import Any
 
 import numpy as np
 import torch
@@ -20,7 +18,12 @@ from schnetpack.model import NeuralNetworkPotential
 from torch import nn
 
 from schnetpack_phonon.attribution.edges import Edges, check_model, default_edges_per_pass
-from schnetpack_phonon.attribution.methods import check_method, integrate_in_parts, split_over_bonds
+from schnetpack_phonon.attribution.methods import (
+    Integrand,
+    check_method,
+    integrate_in_parts,
+    split_over_bonds,
+)
 from schnetpack_phonon.attribution.paths import StraightPath, straight_path
 from schnetpack_phonon.attribution.results import BondAttribution
 from schnetpack_phonon.common.errors import AttributionError, check_at_least
@@ -80,10 +83,12 @@ def attribute(
     found: list[BondAttribution] = []
     for group in _groups(structures, cutoff_of(model), kind, even, limit // n_steps):
         edges = Edges(model, [path for _, path in group], output, inputs)
-        copies = edges.copies_per_pass(limit)
-        split = partial(split_over_bonds, edges, method=method, n_steps=n_steps, copies=copies)
-        total, back = _both_ways(edges, kind, even, split)
-        starts, values = _ends(edges, kind)
+        how = method, n_steps, edges.copies_per_pass(limit)
+        f = _integrand(edges, kind)
+        with edges.frozen():
+            total = split_over_bonds(f, *how)
+            back = split_over_bonds(f.opposite(), *how) if even else total
+            starts, values = _ends(f, kind)
         for k, (structure, path) in enumerate(group):
             one = BondAttribution(
                 output=output,
@@ -111,11 +116,13 @@ def attribute(
         allowed = max(allowed, rounding * max(abs(one.start), abs(one.value)))
         if abs(one.residual) > allowed:
             edges = Edges(model, [one.path], output, inputs)
-            copies = edges.copies_per_pass(limit)
-            options = partial(integrate_in_parts, allowed=allowed, n_steps=n_steps, copies=copies)
-            total, back = _both_ways(edges, kind, even, partial(options, edges))
-            half = (total[0] + back[0]) / 2 if even else None
-            found[k] = replace(one, attribution=total[0], even=half, n_steps=total[1])
+            limits = allowed, n_steps, edges.copies_per_pass(limit)
+            f, half = _integrand(edges, kind), None
+            with edges.frozen():
+                whole, n_nodes = integrate_in_parts(f, *limits)
+                if even:
+                    half = (whole + integrate_in_parts(f.opposite(), *limits)[0]) / 2
+            found[k] = replace(one, attribution=whole, even=half, n_steps=n_nodes)
         progress(1)
     return found
 
@@ -155,26 +162,16 @@ def _groups(
         yield group
 
 
-def _path(edges: Edges, kind: str) -> tuple[Callable, torch.Tensor, torch.Tensor]:
-    """The model as a function of its edges, and both ends of the path of its argument."""
+def _integrand(edges: Edges, kind: str) -> Integrand:
     if kind == "mask":
         none, full = (edges.tensor(np.full((1, edges.n_edges), x)) for x in (0.0, 1.0))
-        return edges.masked, none, full
-    return edges.displaced, edges.vectors(0.0), edges.vectors(1.0)
+        return Integrand(edges, edges.masked, none, full)
+    return Integrand(edges, edges.displaced, edges.vectors(0.0), edges.vectors(1.0))
 
 
-def _both_ways(edges: Edges, kind: str, even: bool, split: Callable) -> tuple[Any, Any]:
-    """``split(function, first, last)`` along the path and, for even parts, the opposite one."""
-    function, first, last = _path(edges, kind)
-    with edges.frozen():
-        there = split(function, first, last)
-        return there, split(function, first, 2 * first - last) if even else None
-
-
-def _ends(edges: Edges, kind: str) -> np.ndarray:
+def _ends(f: Integrand, kind: str) -> np.ndarray:
     """Predictions at both ends of the paths, shape=(2, n_graphs)."""
-    function, first, last = _path(edges, kind)
-    with edges.frozen(), torch.no_grad():
-        if kind == "displacement":
-            return edges.values(0.0, 1.0)
-        return function(torch.cat([first, last])).double().cpu().numpy()
+    if kind == "displacement":
+        return f.edges.values(0.0, 1.0)
+    with torch.no_grad():
+        return f.function(torch.cat([f.start, f.end])).double().cpu().numpy()

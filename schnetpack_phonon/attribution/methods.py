@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from functools import cache
 from itertools import combinations
 from typing import NamedTuple
@@ -47,63 +48,67 @@ def check_method(kind: str, method: str) -> None:
         raise AttributionError(f"no method {method!r}; there are {', '.join(METHODS)}")
 
 
-def split_over_bonds(
-    edges: Edges,
-    function: Callable[[torch.Tensor], torch.Tensor],
-    start: torch.Tensor,
-    end: torch.Tensor,
-    method: str,
-    n_steps: int,
-    copies: int,
-) -> list[np.ndarray]:
+@dataclass(frozen=True)
+class Integrand:
+    """A model as a function of edges, and both ends of the path of its argument.
+
+    Attributes:
+        edges: the graphs.
+        function: ``displaced`` or ``masked`` of the edges.
+        start: argument at the start of the path, shape=(1, n_edges, ...).
+        end: argument at the end of the path, shape=(1, n_edges, ...).
+    """
+
+    edges: Edges
+    function: Callable[[torch.Tensor], torch.Tensor]
+    start: torch.Tensor
+    end: torch.Tensor
+
+    def opposite(self) -> Integrand:
+        """Along the path in the opposite direction from the same start."""
+        return replace(self, end=2 * self.start - self.end)
+
+    def total(self, x: torch.Tensor) -> torch.Tensor:
+        """Sum over the graphs; its gradient is that of each, as they are disconnected."""
+        return self.function(x).sum(dim=1)
+
+
+def split_over_bonds(f: Integrand, method: str, n_steps: int, copies: int) -> list[np.ndarray]:
     """Attribution of the bonds of each graph, shape=(n_bonds,) each.
 
     Args:
-        edges: the graphs.
-        function: ``displaced`` or ``masked`` of the edges.
-        start: its argument at the start of the path, shape=(1, n_edges, ...).
-        end: its argument at the end of the path, shape=(1, n_edges, ...).
+        f: the model along the path.
         method: one of :data:`METHODS`.
         n_steps: nodes of the quadrature, or samples.
         copies: of the graphs in one pass.
     """
-    if edges.n_edges == 0:
-        return [np.zeros(0) for _ in edges.paths]
-
-    def total(x: torch.Tensor) -> torch.Tensor:
-        # Graphs are disconnected: the gradient of the sum is that of each.
-        return function(x).sum(dim=1)
-
+    paths = f.edges.paths
+    if f.edges.n_edges == 0:
+        return [np.zeros(0) for _ in paths]
     if method == "Shapley":
-        return _shapley(edges, function, start, end, copies)
+        return _shapley(f, copies)
     if method == "IntegratedGradients":
         how = {"n_steps": n_steps, "method": "gausslegendre", "internal_batch_size": copies}
-        values = IntegratedGradients(total).attribute(end, baselines=start, **how)
+        values = IntegratedGradients(f.total).attribute(f.end, baselines=f.start, **how)
     elif method == "Saliency":
-        values = Saliency(total).attribute(end.clone().requires_grad_(), abs=False)
+        values = Saliency(f.total).attribute(f.end.clone().requires_grad_(), abs=False)
         if values.ndim == 3:
             values = values.norm(dim=2)
     elif method == "GradientShap":
-        values = _gradient_shap(total, start, end, n_steps, copies)
+        values = _gradient_shap(f, n_steps, copies)
     else:
-        values = _ablation(edges, total, start, end, copies)
+        values = _ablation(f, copies)
     values = values[0].detach().double().cpu()
     per_edge = (values.sum(dim=1) if values.ndim == 2 else values).numpy()
-    ends = np.cumsum([len(path.idx_i) for path in edges.paths])[:-1]
+    ends = np.cumsum([len(path.idx_i) for path in paths])[:-1]
     # In an ablation both edges of a bond hold the effect of the whole bond.
     edges_counted = 2 if method == "FeatureAblation" else 1
-    pieces = zip(edges.paths, np.split(per_edge, ends), strict=True)
+    pieces = zip(paths, np.split(per_edge, ends), strict=True)
     return [np.bincount(path.bond, piece) / edges_counted for path, piece in pieces]
 
 
 def integrate_in_parts(
-    edges: Edges,
-    function: Callable[[torch.Tensor], torch.Tensor],
-    start: torch.Tensor,
-    end: torch.Tensor,
-    allowed: float,
-    n_steps: int,
-    copies: int,
+    f: Integrand, allowed: float, n_steps: int, copies: int
 ) -> tuple[np.ndarray, int]:
     """Integrated gradients of one graph along a path that is divided into parts.
 
@@ -112,10 +117,7 @@ def integrate_in_parts(
     changes fast, such as where an atom comes within the cutoff.
 
     Args:
-        edges: one graph.
-        function: ``displaced`` or ``masked`` of the edges.
-        start: its argument at the start of the path, shape=(1, n_edges, ...).
-        end: its argument at the end of the path, shape=(1, n_edges, ...).
+        f: the model along the path, for one graph.
         allowed: residual, in the unit of the property.
         n_steps: nodes of each part.
         copies: of the graph in one pass.
@@ -125,16 +127,16 @@ def integrate_in_parts(
     """
 
     def point(u: float) -> torch.Tensor:
-        return start + u * (end - start)
+        return f.start + u * (f.end - f.start)
 
     @cache
     def value(u: float) -> float:
         with torch.no_grad():
-            return function(point(u)).double().item()
+            return f.function(point(u)).double().item()
 
     def part(first: float, last: float) -> _Part:
-        ends = point(first), point(last)
-        (values,) = split_over_bonds(edges, function, *ends, "IntegratedGradients", n_steps, copies)
+        own = replace(f, start=point(first), end=point(last))
+        (values,) = split_over_bonds(own, "IntegratedGradients", n_steps, copies)
         return _Part(first, last, values, abs(value(last) - value(first) - values.sum()))
 
     parts = [part(0.0, 0.5), part(0.5, 1.0)]
@@ -155,51 +157,45 @@ class _Part(NamedTuple):
     residual: float
 
 
-def _gradient_shap(
-    total: Callable, start: torch.Tensor, end: torch.Tensor, n_draws: int, copies: int
-) -> torch.Tensor:
+def _gradient_shap(f: Integrand, n_draws: int, copies: int) -> torch.Tensor:
     # Captum uses the global random generators of NumPy and PyTorch.
     state = np.random.get_state()  # noqa: NPY002
     try:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             np.random.seed(0)  # noqa: NPY002
-            method = GradientShap(total)
-            total_of_draws = torch.zeros_like(end)
+            method, total = GradientShap(f.total), torch.zeros_like(f.end)
             for first in range(0, n_draws, copies):
                 n = min(copies, n_draws - first)
-                values = method.attribute(end, baselines=start, n_samples=n, stdevs=0.0)
-                total_of_draws += n * values
-            return total_of_draws / n_draws
+                values = method.attribute(f.end, baselines=f.start, n_samples=n, stdevs=0.0)
+                total += n * values
+            return total / n_draws
     finally:
         np.random.set_state(state)  # noqa: NPY002
 
 
-def _ablation(
-    edges: Edges, total: Callable, start: torch.Tensor, end: torch.Tensor, copies: int
-) -> torch.Tensor:
+def _ablation(f: Integrand, copies: int) -> torch.Tensor:
     """One bond of each graph at a time reset to the start; graphs are independent."""
-    ends = np.cumsum([0] + [int(path.bond.max()) + 1 for path in edges.paths])
-    bonds = np.concatenate([p.bond + k for p, k in zip(edges.paths, ends[:-1], strict=True)])
+    paths, end = f.edges.paths, f.end
+    firsts = np.cumsum([0] + [int(path.bond.max()) + 1 for path in paths[:-1]])
+    bonds = np.concatenate([path.bond + k for path, k in zip(paths, firsts, strict=True)])
     groups = torch.as_tensor(bonds, device=end.device)
     mask = (groups[None, :, None] if end.ndim == 3 else groups[None]).expand_as(end)
+    how = {"feature_mask": mask, "perturbations_per_eval": copies}
     with torch.no_grad():
-        values = FeatureAblation(total).attribute(
-            end, baselines=start, feature_mask=mask, perturbations_per_eval=copies
-        )
+        values = FeatureAblation(f.total).attribute(end, baselines=f.start, **how)
     # Each component of each edge of a bond holds the effect of the whole bond.
     return values[..., 0] if values.ndim == 3 else values
 
 
-def _shapley(
-    edges: Edges, function: Callable, start: torch.Tensor, end: torch.Tensor, copies: int
-) -> list[np.ndarray]:
+def _shapley(f: Integrand, copies: int) -> list[np.ndarray]:
     """Exact Shapley values of the bond types from all of their subsets.
 
     The same numbers as ShapleyValues of Captum, which evaluates all n! orders of n types, from 2^n
     predictions.
     """
-    types = [path.bond_types[path.bond] for path in edges.paths]
+    paths, end = f.edges.paths, f.end
+    types = [path.bond_types[path.bond] for path in paths]
     names = sorted(set(np.concatenate(types)))
     n = len(names)
     if n > 12:
@@ -207,20 +203,17 @@ def _shapley(
     subsets = np.array([[k >> t & 1 for t in range(n)] for k in range(2**n)], dtype=bool)
     chosen = subsets[:, np.searchsorted(names, np.concatenate(types))]
     parts = torch.as_tensor(chosen, device=end.device).split(copies)
-    shape = (-1, edges.n_edges, *[1] * (end.ndim - 2))
+    shape = (-1, f.edges.n_edges, *[1] * (end.ndim - 2))
     with torch.no_grad():
-        values = [function(torch.where(part.reshape(shape), end, start)) for part in parts]
-    f = torch.cat(values).double().cpu().numpy()
-    result = np.zeros((n, f.shape[1]))
+        found = [f.function(torch.where(part.reshape(shape), end, f.start)) for part in parts]
+    values = torch.cat(found).double().cpu().numpy()
+    result = np.zeros((n, len(paths)))
     for t in range(n):
         others = [k for k in range(n) if k != t]
         for size in range(n):
             weight = math.factorial(size) * math.factorial(n - size - 1) / math.factorial(n)
             for subset in combinations(others, size):
                 k = sum(1 << s for s in subset)
-                result[t] += weight * (f[k | 1 << t] - f[k])
-    found = []
-    for g, path in enumerate(edges.paths):
-        which = np.searchsorted(names, path.bond_types)
-        found.append(result[which, g] / np.bincount(which, minlength=n)[which])
-    return found
+                result[t] += weight * (values[k | 1 << t] - values[k])
+    which = [np.searchsorted(names, path.bond_types) for path in paths]
+    return [result[k, g] / np.bincount(k, minlength=n)[k] for g, k in enumerate(which)]

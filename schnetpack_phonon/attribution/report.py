@@ -17,7 +17,9 @@ from schnetpack.model import NeuralNetworkPotential
 
 from schnetpack_phonon.attribution import checks, figures, results
 from schnetpack_phonon.attribution.bond_attribution import attribute, unseen_terms
+from schnetpack_phonon.attribution.edges import check_model, output_component
 from schnetpack_phonon.attribution.faithfulness import subset_effects, untrained
+from schnetpack_phonon.attribution.methods import check_method
 from schnetpack_phonon.attribution.results import write_table
 from schnetpack_phonon.common.progress import Progress
 from schnetpack_phonon.common.properties import PROPERTIES
@@ -89,6 +91,9 @@ def measure(
     model: NeuralNetworkPotential, structures: Sequence[Structure], settings: Settings
 ) -> Tables:
     """Attributes structures by the model and by its untrained control, with a progress bar."""
+    check_method(settings.kind, settings.method)
+    check_model(model)
+    output_component(model, settings.output)
     how = settings.output, settings.kind, settings.method, settings.n_steps
     faithful = settings.kind == "displacement" and settings.method != "Saliency"
     names = ["trained"] if settings.control_seed is None else ["trained", "untrained"]

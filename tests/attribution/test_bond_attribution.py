@@ -225,6 +225,9 @@ def test_nodes_go_to_where_a_path_bends():
     model = assemble(PairTerms({(11, 17): 1.0}), Total("y"), dtype=torch.float64)
     nn.init.ones_(model.output_modules[0].weight)
     ideal, displaced = passing()
+    found = one(model, ideal, displaced, n_steps=64, even=False)  # out of range at both ends
+    assert bonds(found) == [(0, 1, 0, 0, 0)]
+    np.testing.assert_allclose(found.attribution, 0, atol=1e-6)
     displaced.positions[1] = [-1, 2.0, 0]
     found = one(model, ideal, displaced, n_steps=2, tolerance=1e-4, even=False)
     assert abs(found.residual) < 1e-4 * abs(found.change)
@@ -237,15 +240,6 @@ def test_mask_needs_no_ideal_crystal_and_displacement_names_the_options():
     assert one(model, None, thermal(1)[1], kind="mask").attribution.any()
     with pytest.raises(AttributionError, match=r"no ideal positions.*--ideal FILE.*kind=mask"):
         one(model, None, thermal(1)[1])
-
-
-def test_atoms_that_pass_midway_are_a_bond():
-    """Out of range at both ends: two edges whose attributions cancel along the path."""
-    model = assemble(PairTerms({(11, 17): 1.0}), Total("y"))
-    found = one(model, *passing(), n_steps=64, even=False)
-    assert bonds(found) == [(0, 1, 0, 0, 0)]
-    assert found.change == 0
-    np.testing.assert_allclose(found.attribution, 0, atol=1e-6)
 
 
 class Failing(nn.Module):
@@ -296,10 +290,11 @@ def test_wrong_arguments_are_named():
     ideal, displaced = thermal()
     with pytest.raises(ValueError, match="no output 'gap'; it has y"):
         one(model, ideal, displaced, "gap")
-    with pytest.raises(ValueError, match="different atoms"):
-        one(model, ideal, displaced[[3, 0, 1, 2, 4]], "y")
-    with pytest.raises(ValueError, match="different atoms"):
-        one(model, bulk("Cu"), displaced, "y")
+    with pytest.raises(ValueError, match="expected >= 1"):
+        one(model, ideal, displaced, n_steps=0)
+    for other in (displaced[[3, 0, 1, 2, 4]], bulk("Cu")):
+        with pytest.raises(ValueError, match="different atoms"):
+            one(model, ideal, other)
 
 
 def test_terms_beyond_edges_are_listed():

@@ -57,11 +57,10 @@ def test_process_without_results_is_an_error(tables, tmp_path):
 
 
 def test_folder_holds_tables_figures_and_verdict(model, tables, tmp_path):
-    figures = {}
-    verdict = write(
-        tmp_path, tables, STRUCTURES, model, SETTINGS, lambda f, name: figures.update({name: f})
-    )
-    assert set(figures) == {"bond_shares", "bond_lengths", "bond_faithfulness", "bonds_3d"}
+    names = []
+    save = lambda _, name: names.append(name)  # noqa: E731
+    verdict = write(tmp_path, tables, STRUCTURES, model, SETTINGS, save)
+    assert names == ["bond_shares", "bond_lengths", "bond_faithfulness", "bonds_3d"]
     names = [report.ATTRIBUTIONS, report.BONDS, report.SHARES, report.SHELLS, report.FAITHFULNESS]
     for name in [*names, report.EXTXYZ, report.DUMP_LOCAL, report.VERDICT]:
         assert (tmp_path / name).stat().st_size > 0
@@ -75,12 +74,10 @@ def test_folder_holds_tables_figures_and_verdict(model, tables, tmp_path):
 
 
 def test_one_structure_has_no_shares_but_all_else(model, tmp_path):
-    found = measure(model, STRUCTURES[:1], SETTINGS)
-    figures = {}
-    verdict = write(
-        tmp_path, found, STRUCTURES[:1], model, SETTINGS, lambda f, n: figures.update({n: f})
-    )
-    assert "bond_shares" not in figures
+    found, names = measure(model, STRUCTURES[:1], SETTINGS), []
+    save = lambda _, name: names.append(name)  # noqa: E731
+    verdict = write(tmp_path, found, STRUCTURES[:1], model, SETTINGS, save)
+    assert names == ["bond_lengths", "bond_faithfulness", "bonds_3d"]
     assert any("at least 3" in line for line in verdict)
 
 

@@ -64,14 +64,6 @@ def test_variance_shares_are_covariances():
     assert found["share"].sum() == pytest.approx(1)
 
 
-def test_variance_shares_of_proportional_terms_are_certain():
-    """A_t = w_t df: every resampling gives w_t."""
-    df = np.random.default_rng(1).normal(size=12)
-    found = shares(pd.DataFrame({"Ag-S": 1.3 * df, "Ag-Br": -0.3 * df}), df)
-    np.testing.assert_allclose(found.loc["Ag-S", ["share", "low", "high"]], 1.3, rtol=1e-6)
-    np.testing.assert_allclose(found.loc["Ag-Br", ["share", "low", "high"]], -0.3, rtol=1e-6)
-
-
 def test_interval_has_the_width_of_a_regression_slope():
     """A = w df + noise: the share is a slope, with standard error s_noise / (s_df sqrt(n))."""
     n, w, noise = 400, 0.7, 0.5

@@ -61,7 +61,7 @@ def test_mask_needs_no_ideal_crystal(run):
         (["--model", "x.extxyz"], "x.extxyz holds no model"),
         (["--model", "run1", "--split", "x.extxyz"], "x.extxyz is no split.npz"),
         (["--model", "run1", "--split", "no_test.npz"], "no_test.npz is no split.npz"),
-        (["--model", "run1", "--ideal", "ideal.vasp", "--n-steps", "0"], "expected at least one"),
+        (["--model", "run1", "--ideal", "ideal.vasp", "--n-steps", "0"], "expected >= 1"),
         (["--model", "run1/best_model"], "no ideal positions"),
         (["--model", "run1/best_model", "--output", "gap"], "it has band_gap"),
         (["--model", "run1/best_model", "--method", "DeepLift"], "DeepLift is refused"),
