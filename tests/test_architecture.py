@@ -29,8 +29,7 @@ def imports(path: Path) -> set[str]:
     found = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.ImportFrom) and node.module:
-            names = [f"{node.module}.{alias.name}" for alias in node.names]
-            found |= {node.module, *names} if node.module == "schnetpack_phonon" else {node.module}
+            found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
         elif isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
     return found
@@ -72,3 +71,28 @@ for module in {modules}:
     assert not heavy & set(sys.modules), f"{{module}} loads {{heavy & set(sys.modules)}}"
 """
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_the_house_stays_small():
+    """At most 10 files in a folder, 300 lines in a file, 4 files at the root."""
+    for place in {path.parent for path in FILES}:
+        assert len(list(place.glob("*.py"))) <= (4 if place == PACKAGE else 10), place
+    for path in FILES:
+        assert len(path.read_text().splitlines()) <= 300, path
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_every_module_is_tested_in_its_folder(path):
+    if path.stem.startswith("_"):  # packages, and what only subprocesses run
+        return
+    folder = ROOT / "tests" / path.parent.relative_to(PACKAGE)
+    named = folder / f"test_{path.name}"
+    tests = [named] if named.exists() else sorted(folder.glob("test_*.py"))
+    module = ".".join(path.relative_to(ROOT).with_suffix("").parts)
+    package = module.rpartition(".")[0]
+    for file in tests:
+        uses = {name for name in imports(file) if name in (module, package) or name[:6] == "tests."}
+        names = [getattr(node, "name", "") for node in ast.parse(file.read_text()).body]
+        if uses and any(name.startswith("test_") for name in names):
+            return
+    pytest.fail(f"no test of {module} in {folder}")

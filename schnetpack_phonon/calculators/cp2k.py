@@ -244,13 +244,11 @@ _INPUT = """\
 &END FORCE_EVAL
 """
 
-
 _KIND = """\
     &KIND {symbol}
       BASIS_SET {basis_set}
       POTENTIAL {potential}
     &END KIND"""
-
 
 _KPOINTS = """
     &KPOINTS
@@ -258,7 +256,6 @@ _KPOINTS = """
       WAVEFUNCTIONS COMPLEX
       PARALLEL_GROUP_SIZE -1
     &END KPOINTS"""
-
 
 _BANDS = """
       &BAND_STRUCTURE

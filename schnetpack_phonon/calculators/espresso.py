@@ -6,7 +6,6 @@ quantum-espresso`` installs all that is needed on Debian and Ubuntu.
 
 from __future__ import annotations
 
-import hashlib
 import re
 import shutil
 from collections.abc import Mapping, Sequence

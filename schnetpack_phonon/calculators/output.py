@@ -14,8 +14,6 @@ from ase.calculators.calculator import CalculationFailed
 
 T = TypeVar("T")
 LOG = "label.log"
-
-
 # Larger than the rounding error of any output, smaller than the displacements of snapshots.
 _SAME_PLACE = 1e-3  # Ang
 

@@ -26,8 +26,6 @@ from schnetpack_phonon.structures import elasticity
 from tests.models.model_fixtures import CUTOFF, batch, data_module, potential, scripted, thermal
 
 STRUCTURES = [thermal(k, formula, strain=0.02)[1] for k, formula in enumerate(["Ag3SBr", "Ag3SI"])]
-
-
 CUBIC = np.diag([120.0, 120, 120, 30, 30, 30])
 CUBIC[:3, :3] += 40 * (1 - np.eye(3))
 

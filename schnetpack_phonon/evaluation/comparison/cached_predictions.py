@@ -27,8 +27,6 @@ from schnetpack_phonon.evaluation.runs import Question, Run
 from schnetpack_phonon.evaluation.test_sets import TestSet
 
 log = logging.getLogger(__name__)
-
-
 CACHE = "cross_tests"
 _FORMAT = 2  # of what is kept: arrays of components; tables of numbers before
 _MOST = 256  # structures of one job, whose graphs are in memory
