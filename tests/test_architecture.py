@@ -92,7 +92,7 @@ def test_every_module_is_tested_in_its_folder(path):
     package = module.rpartition(".")[0]
     for file in tests:
         uses = {name for name in imports(file) if name in (module, package) or name[:6] == "tests."}
-        names = [getattr(node, "name", "") for node in ast.parse(file.read_text()).body]
+        names = [getattr(node, "name", "") for node in ast.walk(ast.parse(file.read_text()))]
         if uses and any(name.startswith("test_") for name in names):
             return
     pytest.fail(f"no test of {module} in {folder}")

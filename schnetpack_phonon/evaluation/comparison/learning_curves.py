@@ -58,7 +58,8 @@ def power_laws(curves: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
     for place, own in curves.groupby(columns, sort=False):
         if own["n_train"].nunique() < _FEWEST_SIZES or not (own["mae"] > 0).all():
             continue
-        by_size = {int(n): errors.to_numpy() for n, errors in own.groupby("n_train")["mae"]}
+        sizes = own["n_train"].to_numpy()
+        by_size = {int(n): own["mae"].to_numpy()[sizes == n] for n in np.unique(sizes)}
         a, b = _fit(by_size)
         slopes = [
             _fit({n: rng.choice(errors, len(errors)) for n, errors in by_size.items()})[1]

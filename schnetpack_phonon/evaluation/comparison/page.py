@@ -203,7 +203,7 @@ def _shares(found: CrossTests) -> list[Section]:
         "Shares that untrained weights give too say nothing about what was learnt. Shares ± their "
         "standard deviation over seeds.",
     ]
-    items = [picture, Table("attribution", rows, shares, "Shares")]
+    items: list[Picture | Table] = [picture, Table("attribution", rows, shares, "Shares")]
     checks = checks_table(found.runs)
     if not checks.empty:
         text.append(
