@@ -17,7 +17,7 @@ test: setup
 	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -q -n auto
 
 slow: setup
-	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -q -m slow
+	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -q -m slow --timeout 3600
 
 bench: setup
 	$(VENV)/bin/python -m tests.benchmarks
