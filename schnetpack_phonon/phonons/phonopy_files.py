@@ -9,15 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import yaml
 from ase import Atoms
 from ase.geometry import find_mic
 from phonopy import Phonopy
 from phonopy.cui.load_helper import select_and_extract_force_constants
-from phonopy.file_IO import parse_FORCE_SETS
+from phonopy.file_IO import get_io_module_to_decompress, parse_FORCE_SETS
 from phonopy.interface.calculator import get_calculator_physical_units
-from phonopy.interface.phonopy_yaml import PhonopyYaml
+from phonopy.interface.phonopy_yaml import PhonopyYamlData, load_phonopy_yaml
 from phonopy.structure.dataset import forces_in_dataset
-from yaml import YAMLError
 
 from schnetpack_phonon.common.digests import contents_digest
 from schnetpack_phonon.phonons.force_constants import (
@@ -31,7 +31,15 @@ from schnetpack_phonon.phonons.instabilities import Instabilities
 from schnetpack_phonon.structures.crystals import Crystal, files_of_crystals, to_ase
 
 _FORCE_FILES = ("FORCE_SETS", "FORCE_CONSTANTS", "force_constants.hdf5")
-_UNREADABLE = (RuntimeError, ValueError, LookupError, TypeError, AttributeError, OSError, YAMLError)
+_UNREADABLE = (
+    RuntimeError,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    OSError,
+    yaml.YAMLError,
+)
 
 
 class PhonopyFiles:
@@ -102,8 +110,7 @@ class PhonopyFiles:
         path, sets = named["path"], named.get("force_sets")
         constants = named.get("force_constants")
         with _reading(path):
-            content = PhonopyYaml()
-            content.read(path)
+            content = load_phonopy_yaml(_plain_yaml(path))
         if not sets and not constants:
             sets, constants = _forces_beside(path, content)
         with _reading(sets or constants or path):
@@ -116,6 +123,13 @@ class PhonopyFiles:
         check_force_constants(there, np.array(phonon.force_constants) * factor)
         phonon.symmetrize_force_constants()
         return np.array(phonon.force_constants)[np.ix_(order, order)] * factor
+
+
+def _plain_yaml(path: Path) -> Any:
+    """Plain values only: phonopy's own loader runs the programs that tags in a file name."""
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    with get_io_module_to_decompress(path).open(path, "rb") as file:
+        return yaml.load(file, Loader=loader)
 
 
 def _no_file(option: str, path: Path) -> ValueError:
@@ -134,7 +148,7 @@ def _reading(path: Path) -> Iterator[None]:
             ) from error
 
 
-def _forces_beside(path: Path, content: PhonopyYaml) -> tuple[Path | None, Path | None]:
+def _forces_beside(path: Path, content: PhonopyYamlData) -> tuple[Path | None, Path | None]:
     """FORCE_SETS or force constants in the folder of a file without either."""
     if content.force_constants is not None or forces_in_dataset(content.dataset):
         return None, None
@@ -149,7 +163,7 @@ def _forces_beside(path: Path, content: PhonopyYaml) -> tuple[Path | None, Path 
 
 
 def _with_force_constants(
-    content: PhonopyYaml, sets: Path | None, constants: Path | None
+    content: PhonopyYamlData, sets: Path | None, constants: Path | None
 ) -> Phonopy:
     """Phonopy object with full force constants, from a yaml file or the given file.
 

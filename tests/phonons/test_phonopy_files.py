@@ -488,3 +488,12 @@ def test_file_of_phonopy_2(folder, cubic, cubic_springs, kind):
     path = folder / "phonopy_params.yaml"
     path.write_text(old_file(cubic, displacements))
     np.testing.assert_allclose(read(path, cubic).force_constants, cubic_springs, atol=1e-6)
+
+
+def test_tags_of_a_file_run_nothing(tmp_path, cubic):
+    """As they do with phonopy's own loader."""
+    path = tmp_path / "phonopy_params.yaml"
+    path.write_text(f"phonopy: !!python/object/apply:os.mkdir [{tmp_path / 'made'}]\n")
+    with pytest.raises(ValueError, match=r"cannot read .*could not determine a constructor"):
+        read(path, cubic)
+    assert not (tmp_path / "made").exists()
