@@ -51,6 +51,16 @@ def call_within(seconds: float | None, function: Callable[..., Result], *argumen
     """
     if seconds is None:
         return function(*arguments)
+    return call_apart(function, *arguments, seconds=seconds)
+
+
+def call_apart(
+    function: Callable[..., Result], *arguments: Any, seconds: float | None = None
+) -> Result:
+    """As :func:`call_within`, in a companion process even without a time limit.
+
+    A function that kills its process does not kill the one that asked for it.
+    """
     if not hasattr(_beside, "companion"):
         _beside.companion = _Companion()
         # A worker process that ends waits for its own processes, which wait for work.

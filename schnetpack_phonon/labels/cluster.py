@@ -17,11 +17,12 @@ import runpy
 import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import BrokenExecutor, Executor, Future
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from schnetpack_phonon.common.errors import N_TRIES, DeadWorkerError, UnavailableError
-from schnetpack_phonon.common.executors import THREAD_VARIABLES, exit_with_parent
+from schnetpack_phonon.common.executors import THREAD_VARIABLES, call_apart, exit_with_parent
 
 if TYPE_CHECKING:
     from parsl.providers.base import ExecutionProvider
@@ -197,7 +198,10 @@ class _ParslPool(Executor):
             else:
                 future.set_exception(_ours(error))
 
-        self._pool.submit(function, *args, **kwargs).add_done_callback(take_over)
+        # A worker of Parsl that dies while it sends a result takes along the lock of the queue of
+        # results, and no other result would ever arrive: what may crash runs in a process apart.
+        task = partial(function, *args, **kwargs)
+        self._pool.submit(call_apart, task).add_done_callback(take_over)
         return future
 
     def shutdown(

@@ -13,7 +13,7 @@ from schnetpack_phonon._hydra import config_folder
 from schnetpack_phonon.common.errors import DeadWorkerError, LabellingError, UnavailableError
 from schnetpack_phonon.labels import cluster
 from schnetpack_phonon.labels.labelling import Job, Labeller, label_job
-from tests.common.worker_fixtures import die, ended, environment, process, slow_label
+from tests.common.worker_fixtures import calls, die, ended, environment, process, slow_label
 from tests.data.data_fixtures import copper, ensemble_data, rows
 from tests.labels import fake_slurm
 
@@ -134,6 +134,23 @@ def test_pilot_jobs_here(parsl, tmp_path, monkeypatch):
         assert futures[-1].cancel()  # as the labeller does where it stops
         executor.shutdown(kill_workers=True)
     assert ended(list(workers), within=10)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_a_thousand_deaths(parsl, tmp_path, monkeypatch):
+    """Short tasks of which many kill their process, while others send results: no hang."""
+    monkeypatch.setattr(cluster, "_HEARTBEAT", 1)
+    folders = [tmp_path / str(n) for n in range(500)]
+    with cluster.pilot_jobs_here(4, log_folder=str(tmp_path / "parsl")) as executor:
+        futures = []
+        for folder in folders:
+            folder.mkdir()
+            futures.append(executor.submit(die, folder, 2))
+            futures += [executor.submit(process) for _ in range(4)]
+        for future in futures:
+            future.result(timeout=300)
+    assert [calls(folder) for folder in folders] == 500 * [3]
 
 
 _KILLED = """
