@@ -148,6 +148,7 @@ def test_failed_attribution_does_not_cost_the_run(folder, tmp_path, monkeypatch,
     assert "no_such_output" in caplog.text
 
 
+@pytest.mark.timeout(900)
 def test_two_processes_report_each_test_structure_once(tmp_path):
     """SchNetPack's own command, with labels of the package."""
     done = subprocess.run(
@@ -159,6 +160,8 @@ def test_two_processes_report_each_test_structure_once(tmp_path):
             "trainer.max_epochs=1",
             "trainer.accelerator=cpu",
             "trainer.devices=2",
+            "model.representation.n_atom_basis=8",
+            "model.representation.n_interactions=1",
             "+trainer.strategy=ddp",
             "+trainer.enable_progress_bar=false",
         ],
