@@ -2,6 +2,7 @@
 
 import gc
 import os
+import re
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -174,7 +175,7 @@ def test_elastic_tensors(tmp_path):
     mean = tensors.mean(axis=(0, 1))
     cubic = symmetrized(mean, point_group(antiperovskite("Cu3PdAu", 4.35)))
     np.testing.assert_allclose(mean, cubic, atol=5)  # of 100 to 200 GPa
-    assert "| elastic tensors: strain | 0.005 |" in write_card(data.datapath)
+    assert re.search(r"\| elastic tensors: strain +\| 0\.005 +\|", write_card(data.datapath))
     plain = ensemble_data(tmp_path, elastic=None)
     with pytest.raises(DatabaseError, match=r"elastic: .*0\.005.* nothing requested"):
         plain.prepare_data()
