@@ -33,7 +33,7 @@ $(VENV)/.installed: pyproject.toml schnetpack_phonon/_hydra.py schnetpack_phonon
 	$(PYTHON) -m venv $(VENV)
 	@echo "installing (3 to 6 GB with PyTorch) ..."
 	$(VENV)/bin/python -m pip install -q --disable-pip-version-check uv
-	VIRTUAL_ENV=$(VENV) $(VENV)/bin/uv pip install -q -e '.[dev]' \
+	VIRTUAL_ENV=$(VENV) $(VENV)/bin/uv pip install -q --compile-bytecode -e '.[dev]' \
 		|| $(VENV)/bin/python -m pip install -q --disable-pip-version-check -e '.[dev]'
 	@touch $@
 
