@@ -258,7 +258,7 @@ def test_store_that_cannot_be_made(tmp_path):
         LabelStore(tmp_path / "file" / "store.jsonl")
     with pytest.raises(LabellingError, match=r"cannot read .*Is a directory; expected a file"):
         LabelStore(tmp_path)
-    with pytest.raises(LabellingError, match=r"cannot write .*place that can be written to"):
+    with pytest.raises(LabellingError, match=r"cannot write .*set data\.label_store to a "):
         LabelStore("/proc/store.jsonl").add(record(0))
 
 
