@@ -74,10 +74,8 @@ vasp_output: calculators.vasp  voigt: models.elastic_tensor
 """
 
 
-def names_of(
-    package: str, names: str
-) -> tuple[Callable[[str], Any], Callable[[], list[str]], list[str]]:
-    """``__getattr__``, ``__dir__`` and ``__all__`` of a package that loads its modules when needed.
+def names_of(package: str, names: str) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
+    """``__getattr__`` and ``__dir__`` of a package that loads its modules when needed.
 
     Args:
         package: its name.
@@ -90,7 +88,7 @@ def names_of(
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
         return getattr(import_module(f"{package}.{places[name]}"), name)
 
-    return get, lambda: sorted(places), sorted(places)
+    return get, lambda: sorted(places)
 
 
 def _table(text: str) -> dict[str, list[str]]:

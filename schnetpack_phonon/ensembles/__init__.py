@@ -2,7 +2,7 @@
 
 from schnetpack_phonon._moved import names_of
 
-__getattr__, __dir__, __all__ = names_of(
+__getattr__, __dir__ = names_of(
     __name__,
     """
     base: Ensemble Group SimpleEnsemble Snapshot accepted check_thermal ideal_of snapshot_groups

@@ -2,7 +2,7 @@
 
 from schnetpack_phonon._moved import names_of
 
-__getattr__, __dir__, __all__ = names_of(
+__getattr__, __dir__ = names_of(
     __name__,
     """
     cluster: pilot_jobs_here serve_tasks slurm

@@ -5,7 +5,7 @@ Files of output modules do without ``from __future__ import annotations``: Torch
 
 from schnetpack_phonon._moved import names_of
 
-__getattr__, __dir__, __all__ = names_of(
+__getattr__, __dir__ = names_of(
     __name__,
     """
     band_edges: BandEdges edge_fit
