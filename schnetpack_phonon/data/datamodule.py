@@ -12,6 +12,7 @@ import numpy as np
 from schnetpack.data import ASEAtomsData, AtomsDataModule, AtomsLoader
 
 from schnetpack_phonon.calculators.base import LabellingCalculator
+from schnetpack_phonon.common.files import DATASETS
 from schnetpack_phonon.data.generation import Generation
 from schnetpack_phonon.data.loading.loaders import GraphDataset, GraphLoading
 from schnetpack_phonon.data.preparation import Recipe
@@ -19,8 +20,6 @@ from schnetpack_phonon.ensembles.base import Ensemble
 from schnetpack_phonon.labels.finite_strain import FiniteStrain
 from schnetpack_phonon.phonons.force_constants import PhononSource
 from schnetpack_phonon.structures.crystals import StructureSource
-
-_DATASETS = Path(__file__).parents[1] / "datasets"
 
 
 class EnsembleData(AtomsDataModule):
@@ -71,7 +70,7 @@ class EnsembleData(AtomsDataModule):
             executor,
             Path(label_store),
             max_failed_share,
-            _DATASETS / shipped_labels if shipped_labels else None,
+            DATASETS / shipped_labels if shipped_labels else None,
         )
         self._loading = loading
         self._transforms_ready = False

@@ -9,6 +9,7 @@ import hydra
 from hydra.errors import InstantiationException
 
 from schnetpack_phonon.common.errors import LabellingError, MissingLabelsError, RunError
+from schnetpack_phonon.common.files import DATASETS
 from schnetpack_phonon.data.preparation import Recipe, prepare
 from schnetpack_phonon.ensembles.base import Ensemble
 from schnetpack_phonon.evaluation.runs import Run
@@ -16,8 +17,6 @@ from schnetpack_phonon.labels.labelling import Planner
 from schnetpack_phonon.labels.store import LabelStore
 from schnetpack_phonon.phonons.force_constants import Models
 from schnetpack_phonon.structures.crystals import Crystal
-
-_DATASETS = Path(__file__).parents[2] / "datasets"
 
 
 def vibrations(run: Run, ensemble: Ensemble) -> tuple[list[Crystal], Models]:
@@ -41,7 +40,7 @@ def vibrations(run: Run, ensemble: Ensemble) -> tuple[list[Crystal], Models]:
             hydra.utils.instantiate(data[part]) for part in ("structure", "phonons", "calculator")
         )
         recipe = Recipe(structure, phonons, ensemble, calculator)
-        planner = Planner(LabelStore(path, _DATASETS / shipped if shipped else None))
+        planner = Planner(LabelStore(path, DATASETS / shipped if shipped else None))
         with TemporaryDirectory() as folder:
             return prepare(recipe, planner, Path(folder))
     except MissingLabelsError as error:

@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 
 from schnetpack_phonon.common.errors import RunError
+from schnetpack_phonon.common.files import DATASETS
 from schnetpack_phonon.data.database import read_metadata
 from schnetpack_phonon.ensembles.thermal import PhononEnsemble
 from schnetpack_phonon.evaluation.runs import read_run
-from schnetpack_phonon.evaluation.thermal.vibrations import _DATASETS, vibrations
+from schnetpack_phonon.evaluation.thermal.vibrations import vibrations
 from tests.evaluation.comparison.comparison_fixtures import write_run
 from tests.evaluation.thermal.thermal_fixtures import thermal_run
 
@@ -37,4 +38,4 @@ def test_runs_of_schnetpack_have_no_phonons(tmp_path):
 
 
 def test_labels_of_the_package_are_found():
-    assert list(_DATASETS.glob("*pbesol*"))
+    assert list(DATASETS.glob("*pbesol*"))
