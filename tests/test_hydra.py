@@ -59,7 +59,7 @@ def test_composes_in_an_empty_folder(tmp_path):
     )
     assert run.returncode == 0, run.stderr
     config = OmegaConf.create(run.stdout)
-    assert config.data.ensemble._target_ == "schnetpack_phonon.ensembles.independent.RandomEnsemble"
+    assert config.data.ensemble._target_ == "schnetpack_phonon.ensembles.RandomEnsemble"
     assert config.seed == 42
     assert list(tmp_path.iterdir()) == []
 
