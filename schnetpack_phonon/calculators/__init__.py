@@ -11,7 +11,7 @@ __getattr__, __dir__ = names_of(
     espresso: Espresso
     external_code: ExternalCode
     gpaw: Gpaw
-    output: NotConverged OtherStructure OutputReader check_structure check_symbols
+    output: NotConverged OtherStructure OutOfTime OutputReader check_structure check_symbols
     tight_binding: TightBinding
     vasp: Vasp grouped
     """,

@@ -21,6 +21,7 @@ from ase.calculators.calculator import (
     all_changes,
 )
 
+from schnetpack_phonon.calculators.checks.convergence import check_calculator
 from schnetpack_phonon.common import properties
 from schnetpack_phonon.common.executors import call_within
 from schnetpack_phonon.common.properties import Labels
@@ -185,6 +186,9 @@ def check_known(what: str, name: str, known: Iterable[str]) -> None:
 class AseCalculator:
     """Any ASE calculator with energy, forces and stress; there are no labels of band edges.
 
+    Convergence of the density is checked if the calculator tells of it: ``converged`` among its
+    results or attributes.
+
     Args:
         factory: creates a new calculator; in YAML a ``_target_`` with ``_partial_: true``.
         min_atoms: smallest number of atoms in a cell.
@@ -233,4 +237,5 @@ class AseCalculator:
                 f"{self.settings['code']} does not give {error}; energy, forces and stress "
                 "are needed"
             ) from error
+        check_calculator(atoms.calc)
         return labels_from_results(atoms, results)

@@ -19,8 +19,9 @@ from ase.calculators.calculator import CalculationFailed
 from ase.units import Bohr, GPa, Hartree
 
 from schnetpack_phonon.calculators.base import check_known, mesh_edges
+from schnetpack_phonon.calculators.checks.convergence import check_cp2k
 from schnetpack_phonon.calculators.external_code import ExternalCode
-from schnetpack_phonon.calculators.output import NotConverged, check_structure, check_symbols
+from schnetpack_phonon.calculators.output import check_structure, check_symbols
 from schnetpack_phonon.common.errors import check_at_least
 
 FUNCTIONALS = {"PBE": "ORIG", "PBEsol": "PBESOL", "revPBE": "REVPBE"}
@@ -101,12 +102,13 @@ class CP2K(ExternalCode):
         structure = _structure(text)
         if structure is not None:
             check_structure(atoms, *structure, self.name)
-        if "SCF run NOT converged" in text:
-            raise NotConverged("CP2K's density did not converge")
+        check_cp2k(text)
         if "PROGRAM ENDED AT" not in text:
             raise self.incomplete(text)
         if structure is None:
             raise self.lacks("copy of its input: set ECHO_INPUT there")
+        if "SCF run converged" not in text:
+            raise self.lacks("word about convergence of its density")
         if re.search(r"^ MO\| (ALPHA|BETA)", text, re.MULTILINE):
             raise CalculationFailed("CP2K's output is spin-polarised; expected no UKS")
         levels = [

@@ -22,14 +22,9 @@ from ase.io.espresso import write_espresso_in
 from ase.units import Bohr, Hartree, Rydberg, kB
 
 from schnetpack_phonon.calculators.base import mesh_edges
+from schnetpack_phonon.calculators.checks.convergence import check_espresso, check_espresso_log
 from schnetpack_phonon.calculators.external_code import ExternalCode
-from schnetpack_phonon.calculators.output import (
-    LOG,
-    NotConverged,
-    check_structure,
-    text_of,
-    xml_root,
-)
+from schnetpack_phonon.calculators.output import LOG, check_structure, text_of, xml_root
 from schnetpack_phonon.common.digests import file_digest
 from schnetpack_phonon.common.errors import UnavailableError
 
@@ -151,9 +146,7 @@ class Espresso(ExternalCode):
             raise CalculationFailed(
                 f"{self.name}'s output is in {root.get('Units')!r}; expected {_UNITS}"
             )
-        convergence = "output/convergence_info/scf_conv/convergence_achieved"
-        if self.find(root, convergence).text != "true":
-            raise NotConverged(f"{self.name}'s density did not converge")
+        check_espresso(root)
         bands = self.find(root, "output/band_structure")
         for spin in ("lsda", "noncolin"):
             if self.find(bands, spin).text != "false":
@@ -204,8 +197,7 @@ class Espresso(ExternalCode):
     def _root(self, folder: Path) -> ElementTree.Element:
         """Of the XML file, which is complete only if ``label.log``, if there is one, is, too."""
         text = text_of(folder / LOG)
-        if "convergence NOT achieved" in text:
-            raise NotConverged(f"{self.name}'s density did not converge")
+        check_espresso_log(text)
         root = self.parsed(folder, xml_root)
         if text and "JOB DONE" not in text:
             raise self.incomplete(text)

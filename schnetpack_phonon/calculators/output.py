@@ -22,6 +22,10 @@ class NotConverged(CalculationFailed):
     """The self-consistent cycle ended without convergence."""
 
 
+class OutOfTime(CalculationFailed):
+    """The run was ended before its density converged; it may be run again as it is."""
+
+
 class OtherStructure(CalculationFailed):
     """The output belongs to other atoms than those asked for."""
 
@@ -50,6 +54,7 @@ class OutputReader(ABC):
 
         Raises:
             NotConverged: if the density did not converge.
+            OutOfTime: if the run was ended before.
             OtherStructure: if elements, their order, cell or positions are different.
             CalculationFailed: if the output is missing, incomplete or spin-polarised.
         """

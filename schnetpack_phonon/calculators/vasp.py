@@ -19,8 +19,9 @@ from ase.io.vasp import write_vasp
 from ase.units import GPa, kB
 
 from schnetpack_phonon.calculators.base import check_known, mesh_edges
+from schnetpack_phonon.calculators.checks.convergence import check_vasp
 from schnetpack_phonon.calculators.external_code import ExternalCode
-from schnetpack_phonon.calculators.output import NotConverged, check_structure, text_of, xml_root
+from schnetpack_phonon.calculators.output import check_structure, text_of, xml_root
 from schnetpack_phonon.common.errors import UnavailableError
 
 FUNCTIONALS = {"PBE": "PE", "PBEsol": "PS", "revPBE": "RE"}
@@ -124,10 +125,7 @@ class Vasp(ExternalCode):
                 raise CalculationFailed(
                     f"VASP's output is spin-polarised: {tag}={found}; expected {expected}"
                 )
-        # If all steps were taken, only OUTCAR says whether the last one converged.
-        exhausted = len(step.findall("scstep")) >= int(self._parameter(root, "NELM"))
-        if exhausted and "because EDIFF is reached" not in text_of(folder / "OUTCAR"):
-            raise NotConverged("VASP's density did not converge")
+        check_vasp(root, text_of(folder / "OUTCAR"))
         kpoints = self._rows(root, "kpoints/varray[@name='kpointlist']")
         paths = (
             f"eigenvalues/array/set/set/set[@comment='kpoint {number}']"

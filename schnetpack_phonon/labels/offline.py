@@ -30,6 +30,7 @@ from schnetpack_phonon.labels.manifest import NAME, Calculation, Manifest, read_
 from schnetpack_phonon.labels.results import Result, Status, Summary, read_results
 from schnetpack_phonon.labels.store import LabelStore, Record
 
+_FAILED = (Status.UNCONVERGED, Status.OUT_OF_TIME, Status.BROKEN)
 STRUCTURE = "structure.extxyz"
 TODO = "todo.txt"
 SCRIPT = "run_all.sh"
@@ -142,7 +143,7 @@ def collect(
         for key, result in found.items():
             unconverged = result.status is Status.UNCONVERGED
             lost = unconverged and _next_mixing(calculator, by_key[key]) is None
-            lost |= give_up and (unconverged or result.status is Status.BROKEN)
+            lost |= give_up and result.status in _FAILED
             given = manifest.input(by_key[key][0])
             if result.labels:
                 store.add(Record(key, result.labels, None, given))

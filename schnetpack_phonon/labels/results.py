@@ -13,8 +13,14 @@ from ase.calculators.calculator import CalculationFailed
 from ase.io import read
 
 from schnetpack_phonon.calculators.base import labels_from_results
+from schnetpack_phonon.calculators.checks.convergence import check_file
 from schnetpack_phonon.calculators.external_code import ExternalCode
-from schnetpack_phonon.calculators.output import NotConverged, OtherStructure, check_structure
+from schnetpack_phonon.calculators.output import (
+    NotConverged,
+    OtherStructure,
+    OutOfTime,
+    check_structure,
+)
 from schnetpack_phonon.common.digests import file_digest
 from schnetpack_phonon.common.properties import Labels
 from schnetpack_phonon.labels.manifest import Calculation, Manifest
@@ -27,6 +33,7 @@ class Status(Enum):
     FINISHED = "finished, now in the label store"
     NOT_RUN = "not run yet"
     UNCONVERGED = "not converged; spkphonon export writes them with the next mixing parameter"
+    OUT_OF_TIME = "out of time or stopped; to be run again as they are, with more time"
     BROKEN = "cut off, failed or still running"
     OTHER_STRUCTURE = "of another structure"
     OTHER_VERSION = "of another version of the code"
@@ -42,12 +49,14 @@ class Result:
         status: of this calculation.
         labels: of a finished calculation.
         reason: why there are no labels, or a remark about them.
+        unchecked: what the results do not tell, and was not checked.
     """
 
     calculation: Calculation
     status: Status
     labels: Labels | None = None
     reason: str | None = None
+    unchecked: str | None = None
 
 
 @dataclass(frozen=True)
@@ -66,6 +75,8 @@ class Summary:
         counts = Counter(result.status for result in self.results)
         lines = [f"{counts[status]:6d}  {status.value}" for status in Status if counts[status]]
         lines += [f"{len(self.results):6d}  structures"]
+        unchecked = Counter(result.unchecked for result in self.results if result.unchecked)
+        lines += [f"{count:6d}  {what}" for what, count in unchecked.items()]
         for result in self.results:
             if result.reason:
                 calculation = result.calculation
@@ -109,9 +120,12 @@ def _result(
     run = file in there if code is None or file else there - calculation.files.keys()
     if not run:
         return Result(calculation, Status.NOT_RUN)
+    unchecked = None
     try:
         if code is None or file:
             found = _read_with_ase(folder / str(file), calculation)
+            if not check_file(folder / str(file), found):
+                unchecked = f"whose {file} does not tell whether they converged: not checked"
         else:
             found = code.read_output(folder, calculation.atoms)
             version = f"{code.name} {code.read_version(folder)}"
@@ -127,6 +141,8 @@ def _result(
             raise CalculationFailed(f"no {', no '.join(missing)}, but these labels are needed")
     except NotConverged as error:
         return Result(calculation, Status.UNCONVERGED, reason=str(error))
+    except OutOfTime as error:
+        return Result(calculation, Status.OUT_OF_TIME, reason=str(error))
     except OtherStructure as error:
         return Result(calculation, Status.OTHER_STRUCTURE, reason=str(error))
     except CalculationFailed as error:
@@ -140,7 +156,7 @@ def _result(
     ]
     remark = f"accepted, but {', '.join(changed)} was changed after the export" if changed else None
     labels = {key: labels[key] for key in manifest.properties}
-    return Result(calculation, Status.FINISHED, labels, remark)
+    return Result(calculation, Status.FINISHED, labels, remark, unchecked)
 
 
 def _read_with_ase(path: Path, calculation: Calculation) -> dict[str, Any]:
@@ -148,7 +164,8 @@ def _read_with_ase(path: Path, calculation: Calculation) -> dict[str, Any]:
     atoms = read(path)
     symbols, cell = atoms.get_chemical_symbols(), atoms.cell.array
     check_structure(calculation.atoms, symbols, cell, atoms.positions, path.name)
-    found = atoms.info | (atoms.calc.results if atoms.calc else {})
+    named = atoms.info.get("key_value_pairs", {})  # of a row in a database
+    found = named | atoms.info | (atoms.calc.results if atoms.calc else {})
     missing = [key for key in ("energy", "forces", "stress") if key not in found]
     if missing:
         raise CalculationFailed(

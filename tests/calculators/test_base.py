@@ -20,6 +20,7 @@ from schnetpack_phonon.calculators.base import (
 )
 from schnetpack_phonon.calculators.cp2k import CP2K
 from schnetpack_phonon.calculators.external_code import ExternalCode
+from schnetpack_phonon.calculators.output import NotConverged
 from schnetpack_phonon.calculators.tight_binding import TightBinding
 from schnetpack_phonon.common import properties
 from schnetpack_phonon.structures.crystals import antiperovskite
@@ -251,6 +252,21 @@ def test_code_without_stress_is_a_failed_calculation():
 
     with pytest.raises(CalculationFailed, match="energy, forces and stress are needed"):
         AseCalculator(EnergyAlone).label(bulk("Cu"))
+
+
+class Said(EMT):
+    """Says whether it converged."""
+
+    def __init__(self, converged):
+        super().__init__()
+        self.converged = converged
+
+
+def test_calculator_that_says_that_it_did_not_converge():
+    copper = bulk("Cu", cubic=True)
+    assert AseCalculator(partial(Said, True)).label(copper)
+    with pytest.raises(NotConverged, match="Said says that it did not converge"):
+        AseCalculator(partial(Said, False)).label(copper)
 
 
 def test_small_cells_are_refused():

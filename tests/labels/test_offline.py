@@ -135,6 +135,24 @@ def test_next_mixing_where_the_density_does_not_converge(root, generation):
     assert summary.results[0].calculation.folder == again
 
 
+def test_run_that_ran_out_of_time_is_run_again_as_it_is(root, generation):
+    """Another mixing is of no use; it can be given up like one that was cut off."""
+    first, *_ = run(root)
+    spoil(
+        root,
+        first,
+        r" \*\*\* SCF run",
+        " *** CP2K exceeded requested execution time:\n SCF run NOT",
+    )
+    summary = collect(root)
+    assert statuses(summary)[0] is Status.OUT_OF_TIME
+    assert "out of time" in str(summary)
+    assert (root / "todo.txt").read_text().split() == [first]
+    assert "0 inputs written, 1 folders to be run" in export_from(generation, root, CODE)
+    assert run(root) == [first]
+    assert statuses(collect(root))[0] is Status.FINISHED
+
+
 def test_no_mixing_converges(root, generation):
     """Another snapshot takes the place, as it does where the program is run here."""
     *_, last = run(root)

@@ -145,22 +145,23 @@ def test_input_that_was_changed_is_told(root, first):
 @pytest.fixture
 def bring(root, first):
     """Writes ``result.extxyz`` of other results, or of other atoms."""
-    asked = calculations(root)[first].atoms
 
-    def write_results(atoms: Atoms = asked, **changes) -> None:
+    def write_results(atoms: Atoms | None = None, folder: str = first, **changes) -> None:
+        atoms = atoms or calculations(root)[folder].atoms
         results = {
             "energy": -7.0,
             "forces": np.full((len(atoms), 3), 0.25),
             "stress": np.array([0.1, 0.2, 0.3, 0.04, 0.05, 0.06]),
         }
         info = {"vbm": 1.0, "cbm": 3.0, "band_gap_gamma": 2.5, "partial_occupation": 0.0}
+        info["converged"] = None
         results = {key: changes.get(key, value) for key, value in results.items()}
         atoms = atoms.copy()
         atoms.info = {key: changes.get(key, value) for key, value in info.items()}
         given = {key: value for key, value in results.items() if value is not None}
         atoms.calc = SinglePointCalculator(atoms, **given)
         atoms.info = {key: value for key, value in atoms.info.items() if value is not None}
-        write(root / first / "result.extxyz", atoms)
+        write(root / folder / "result.extxyz", atoms)
 
     return write_results
 
@@ -195,6 +196,24 @@ def test_results_that_are_not_complete(refused, bring, changes, named):
     status, reason = refused("result.extxyz")
     assert status is Status.BROKEN
     assert named in reason
+
+
+def test_results_that_do_not_say_whether_they_converged(root, bring):
+    """They are taken, and the summary says so once."""
+    for folder in calculations(root):
+        bring(folder=folder)
+    summary = collect(root, "result.extxyz")
+    assert summary.complete
+    told = "     3  whose result.extxyz does not tell whether they converged: not checked"
+    assert str(summary).splitlines().count(told) == 1
+
+
+@pytest.mark.parametrize(("said", "status"), [(True, "FINISHED"), (False, "UNCONVERGED")])
+def test_results_that_say_whether_they_converged(root, bring, said, status):
+    bring(converged=said)
+    summary = collect(root, "result.extxyz")
+    assert summary.results[0].status is Status[status]
+    assert "not checked" not in str(summary)
 
 
 def test_results_of_another_structure(root, first, refused, bring):
