@@ -21,7 +21,7 @@ from ase.calculators.calculator import (
     all_changes,
 )
 
-from schnetpack_phonon.calculators.checks.convergence import check_calculator
+from schnetpack_phonon.calculators.reading.convergence import check_calculator
 from schnetpack_phonon.common import properties
 from schnetpack_phonon.common.executors import call_within
 from schnetpack_phonon.common.properties import Labels

@@ -16,12 +16,12 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 from ase.calculators.calculator import CalculationFailed
-from ase.units import Bohr, GPa, Hartree
 
 from schnetpack_phonon.calculators.base import check_known, mesh_edges
-from schnetpack_phonon.calculators.checks.convergence import check_cp2k
 from schnetpack_phonon.calculators.external_code import ExternalCode
 from schnetpack_phonon.calculators.output import check_structure, check_symbols
+from schnetpack_phonon.calculators.reading import cp2k_text
+from schnetpack_phonon.calculators.reading.convergence import check_cp2k
 from schnetpack_phonon.common.errors import check_at_least
 
 FUNCTIONALS = {"PBE": "ORIG", "PBEsol": "PBESOL", "revPBE": "REVPBE"}
@@ -123,19 +123,14 @@ class CP2K(ExternalCode):
             at_gamma = np.loadtxt(bands.splitlines()[1:], usecols=1, ndmin=1)
         elif "FOR K POINT" in text:
             raise self.lacks("levels at Gamma beside those of the mesh")
-        stress = _numbers(r"^ STRESS\|\s+[xyz]" + 3 * r"\s+(-?\d\.\d+E[+-]\d+)" + r"\s*$", text)
-        if len(stress) != 3:
-            raise self.lacks("stress tensor")
-        block = text.rpartition("ATOMIC FORCES in [a.u.]")[2].partition("SUM OF ATOMIC FORCES")[0]
-        row = r"^\s+\d+\s+\d+\s+([A-Z][a-z]?)\s+(\S+)\s+(\S+)\s+(\S+)\s*$"
-        sites = re.findall(row, block, re.MULTILINE)
-        check_symbols(atoms, [symbol for symbol, *_ in sites], self.name)
-        energy = self._found(r"ENERGY\| Total FORCE_EVAL.*?(-?\d+\.\d+)\s*$", text, "energy")
-        n_electrons = self._found(r"Number of electrons:\s+(\d+)", text, "number of electrons")
+        symbols, forces = cp2k_text.forces(text)
+        check_symbols(atoms, symbols or structure[0][: len(forces)], self.name)
+        pattern = r"Number of electrons:\s+(\d+)"
+        n_electrons = cp2k_text.found(pattern, text, "number of electrons")
         return {
-            "energy": float(energy) * Hartree,
-            "forces": np.array([force for _, *force in sites], dtype=float) * Hartree / Bohr,
-            "stress": -stress * GPa,  # of the pressure
+            "energy": cp2k_text.energy(text),
+            "forces": forces,
+            "stress": cp2k_text.stress(text),
             **mesh_edges(
                 int(n_electrons),
                 energies=np.array([found[:, 0] for found in levels]),
@@ -145,20 +140,13 @@ class CP2K(ExternalCode):
         }
 
     def read_version(self, folder: Path) -> str:
-        text = self.parsed(folder, _last_run)
-        return self._found(r"CP2K\| version string:\s+CP2K version (\S+)", text, "version")
+        return cp2k_text.version(self.parsed(folder, _last_run))
 
     def reason(self, text: str) -> str:
         """The text in the box that CP2K prints before it stops."""
         _, found, box = text.rpartition("[ABORT]")
         lines = [line.strip(" *|/\\_") for line in box.splitlines()[1:7]] if found else []
         return " ".join(line for line in lines if line and line != "O")
-
-    def _found(self, pattern: str, text: str, what: str) -> str:
-        match = re.search(pattern, text, re.MULTILINE)
-        if match is None:
-            raise self.lacks(what)
-        return match[1]
 
 
 def _rows(names: Iterable[str], rows: np.ndarray) -> str:

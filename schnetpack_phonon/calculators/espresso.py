@@ -22,9 +22,9 @@ from ase.io.espresso import write_espresso_in
 from ase.units import Bohr, Hartree, Rydberg, kB
 
 from schnetpack_phonon.calculators.base import mesh_edges
-from schnetpack_phonon.calculators.checks.convergence import check_espresso, check_espresso_log
 from schnetpack_phonon.calculators.external_code import ExternalCode
 from schnetpack_phonon.calculators.output import LOG, check_structure, text_of, xml_root
+from schnetpack_phonon.calculators.reading.convergence import check_espresso, check_espresso_log
 from schnetpack_phonon.common.digests import file_digest
 from schnetpack_phonon.common.errors import UnavailableError
 

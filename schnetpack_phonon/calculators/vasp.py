@@ -19,9 +19,9 @@ from ase.io.vasp import write_vasp
 from ase.units import GPa, kB
 
 from schnetpack_phonon.calculators.base import check_known, mesh_edges
-from schnetpack_phonon.calculators.checks.convergence import check_vasp
 from schnetpack_phonon.calculators.external_code import ExternalCode
 from schnetpack_phonon.calculators.output import check_structure, text_of, xml_root
+from schnetpack_phonon.calculators.reading.convergence import check_vasp
 from schnetpack_phonon.common.errors import UnavailableError
 
 FUNCTIONALS = {"PBE": "PE", "PBEsol": "PS", "revPBE": "RE"}

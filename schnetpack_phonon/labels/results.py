@@ -13,7 +13,6 @@ from ase.calculators.calculator import CalculationFailed
 from ase.io import read
 
 from schnetpack_phonon.calculators.base import labels_from_results
-from schnetpack_phonon.calculators.checks.convergence import check_file
 from schnetpack_phonon.calculators.external_code import ExternalCode
 from schnetpack_phonon.calculators.output import (
     NotConverged,
@@ -21,6 +20,7 @@ from schnetpack_phonon.calculators.output import (
     OutOfTime,
     check_structure,
 )
+from schnetpack_phonon.calculators.reading.convergence import check_file
 from schnetpack_phonon.common.digests import file_digest
 from schnetpack_phonon.common.properties import Labels
 from schnetpack_phonon.labels.manifest import Calculation, Manifest

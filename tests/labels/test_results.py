@@ -104,7 +104,7 @@ def test_output_of_another_snapshot(root, first, refused):
         (r"STRESS\|.*?\n", "", Status.BROKEN, "no stress tensor"),
         (
             r"ENERGY\|[^\n]*",
-            "ENERGY| Total FORCE_EVAL 1" + "0" * 400 + ".0",
+            "ENERGY| Total FORCE_EVAL energy [a.u.]: 1" + "0" * 400 + ".0",
             Status.BROKEN,
             "not finite: energy",
         ),

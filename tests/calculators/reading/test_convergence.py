@@ -6,14 +6,14 @@ from pathlib import Path
 import pytest
 from ase.calculators.calculator import CalculationFailed, FileIOCalculator
 
-from schnetpack_phonon.calculators.checks import convergence
-from schnetpack_phonon.calculators.checks.convergence import (
+from schnetpack_phonon.calculators.output import NotConverged, OutOfTime
+from schnetpack_phonon.calculators.reading import convergence
+from schnetpack_phonon.calculators.reading.convergence import (
     check_calculator,
     check_cp2k,
     check_espresso_log,
     check_file,
 )
-from schnetpack_phonon.calculators.output import NotConverged, OutOfTime
 from tests.calculators.code_fixtures import CODES, output  # noqa: F401
 
 REACHED = "------- aborting loop because EDIFF is reached -------\n"

@@ -1,0 +1,116 @@
+"""Numbers in the output of CP2K, with the units that it prints beside them.
+
+Units and layout depend on the version and on options such as STRESS_UNIT: versions before 2025.1
+print ``ATOMIC FORCES in [a.u.]`` and a stress in GPa, later ones ``FORCES| Atomic forces
+[hartree/bohr]`` and a stress in bar.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+import numpy as np
+from ase.calculators.calculator import CalculationFailed
+from ase.units import Bohr, GPa, Hartree, Pascal, Rydberg, bar, eV
+
+_ENERGY = {"a.u.": Hartree, "hartree": Hartree, "ry": Rydberg, "ev": eV}
+_FORCE = {"a.u.": Hartree / Bohr, "hartree/bohr": Hartree / Bohr, "ev/angstrom": eV}
+_STRESS = {
+    "pa": Pascal,
+    "mpa": 1e6 * Pascal,
+    "gpa": GPa,
+    "bar": bar,
+    "kbar": 1e3 * bar,
+    "atm": 1.01325 * bar,
+    "a.u.": Hartree / Bohr**3,
+    "hartree/bohr^3": Hartree / Bohr**3,
+}
+_NUMBER = r"\s+(-?\d+\.\d+(?:E[+-]?\d+)?)"
+
+
+def version(text: str) -> str:
+    """Such as ``2023.1``."""
+    return found(r"CP2K\| version string:\s+CP2K version (\S+)", text, "version")
+
+
+def energy(text: str) -> float:
+    """Free energy, in eV."""
+    pattern = r"^ ENERGY\| Total FORCE_EVAL.*?energy [\[(](.+?)[\])]:?\s+(-?\d+\.\d+)\s*$"
+    lines = re.findall(pattern, text, re.MULTILINE)
+    if not lines:
+        raise _lacks(text, "energy")
+    unit, value = lines[-1]
+    return float(value) * _factor(text, "energy", unit, _ENERGY)
+
+
+def forces(text: str) -> tuple[list[str] | None, np.ndarray]:
+    """Symbols, where they are printed, and forces in eV/Ang, shape=(n_atoms, 3)."""
+    *_, header = [
+        None,
+        *re.finditer(
+            r"^ (?:FORCES\| Atomic|ATOMIC) FORCES (?:in )?\[(.+?)\]\s*$",
+            text,
+            re.MULTILINE | re.IGNORECASE,
+        ),
+    ]
+    if header is None:
+        raise _lacks(text, "forces")
+    factor = _factor(text, "forces", header[1], _FORCE)
+    block = re.split(r"^ (?:SUM OF|FORCES\|\s+Sum)", text[header.end() :], flags=re.MULTILINE)[0]
+    if header[0].lstrip().startswith("FORCES|"):
+        symbols = None
+        rows = re.findall(
+            r"^ FORCES\|\s+\d+\s+(\S+)\s+(\S+)\s+(\S+)\s+\S+\s*$", block, re.MULTILINE
+        )
+    else:
+        row = r"^\s+\d+\s+\d+\s+([A-Z][a-z]?)\s+(\S+)\s+(\S+)\s+(\S+)\s*$"
+        sites = re.findall(row, block, re.MULTILINE)
+        symbols, rows = [symbol for symbol, *_ in sites], [values for _, *values in sites]
+    return symbols, np.array(rows, dtype=float).reshape(-1, 3) * factor
+
+
+def stress(text: str) -> np.ndarray:
+    """Stress with ASE's sign in eV/Ang^3, shape=(3, 3); CP2K prints the pressure."""
+    *_, header = [
+        None,
+        *re.finditer(r"^ STRESS\|.* stress tensor \[(.+?)\]\s*$", text, re.MULTILINE),
+    ]
+    rows = header and re.findall(
+        rf"^ STRESS\|\s+[xyz]{3 * _NUMBER}\s*$", text[header.end() :], re.M
+    )
+    if header is None or not rows or len(rows) != 3:
+        raise _lacks(text, "stress tensor")
+    return -np.array(rows, dtype=float) * _factor(text, "stress", header[1], _STRESS)
+
+
+def found(pattern: str, text: str, what: str) -> str:
+    """The first group of the first match.
+
+    Raises:
+        CalculationFailed: if there is none.
+    """
+    match = re.search(pattern, text, re.MULTILINE)
+    if match is None:
+        raise _lacks(text, what)
+    return match[1]
+
+
+def _factor(text: str, what: str, unit: str, known: Mapping[str, float]) -> float:
+    if unit.lower() not in known:
+        raise CalculationFailed(
+            f"CP2K {_version(text)} prints {what} in {unit!r}; expected one of {', '.join(known)}"
+        )
+    return known[unit.lower()]
+
+
+def _lacks(text: str, what: str) -> CalculationFailed:
+    return CalculationFailed(
+        f"CP2K's output has no {what}, or it is not printed (version {_version(text)}) as versions "
+        "2023 to 2026 print it"
+    )
+
+
+def _version(text: str) -> str:
+    match = re.search(r"CP2K version (\S+)", text)
+    return match[1] if match else "not known"
