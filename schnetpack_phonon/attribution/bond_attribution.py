@@ -77,8 +77,7 @@ def attribute(
     check_model(model)
     check_at_least(1, n_steps=n_steps)
     even = even and kind == "displacement" and method in ("IntegratedGradients", "FeatureAblation")
-    weights = next(model.parameters())
-    limit = edges_per_pass or default_edges_per_pass(weights.device)
+    limit = edges_per_pass or default_edges_per_pass(next(model.parameters()).device)
     exact = method != "IntegratedGradients"
     found: list[BondAttribution] = []
     for group in _groups(structures, cutoff_of(model), kind, even, limit // n_steps):
@@ -89,6 +88,7 @@ def attribute(
             total = split_over_bonds(f, *how)
             back = split_over_bonds(f.opposite(), *how) if even else total
             starts, values = _ends(f, kind)
+            resolution = f.resolution()
         for k, (structure, path) in enumerate(group):
             one = BondAttribution(
                 output=output,
@@ -99,6 +99,7 @@ def attribute(
                 even=(total[k] + back[k]) / 2 if even else None,
                 start=float(starts[k]),
                 value=float(values[k]),
+                resolution=float(resolution[k]),
                 n_steps=n_steps if method in _WITH_NODES else 0,
                 additive=method in (*_WITH_NODES, "Shapley"),
                 index=structure.index,
@@ -110,10 +111,8 @@ def attribute(
     if exact:
         return found
     scale = float(np.mean([abs(a.change) for a in found])) if found else 0.0
-    rounding = 4 * torch.finfo(weights.dtype).eps
     for k, one in enumerate(found):
-        allowed = tolerance * max(abs(one.change), 0.1 * scale)
-        allowed = max(allowed, rounding * max(abs(one.start), abs(one.value)))
+        allowed = max(tolerance * max(abs(one.change), 0.1 * scale), one.resolution)
         if abs(one.residual) > allowed:
             edges = Edges(model, [one.path], output, inputs)
             limits = allowed, n_steps, edges.copies_per_pass(limit)

@@ -27,14 +27,16 @@ _FEW = 10  # structures, of which bootstrap intervals are too narrow for a concl
 def missed_shares(structures: pd.DataFrame) -> np.ndarray:
     """Residual of each structure relative to its change, shape=(n_structures,).
 
-    For changes below a tenth of the mean one, relative to a tenth of the mean.
+    For changes below a tenth of the mean one, relative to a tenth of the mean. NaN where that is
+    not resolved: a rounding error of the model.
 
     Args:
-        structures: ``change``, ``residual``.
+        structures: ``change``, ``residual`` and, unless of an earlier version, ``resolution``.
     """
     change, residual = (structures[k].abs().to_numpy() for k in ("change", "residual"))
     scale = np.maximum(change, 0.1 * change.mean())
-    return np.divide(residual, scale, out=np.zeros_like(residual), where=scale > 0)
+    resolved = scale > np.asarray(structures.get("resolution", 0.0))
+    return np.divide(residual, scale, out=np.full_like(residual, np.nan), where=resolved)
 
 
 def correlation(table: pd.DataFrame, both_ends: bool = False) -> float:
@@ -78,7 +80,7 @@ def verdict(
     """Conclusions that the checks support, in sentences.
 
     Args:
-        structures: ``model``, ``structure``, ``change``, ``residual``, ``unit``.
+        structures: ``model``, ``structure``, ``change``, ``residual``, ``resolution``, ``unit``.
         shares: ``structure``, ``model``, ``bond_type``, ``share``, ``low``, ``high``.
         faithfulness: of :func:`.subset_effects`; may be empty.
         seeds: :func:`stability` over runs, None for one run.
@@ -109,9 +111,15 @@ def _completeness(trained: pd.DataFrame) -> str:
     if trained["residual"].isna().all():
         return "Completeness: bonds of this method do not add up to the change of the prediction."
     relative = missed_shares(trained)
-    n = int((relative > 0.01).sum())
-    text = f"Completeness: the bonds miss at most {relative.max():.2%} of a structure's change"
-    return f"{text} ({n} of {len(trained)} miss more than 1 %)." if n else f"{text}."
+    n, unresolved = int((relative > 0.01).sum()), int(np.isnan(relative).sum())
+    if unresolved == len(trained):
+        return (
+            "Completeness: not resolved, the property changes by rounding errors of the model only."
+        )
+    text = f"Completeness: the bonds miss at most {np.nanmax(relative):.2%} of a structure's change"
+    parts = [f"{n} of {len(trained)} miss more than 1 %"] if n else []
+    parts += [f"not resolved for {unresolved} of {len(trained)}"] if unresolved else []
+    return f"{text} ({', '.join(parts)})." if parts else f"{text}."
 
 
 def _faithfulness(table: pd.DataFrame) -> str:
@@ -173,10 +181,10 @@ def checks_table(runs: pd.DataFrame) -> pd.DataFrame:
     Returns:
         A row for each model whose runs hold attributions: ``model``, ``n_runs``, ``n_structures``
         (of all runs), ``missed`` (the largest of :func:`missed_shares`; NaN for methods that are
-        not additive), ``faithfulness`` and ``faithfulness_sd`` (mean and standard deviation over
-        runs of :func:`correlation`), ``stability`` (of runs with the same structures, NaN for fewer
-        than two), ``n_clear`` of ``n_leading`` (crystals of all runs whose leading bond type has an
-        interval apart from that of the untrained control).
+        not additive, or if no change is resolved), ``faithfulness`` and ``faithfulness_sd`` (mean
+        and standard deviation over runs of :func:`correlation`), ``stability`` (of runs with the
+        same structures, NaN for fewer than two), ``n_clear`` of ``n_leading`` (crystals of all runs
+        whose leading bond type has an interval apart from that of the untrained control).
     """
     rows = []
     chosen = runs[runs["n_train"] == runs["n_train"].max()]
@@ -218,7 +226,7 @@ def _of_runs(folders: list[Path]) -> dict[str, Any]:
     return {
         "n_runs": len(folders),
         "n_structures": sum(map(len, trained)),
-        "missed": max(float(np.max(missed_shares(table))) for table in trained),
+        "missed": pd.concat([pd.Series(missed_shares(table)) for table in trained]).max(),
         "faithfulness": r.mean(),
         "faithfulness_sd": r.std(),
         "stability": stability(alike) if len(alike) > 1 else np.nan,

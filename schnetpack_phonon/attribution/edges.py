@@ -20,6 +20,7 @@ from torch import nn
 from schnetpack_phonon.attribution.paths import StraightPath
 from schnetpack_phonon.common.errors import AttributionError
 from schnetpack_phonon.models.cutoffs import cutoff_of
+from schnetpack_phonon.models.predict import with_precise_offsets
 
 #: Edges of one forward and backward pass: on a CPU larger ones are no faster.
 _EDGES_PER_PASS = {"cpu": 4096, "cuda": 400_000}
@@ -53,8 +54,8 @@ class Edges:
         self.key, self.component = output_component(model, output)
         # Response modules (forces, stress) need derivatives with respect to positions and free
         # the graph: a shallow copy of the model, with the same weights, works without them.
-        self.model = copy.copy(model)
-        self.model._modules = dict(model._modules)
+        self.model = copy.copy(with_precise_offsets(model))
+        self.model._modules = dict(self.model._modules)
         self.model.output_modules = nn.ModuleList(
             m for m in model.output_modules if not getattr(m, "required_derivatives", None)
         )

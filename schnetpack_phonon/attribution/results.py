@@ -44,6 +44,7 @@ class BondAttribution:
             shape=(n_bonds,); None where it was not computed.
         start: prediction at the start of the path: the ideal crystal, or no bonds at all.
         value: prediction for the displaced crystal.
+        resolution: smallest change that is no rounding error of the model.
         n_steps: nodes of the quadrature, 0 for methods without.
         additive: whether the bonds should add up to the change.
         index: of the structure in its database.
@@ -58,6 +59,7 @@ class BondAttribution:
     even: np.ndarray | None
     start: float
     value: float
+    resolution: float
     n_steps: int
     additive: bool = True
     index: int = 0
@@ -110,6 +112,7 @@ class BondAttribution:
             "value": self.value,
             "change": self.change,
             "residual": self.residual if self.additive else np.nan,
+            "resolution": self.resolution,
             "n_steps": self.n_steps,
             "unit": self.unit,
         }

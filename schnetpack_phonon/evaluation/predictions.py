@@ -16,7 +16,7 @@ from schnetpack.model import AtomisticModel
 
 from schnetpack_phonon.common.properties import energy, energy_per_atom
 from schnetpack_phonon.evaluation.runs import Question
-from schnetpack_phonon.models.predict import load_trained
+from schnetpack_phonon.models.predict import load_trained, with_precise_offsets
 
 _BATCH = 4  # structures; more do not fit into the cache of a core, and are slower
 _OF_LABELS = ("RemoveOffsets", "ScaleProperty")  # reversed by the postprocessors of the model
@@ -65,7 +65,7 @@ def answers(questions: Iterable[Question], atoms: Sequence[Atoms]) -> list[dict[
     batches: dict[str, list[dict[str, torch.Tensor]]] = {}
     found: list[dict[str, np.ndarray]] = []
     for one in questions:
-        model = load_trained(one.path).eval()
+        model = with_precise_offsets(load_trained(one.path).eval())
         model.do_postprocessing = True
         trained = {*one.targets.values()}
         known = trained | ({energy} if energy_per_atom in trained else set())

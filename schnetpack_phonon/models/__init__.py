@@ -15,8 +15,8 @@ __getattr__, __dir__ = names_of(
     elastic_tensor: ElasticModuli ElasticTensor dyads isotropic isotropic_part multiplicities
         square_products symmetric_part unit
     heads: BandGap Energy Intensive check_features check_gap check_unit mean_over_atoms opened
-        scalar_features
-    predict: ModelCalculator Predictor ase_results load_trained
+        precise scalar_features
+    predict: ModelCalculator Predictor ase_results load_trained with_precise_offsets
     stress: HydrostaticStress StressTensor StressTrace
     task: RelativeFrobeniusError ScaledOutput ScaledTask
     """,

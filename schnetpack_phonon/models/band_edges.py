@@ -21,6 +21,7 @@ from schnetpack_phonon.models.heads import (
     check_unit,
     mean_over_atoms,
     opened,
+    precise,
     scalar_features,
 )
 
@@ -118,7 +119,8 @@ class BandEdges(Transform):
         check_features(model, self.valence[0].in_features)
 
     def forward(self, inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        offset = mean_over_atoms(self.offset[inputs[structure_keys.Z]], inputs)
+        offset = precise(self.offset[inputs[structure_keys.Z]], self.training)
+        offset = mean_over_atoms(offset, inputs)
         features = scalar_features(inputs, self.valence[0].in_features)
         levels = torch.cat([self.valence(features), self.conduction(features)], dim=1)
         edges = offset + self.scale * self.pooled(levels, inputs)

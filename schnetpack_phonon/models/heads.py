@@ -2,7 +2,8 @@
 
 A head returns physical units: it holds the offset and the scale of its property and takes them
 from the training set before the first step. Outputs of the model, losses, metrics and predictions
-of a loaded model are therefore the same numbers, and no postprocessor is needed.
+of a loaded model are therefore the same numbers, and no postprocessor is needed. Outside of
+training, offsets are added in float64: :func:`precise`.
 """
 
 import copy
@@ -82,7 +83,7 @@ class Intensive(Transform):
 
     def readout(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
         """The property in physical units, shape=(n_structures,)."""
-        offset = self.offset[inputs[structure_keys.Z]].unsqueeze(-1)
+        offset = precise(self.offset[inputs[structure_keys.Z]].unsqueeze(-1), self.training)
         features = scalar_features(inputs, self.outnet[0].in_features)
         per_atom = offset + self.scale * self.outnet(features)
         return self.bounded(mean_over_atoms(per_atom, inputs).squeeze(-1))
@@ -164,6 +165,18 @@ def opened(raw: torch.Tensor, pull: float = 0.0, width: float = 0.05) -> torch.T
     """
     gap = torch.where(raw.abs() <= width, (raw + width).square() / (4 * width), F.relu(raw))
     return gap + pull * ((raw - raw.detach()) - (gap - gap.detach()))
+
+
+def precise(offset: torch.Tensor, training: bool) -> torch.Tensor:
+    """Offsets in float64, to which predictions are added, unless in training.
+
+    Total energies of pseudopotentials are 1e4 eV and more, of which float32 resolves some meV.
+    Scripted models stay in float32, which SchNetPack's interface to LAMMPS reads, and so do Apple's
+    GPUs, which have no float64.
+    """
+    if training or torch.jit.is_scripting() or offset.device.type == "mps":
+        return offset
+    return offset.double()
 
 
 def mean_over_atoms(x: torch.Tensor, inputs: dict[str, torch.Tensor]) -> torch.Tensor:

@@ -6,6 +6,7 @@ files that you trust.
 
 from __future__ import annotations
 
+import copy
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -19,8 +20,9 @@ from ase.data import chemical_symbols
 from schnetpack import properties as host
 from schnetpack.interfaces import AtomsConverter
 from schnetpack.model import AtomisticModel
-from schnetpack.transform import MatScipyNeighborList
+from schnetpack.transform import AddOffsets, CastTo64, MatScipyNeighborList
 from schnetpack.utils import load_model
+from torch import nn
 
 from schnetpack_phonon.common import properties
 from schnetpack_phonon.common.properties import PROPERTIES
@@ -48,7 +50,7 @@ class Predictor:
     ):
         if not isinstance(model, AtomisticModel):
             model = load_trained(Path(model))
-        self.model = model.to(device).eval()
+        self.model = with_precise_offsets(model.to(device).eval())
         self.batch_size = batch_size
         seen = getattr(model, "trained_elements", torch.zeros(101))  # of ScaledTask
         self._elements = {*seen.nonzero()[:, 0].tolist()}
@@ -184,6 +186,16 @@ def _bonds(inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     start = starts[inputs[host.idx_m][first]]
     vectors = inputs[host.R][second] - inputs[host.R][first] + inputs[host.offsets]
     return {"bond_i": first - start, "bond_j": second - start, "bond_vectors": vectors}
+
+
+def with_precise_offsets(model: AtomisticModel) -> AtomisticModel:
+    """A model with the same weights whose ``AddOffsets`` of SchNetPack add in float64."""
+    if not any(isinstance(module, AddOffsets) for module in model.postprocessors):
+        return model
+    result = copy.copy(model)
+    result._modules = dict(model._modules)
+    result.postprocessors = nn.ModuleList([CastTo64(), *model.postprocessors])
+    return result
 
 
 def load_trained(path: Path) -> AtomisticModel:

@@ -20,7 +20,7 @@ from schnetpack_phonon.attribution.paths import opposite
 from schnetpack_phonon.attribution.results import BondAttribution, shares
 from schnetpack_phonon.common.errors import AttributionError
 from schnetpack_phonon.data.reading import Structure
-from schnetpack_phonon.models.heads import BandGap, Intensive
+from schnetpack_phonon.models.heads import BandGap, Energy, Intensive
 from schnetpack_phonon.structures.crystals import antiperovskite
 from tests.attribution.attribution_fixtures import AG, BR, STRENGTHS, S, one
 from tests.models.model_fixtures import (
@@ -70,6 +70,19 @@ def test_bonds_add_up_to_the_change_of_the_prediction(representation, head):
     np.testing.assert_allclose(sums, changes, atol=0.01 * np.abs(changes).mean())
     residuals = [a.residual for a in found]
     np.testing.assert_allclose(residuals, changes - sums, atol=2e-4)
+
+
+def test_bonds_add_up_to_small_changes_of_large_energies():
+    """At -732 eV an atom in single precision; a change that is no change is not resolved."""
+    model = potential(Energy(16), Forces())
+    model.output_modules[0].offset[:] = -731.7
+    ideal, displaced = thermal(amplitude=0.02)
+    found = one(model, ideal, displaced, "energy")
+    assert abs(found.start) > 3600
+    assert found.resolution < 1e-5 < 1e-3 < abs(found.change)
+    assert abs(found.residual) < 0.01 * abs(found.change)
+    nothing = one(model, ideal, ideal.copy(), "energy")
+    assert abs(nothing.change) < nothing.resolution
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.float64, 1e-6)])

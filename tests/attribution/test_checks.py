@@ -10,6 +10,7 @@ from schnetpack_phonon.attribution.checks import (
     checks_table,
     checks_text,
     correlation,
+    missed_shares,
     stability,
     verdict,
 )
@@ -87,6 +88,25 @@ def test_verdict_names_terms_that_are_not_included():
     assert "r = 0.50" in text
     assert "EnergyEwald" in text
     assert "far from all training data" in text
+
+
+@pytest.mark.parametrize(
+    ("change", "resolution", "said"),
+    [
+        (0.0, 0.0, "Completeness: not resolved, "),
+        (1e-6, 1e-5, "Completeness: not resolved, "),
+        ([0.0, 1.0], 0.01, "at most 50.00% of a structure's change (1 of 2 miss more than 1 %)."),
+        ([1e-3, 1e-2], 5e-3, "(1 of 2 miss more than 1 %, not resolved for 1 of 2)."),
+    ],
+)
+def test_completeness_of_a_change_that_is_not_resolved(change, resolution, said):
+    """Never 0/0 = 0 %; where the mean change is resolved, its tenth is the scale of small ones."""
+    table = pd.DataFrame({"model": "trained", "structure": "x", "change": np.atleast_1d(change)})
+    table = table.assign(residual=table["change"] / 2, resolution=resolution)
+    shares = pd.DataFrame(columns=["structure", "model", "bond_type", "share", "low", "high"])
+    found = verdict(table, shares, pd.DataFrame())[0]
+    assert said in found
+    assert np.isnan(missed_shares(table)).any() == ("not resolved" in found)
 
 
 BONDS = {"i": [0, 0, 1, 1], "j": [1, 2, 0, 2], "image_x": 0, "image_y": 0, "image_z": 0}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import subprocess
 import sys
 from pathlib import Path
@@ -14,10 +15,11 @@ from ase.calculators.calculator import PropertyNotImplementedError
 from ase.calculators.fd import calculate_numerical_forces, calculate_numerical_stress
 from schnetpack.atomistic import Atomwise, Forces, PairwiseDistances, Strain
 from schnetpack.model import NeuralNetworkPotential
+from schnetpack.transform import AddOffsets
 from torch import nn
 
 from schnetpack_phonon.models.band_edges import BandEdges
-from schnetpack_phonon.models.heads import Intensive
+from schnetpack_phonon.models.heads import Energy, Intensive
 from schnetpack_phonon.models.predict import ModelCalculator, Predictor
 from schnetpack_phonon.models.stress import StressTensor
 from tests.models.model_fixtures import CUTOFF, REPRESENTATIONS, batch, potential, thermal
@@ -109,6 +111,40 @@ def test_calculator_gives_derivatives_of_its_energy():
     np.testing.assert_allclose(forces, calculate_numerical_forces(atoms, eps=1e-4), atol=1e-6)
     np.testing.assert_allclose(stress, calculate_numerical_stress(atoms, eps=1e-5), atol=1e-7)
     assert atoms.get_potential_energy(force_consistent=True) == atoms.get_potential_energy()
+
+
+def large(case: str) -> NeuralNetworkPotential:
+    """Energies of -732 eV an atom, or band edges at 732 eV, in single precision."""
+    if case == "AddOffsets":
+        model = potential(Atomwise(16, output_key="energy"), Forces())
+        model.postprocessors.append(AddOffsets("energy", add_mean=True))
+        model.postprocessors[0].mean = torch.tensor([-731.7], dtype=torch.float64)
+        return model
+    model = potential(Energy(16), Forces()) if case == "Energy" else potential(BandEdges(16))
+    model.output_modules[0].offset[:] = -731.7
+    return model
+
+
+@pytest.mark.parametrize("case", ["Energy", "AddOffsets", "BandEdges"])
+def test_large_offsets_do_not_round_small_changes(case):
+    """Changes by small displacements are those of the same model in double precision."""
+    model = large(case)
+    structures = [STRUCTURES[1].copy() for _ in range(6)]
+    for k, atoms in enumerate(structures):
+        atoms.positions[0, 0] += 1e-4 * k
+    found, expected = (Predictor(one)(structures) for one in (model, copy.deepcopy(model).double()))
+    for key in {"energy", "energy_per_atom", "vbm", "cbm", "band_gap"} & {*model.model_outputs}:
+        mine, theirs = (np.array([one[key] for one in rows]) for rows in (found, expected))
+        assert np.abs(theirs[0]) > 700 or key == "band_gap"
+        np.testing.assert_allclose(mine - mine[0], theirs - theirs[0], atol=1e-6)
+
+
+@pytest.mark.parametrize("case", ["Energy", "AddOffsets"])
+def test_forces_are_finite_differences_of_large_energies(case):
+    atoms = STRUCTURES[0].copy()
+    atoms.calc = ModelCalculator(large(case))
+    forces = atoms.get_forces()
+    np.testing.assert_allclose(forces, calculate_numerical_forces(atoms, eps=1e-3), atol=1e-3)
 
 
 def test_calculator_gives_gap_and_edges():
