@@ -62,12 +62,12 @@ def attribute(options: argparse.Namespace) -> None:
 
 
 def _attribute(options: argparse.Namespace) -> list[str]:
-    import ase.io
     import torch
 
     from schnetpack_phonon.attribution.report import Settings, Tables, compare, measure, write
     from schnetpack_phonon.data.reading import read_structures
     from schnetpack_phonon.models.predict import load_trained
+    from schnetpack_phonon.structures.files import read_structure
 
     settings = Settings(
         options.output,
@@ -80,7 +80,7 @@ def _attribute(options: argparse.Namespace) -> list[str]:
     if options.device.startswith("cuda") and not torch.cuda.is_available():
         raise ValueError("no GPU that PyTorch can use: leave --device out")
     indices = _test_set(options.split) if options.split else options.indices
-    ideal = ase.io.read(options.ideal) if options.ideal else None
+    ideal = read_structure(options.ideal) if options.ideal else None
     structures = read_structures(options.data, indices, ideal)[: options.max_structures]
     if not structures:
         raise ValueError(f"no structures in {options.data}")

@@ -8,6 +8,7 @@ __getattr__, __dir__ = names_of(
     digests: contents_digest file_digest hash_of settings_hash structure_digest structure_hash
     errors: PhononError AttributionError ComparisonError DatabaseError DeadWorkerError HeldOutError
         LabellingError ManifestError MissingLabelsError ReportError RunError UnavailableError
+        UnreadableFileError
     executors: call_apart call_within exit_with_parent process_pool
     files: advice locked replacing sync_folder
     page: Picture Section Table markdown_table strings write_markdown write_page

@@ -9,6 +9,10 @@ class PhononError(Exception):
     """Base of our errors. Messages say what was found, what was expected and what to do."""
 
 
+class UnreadableFileError(PhononError, ValueError):
+    """A file that a library cannot read; the message names it."""
+
+
 class LabellingError(PhononError, RuntimeError):
     """Labelling cannot continue; finished labels are in the store."""
 

@@ -8,11 +8,11 @@ from itertools import count
 from pathlib import Path
 
 import ase.db
-import ase.io
 import pandas as pd
 from ase import Atoms
 
 from schnetpack_phonon.data.database import Row
+from schnetpack_phonon.structures.files import read_frames
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ def read_structures(
 
     Raises:
         FileNotFoundError: if there is no file.
-        ValueError: for an index that is not there.
+        ValueError: for an index that is not there, or a file that cannot be read.
     """
     if str(path).endswith(".db"):
         rows = zip(count() if indices is None else indices, read_rows(path, indices), strict=False)
@@ -86,7 +86,7 @@ def read_structures(
             )
             for k, row in rows
         ]
-    frames = ase.io.read(path, index=":")
+    frames = list(read_frames(path))
     chosen = range(len(frames)) if indices is None else indices
     _check_indices(chosen, len(frames), path)
     return [Structure(ideal, frames[k], int(k), frames[k].get_chemical_formula()) for k in chosen]

@@ -9,16 +9,17 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 from ase.geometry import find_mic
-from ase.io import iread
+from ase.neighborlist import neighbor_list
 
 from schnetpack_phonon.common.digests import contents_digest
 from schnetpack_phonon.common.errors import check_at_least
 from schnetpack_phonon.ensembles.base import SimpleEnsemble, Snapshot
 from schnetpack_phonon.structures.crystals import DECIMALS, Crystal, files_of_crystals
+from schnetpack_phonon.structures.files import read_frames
 
 
 class FileEnsemble(SimpleEnsemble):
-    """Snapshots from a molecular-dynamics trajectory or any file that ASE reads.
+    """Snapshots from a molecular-dynamics trajectory or any file of structures.
 
     Atoms must have the order of the supercell of ``data.structure`` (phonopy's order). A different
     cell is treated as a homogeneous strain.
@@ -31,6 +32,8 @@ class FileEnsemble(SimpleEnsemble):
         skip: frames left out at the beginning.
         frames_per_parent: so many successive frames are similar and stay together when the data
             are split.
+        format: ASE's name of the format, such as ``vasp-xml``; by default it is told from the name
+            and the beginning of the file.
         work_dir: folder in which a relative path starts.
     """
 
@@ -44,6 +47,7 @@ class FileEnsemble(SimpleEnsemble):
         every: int = 1,
         skip: int = 0,
         frames_per_parent: int = 10,
+        format: str | None = None,
         work_dir: str = ".",
     ):
         check_at_least(1, n_snapshots=n_snapshots, every=every)
@@ -54,6 +58,7 @@ class FileEnsemble(SimpleEnsemble):
         self.every = every
         self.skip = skip
         self.frames_per_parent = frames_per_parent
+        self.format = format
         self.parameters = [float(temperature)]
 
     @property
@@ -77,7 +82,8 @@ class FileEnsemble(SimpleEnsemble):
         if not path.is_file():
             raise ValueError(f"no trajectory at {path.absolute()}: set data.ensemble.path")
         snapshot = self._maker(crystal, source, parameter)
-        for index, frame in enumerate(iread(path, index=f"{self.skip}::{self.every}")):
+        frames = read_frames(path, f"{self.skip}::{self.every}", self.format, "data.ensemble.")
+        for index, frame in enumerate(frames):
             where = f"frame {self.skip + index * self.every} of {path}"
             ideal, atoms = _fitted(source, frame, where)
             yield snapshot(atoms, ideal, index, f"file/{index // self.frames_per_parent}")
@@ -110,8 +116,11 @@ def _fitted(ideal: Atoms, frame: Atoms, where: str) -> tuple[Atoms, Atoms]:
     drift = _drift(steps, reference)
     u, lengths = find_mic(steps - drift, reference.cell)
     u -= u.mean(axis=0)
-    neighbours = reference.get_all_distances(mic=True)
-    far = lengths > np.where(neighbours > 0, neighbours, np.inf).min(axis=1)
+    # Of sites closer than the largest displacement; thermal ones leave none.
+    i, j, distances = neighbor_list("ijd", reference, lengths.max())
+    nearest = np.full(len(reference), np.inf)
+    np.minimum.at(nearest, i[i != j], distances[i != j])
+    far = lengths > nearest
     if far.any():
         atom = int(far.argmax())
         raise ValueError(

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import ase.db
-import ase.io
 import numpy as np
 import pandas as pd
 from ase import Atoms
@@ -27,6 +26,7 @@ from schnetpack_phonon.common.properties import (
 )
 from schnetpack_phonon.data.database import METADATA_KEY, Row, read_metadata
 from schnetpack_phonon.data.reading import read_rows
+from schnetpack_phonon.structures.files import read_frames
 
 _PARAMETERS = ("temperature", "amplitude")
 _IDEAL = (ideal_positions, ideal_cell)  # are not labels
@@ -126,9 +126,9 @@ def _read_database(path: Path) -> tuple[list[Row], Mapping[str, Any]]:
 
 def _read_file(path: Path) -> tuple[list[Row], Mapping[str, Any]]:
     try:
-        frames = ase.io.read(path, ":")
-    except Exception as error:  # ASE raises whatever its many readers raise
-        raise HeldOutError(f"ASE cannot read {path}: {error}") from error
+        frames = list(read_frames(path))
+    except ValueError as error:
+        raise HeldOutError(str(error)) from error
     pairs = ({k: v for k, v in a.info.items() if np.ndim(v) == 0} for a in frames)
     rows = [Row(a, _results(a), own) for a, own in zip(frames, pairs, strict=True)]
     return rows, {"_property_unit_dict": {key: one.unit for key, one in PROPERTIES.items()}}

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from ase.calculators.calculator import CalculationFailed
-from ase.io import read
 
 from schnetpack_phonon.calculators.base import labels_from_results
 from schnetpack_phonon.calculators.external_code import ExternalCode
@@ -24,6 +23,7 @@ from schnetpack_phonon.calculators.reading.convergence import check_file
 from schnetpack_phonon.common.digests import file_digest
 from schnetpack_phonon.common.properties import Labels
 from schnetpack_phonon.labels.manifest import Calculation, Manifest
+from schnetpack_phonon.structures.files import read_frames
 
 
 class Status(Enum):
@@ -161,7 +161,7 @@ def _result(
 
 def _read_with_ase(path: Path, calculation: Calculation) -> dict[str, Any]:
     """ASE results in any file that ASE reads; the last structure in the file is used."""
-    atoms = read(path)
+    (atoms,) = read_frames(path, "-1:")
     symbols, cell = atoms.get_chemical_symbols(), atoms.cell.array
     check_structure(calculation.atoms, symbols, cell, atoms.positions, path.name)
     named = atoms.info.get("key_value_pairs", {})  # of a row in a database

@@ -6,9 +6,11 @@ __getattr__, __dir__ = names_of(
     __name__,
     """
     alloys: MixedAntiperovskites end_member_formulas vegard
-    crystals: Antiperovskites Crystal StructureFile StructureSource antiperovskite
+    cif: read_cif
+    crystals: Antiperovskites Crystal StructureSource antiperovskite
         displaced_positions files_of_crystals shortest_distance supercell_matrix to_ase to_phonopy
         translations
+    files: StructureFile read_frames read_structure
     elasticity: Moduli finite_strain_tensor finite_strains hill_average is_stable point_group
         reuss_average rotated strained symmetrized tensor_to_voigt universal_anisotropy
         voigt_average voigt_to_tensor

@@ -1,4 +1,4 @@
-"""Crystals: prototypes, structure files, conversion between ASE and phonopy, distances."""
+"""Crystals: prototypes, conversion between ASE and phonopy, distances."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from typing import Any, Protocol
 import numpy as np
 from ase import Atoms
 from ase.data import chemical_symbols
-from ase.io import read
 from ase.neighborlist import neighbor_list
 from phonopy import Phonopy
 from phonopy.structure.atoms import PhonopyAtoms
@@ -78,6 +77,18 @@ class Crystal:
     own_force_constants: bool = False
     composition: str | None = None
     parent: str | None = None
+
+    def __post_init__(self) -> None:
+        if not self.name or "/" in self.name:
+            raise ValueError(
+                f"the name of a crystal is {self.name!r}; expected one without '/', which can be "
+                "part of a file's name: set data.structure.name"
+            )
+        if len(self.unitcell) * round(np.linalg.det(self.supercell_matrix)) < 2:
+            raise ValueError(
+                f"the supercell of {self.name} has 1 atom, which nothing can be displaced against; "
+                "expected at least 2: set data.structure.supercell, to [2,2,2] for example"
+            )
 
     def phonopy(self) -> Phonopy:
         """A new phonopy object; its primitive cell is the unit cell itself ("P").
@@ -196,46 +207,6 @@ class Antiperovskites:
         self.crystals = [
             Crystal(name, antiperovskite(name, constants.get(name)), matrix) for name in names
         ]
-
-
-class StructureFile:
-    """A crystal from any file that ASE reads (POSCAR, CIF, extxyz, ...).
-
-    Args:
-        path: the file; its last structure is taken.
-        supercell: three integers or a 3x3 matrix.
-        name: in tables; the chemical formula by default.
-        relax: relax cell and positions with the calculator, keeping the symmetry.
-        work_dir: where a relative path starts.
-    """
-
-    def __init__(
-        self,
-        path: str,
-        supercell: Sequence[Any],
-        name: str | None = None,
-        relax: bool = True,
-        work_dir: str = ".",
-    ):
-        file = Path(work_dir, path)
-        if not file.is_file():
-            raise FileNotFoundError(f"no structure file at {file.absolute()}")
-        atoms = read(file)
-        if not atoms.pbc.all():
-            raise ValueError(
-                f"{path} is periodic along {atoms.pbc.sum()} of 3 directions; expected a crystal"
-            )
-        sites = atoms.info.get("occupancy", {}).values()
-        shared = [site for site in sites if list(site.values()) != [1.0]]
-        if shared:
-            raise ValueError(
-                f"{path} has sites of mixed or partial occupancy ({shared[0]}); expected one "
-                "arrangement of whole atoms"
-            )
-        atoms.calc = None
-        self.relax = relax
-        name = name or atoms.get_chemical_formula(empirical=True)
-        self.crystals = [Crystal(name, atoms, supercell_matrix(supercell))]
 
 
 def files_of_crystals(pattern: str) -> list[Path]:

@@ -6,6 +6,7 @@ import pytest
 from ase import Atoms
 from ase.build import bulk
 
+from schnetpack_phonon.common.errors import UnreadableFileError
 from schnetpack_phonon.ensembles.independent import RandomEnsemble
 from schnetpack_phonon.ensembles.trajectory import FileEnsemble
 from schnetpack_phonon.structures.crystals import Crystal, supercell_matrix
@@ -190,3 +191,16 @@ def test_option_errors(option, least):
     options = {"path": "md.xyz", "n_snapshots": 1, "temperature": 300, option: least - 1}
     with pytest.raises(ValueError, match=f"{option} is {least - 1}; expected >= {least}"):
         FileEnsemble(**options)
+
+
+def test_format_that_the_name_does_not_tell(tmp_path, al_crystal, written):
+    """Of a renamed file; the message names the option."""
+    frames = [s.atoms for s in written[:2]]
+    ase.io.write(tmp_path / "md.history", frames, format="extxyz")
+    ensemble = FileEnsemble(str(tmp_path / "md.history"), 2, 300, format="extxyz")
+    assert len(first(ensemble, al_crystal, al_crystal.supercell, 3)) == 2
+    (tmp_path / "md.history").write_text("18 atoms\n")
+    ensemble = FileEnsemble(str(tmp_path / "md.history"), 2, 300)
+    named = r"cannot read .*md\.history: .*; set data\.ensemble\.format if"
+    with pytest.raises(UnreadableFileError, match=named):
+        first(ensemble, al_crystal, al_crystal.supercell, 1)

@@ -1,18 +1,16 @@
-"""Geometry of prototypes, the converter between ASE and phonopy, and structure files."""
+"""Geometry of prototypes, the converter between ASE and phonopy, supercells."""
 
-import ase.io
 import numpy as np
 import pytest
 import spglib
 from ase import Atoms
-from ase.build import bulk, molecule
+from ase.build import bulk
 from ase.neighborlist import neighbor_list
 
 from schnetpack_phonon.structures.crystals import (
     LATTICE_CONSTANTS,
     Antiperovskites,
     Crystal,
-    StructureFile,
     antiperovskite,
     supercell_matrix,
     to_ase,
@@ -111,41 +109,15 @@ def test_supercell_errors(value):
         supercell_matrix(value)
 
 
-@pytest.mark.parametrize("name", ["POSCAR", "crystal.cif", "crystal.extxyz"])
-def test_structure_file(tmp_path, name):
-    atoms = antiperovskite("Ag3SBr")
-    ase.io.write(tmp_path / name, atoms)
-    (crystal,) = StructureFile(str(tmp_path / name), supercell=[2, 2, 2]).crystals
-    assert (crystal.name, len(crystal.supercell)) == ("Ag3BrS", 40)
-    assert space_group(crystal.unitcell) == 221
-    np.testing.assert_allclose(crystal.unitcell.cell.cellpar(), atoms.cell.cellpar(), rtol=1e-6)
+@pytest.mark.parametrize("name", ["", "Cu/fcc"])
+def test_name_that_no_file_can_have(name):
+    with pytest.raises(ValueError, match=f"crystal is '{name}'; expected one without '/'"):
+        Crystal(name, bulk("Cu"), supercell_matrix([2, 2, 2]))
 
 
-def test_disordered_structure_file(tmp_path):
-    """A site shared by Br and I is no crystal of one of them."""
-    ase.io.write(tmp_path / "mixed.cif", antiperovskite("Ag3SBr"))
-    text = (tmp_path / "mixed.cif").read_text()
-    (line,) = (line for line in text.splitlines() if line.split()[:1] == ["Br"])
-    shared = "\n".join(line.replace("1.0000", "0.5000").replace("Br", x) for x in ("Br", "I"))
-    (tmp_path / "mixed.cif").write_text(text.replace(line, shared))
-    with pytest.raises(ValueError, match="occup"):
-        StructureFile(str(tmp_path / "mixed.cif"), supercell=[2, 2, 2])
-
-
-def test_structure_file_errors(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"no structure file at .*nowhere.cif"):
-        StructureFile("nowhere.cif", supercell=[1, 1, 1])
-    ase.io.write(tmp_path / "water.xyz", molecule("H2O"))
-    with pytest.raises(ValueError, match="periodic along 0 of 3"):
-        StructureFile(str(tmp_path / "water.xyz"), supercell=[1, 1, 1])
-
-
-def test_relative_paths_start_where_the_command_was_typed(tmp_path, monkeypatch):
-    (tmp_path / "there").mkdir()
-    bulk("Cu", cubic=True).write(tmp_path / "there" / "POSCAR")
-    monkeypatch.chdir(tmp_path)  # the host changes into the run folder
-    crystal = StructureFile("POSCAR", [1, 1, 1], work_dir=str(tmp_path / "there")).crystals[0]
-    assert crystal.name == "Cu"
+def test_supercell_of_one_atom():
+    with pytest.raises(ValueError, match=r"Cu has 1 atom, .*: set data\.structure\.supercell"):
+        Crystal("Cu", bulk("Cu"), supercell_matrix([1, 1, 1]))
 
 
 @pytest.mark.parametrize(

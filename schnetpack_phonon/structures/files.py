@@ -1,0 +1,194 @@
+"""Structures from files of other programs."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import spglib
+from ase import Atoms
+from ase.io import iread
+from ase.io.espresso import get_atomic_positions, get_atomic_species, read_fortran_namelist
+from ase.io.formats import filetype
+from ase.spacegroup.symmetrize import refine_symmetry
+
+from schnetpack_phonon.common.errors import UnreadableFileError, check_positive
+from schnetpack_phonon.structures.cif import SMALLEST_DISTANCE, read_cif
+from schnetpack_phonon.structures.crystals import Crystal, shortest_distance, supercell_matrix
+
+log = logging.getLogger(__name__)
+
+# Of files that ASE knows by their names only.
+_SIGNATURES = {
+    "espresso-in": re.compile(rb"(?im)^\s*&(control|system)\b"),
+    "vasp-xml": re.compile(rb"<modeling>"),
+}
+_NEARLY = 0.01  # Ang; of positions with few digits
+_ROUNDED_MASS = 2e-3  # relative; the masses of an input often have a few digits
+
+
+class StructureFile:
+    """A crystal from a CIF file or any other that ASE reads (POSCAR, extxyz, input of pw.x, ...).
+
+    Args:
+        path: the file.
+        supercell: three integers or a 3x3 matrix.
+        name: in tables and names of files; the chemical formula by default.
+        relax: relax cell and positions with the calculator, keeping the symmetry.
+        format: ASE's name of the format, such as ``vasp-xml``; by default it is told from the name
+            and the beginning of the file.
+        frame: which structure of a file with several, 0 is the first and -1 the last.
+        symmetry_tolerance: in Ang; positions and cell are made symmetric by the operations found
+            within it. By default they are taken as they are, and phonopy looks for operations
+            within 1e-5 Ang.
+        work_dir: where a relative path starts.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        supercell: Sequence[Any],
+        name: str | None = None,
+        relax: bool = True,
+        format: str | None = None,
+        frame: int | None = None,
+        symmetry_tolerance: float | None = None,
+        work_dir: str = ".",
+    ):
+        atoms = read_structure(Path(work_dir, path), format, frame, "data.structure.")
+        if not atoms.pbc.all():
+            raise ValueError(
+                f"{path} is periodic along {atoms.pbc.sum()} of 3 directions; expected a crystal"
+            )
+        distance = shortest_distance(atoms)
+        if distance < SMALLEST_DISTANCE:
+            raise ValueError(
+                f"{path} has atoms {distance:.3f} Ang apart; expected at least "
+                f"{SMALLEST_DISTANCE:g} Ang: the positions or the cell are wrong"
+            )
+        if symmetry_tolerance is not None:
+            check_positive("Ang", **{"data.structure.symmetry_tolerance": symmetry_tolerance})
+            refine_symmetry(atoms, symprec=symmetry_tolerance)
+        else:
+            _warn_of_rounding(atoms, path)
+        atoms.calc = None
+        self.relax = relax
+        name = name or atoms.get_chemical_formula(empirical=True)
+        self.crystals = [Crystal(name, atoms, supercell_matrix(supercell))]
+
+
+def read_frames(
+    path: str | Path, index: str = ":", format: str | None = None, option: str = ""
+) -> Iterator[Atoms]:
+    """Structures in a file, one after the other.
+
+    Args:
+        path: CIF files are read by :func:`.read_cif`, all others by ASE.
+        index: which, as slices are written.
+        format: ASE's name of the format; told from the file by default.
+        option: what stands before ``format`` in messages; empty where a user cannot set it.
+
+    Raises:
+        FileNotFoundError: if there is no file.
+        UnreadableFileError: names the file; for an unknown format and whatever else ASE raises.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"no structure file at {path.absolute()}")
+    try:
+        kind = format or _format(path)
+        if kind == "cif":
+            parts = [int(part) if part else None for part in index.split(":")]
+            yield from read_cif(path)[slice(*parts)]
+        elif kind == "espresso-in":
+            yield _pw_input(path)
+        else:
+            yield from _ase(path, index, kind)
+    except Exception as error:  # ASE raises whatever its many readers raise
+        named = isinstance(error, ValueError) and str(error)
+        reason = str(error) if named else f"{type(error).__name__}: {error}"
+        other = f"; set {option}format if it is of another format ('ase info --formats')"
+        raise UnreadableFileError(f"cannot read {path}: {reason}{option and other}") from error
+
+
+def read_structure(
+    path: str | Path, format: str | None = None, frame: int | None = None, option: str = ""
+) -> Atoms:
+    """The structure of a file, or the chosen one of several.
+
+    Args:
+        path: as :func:`read_frames` takes it.
+        format: ASE's name of the format.
+        frame: which, 0 is the first and -1 the last; needed for a file with several.
+        option: what stands before ``frame`` and ``format`` in messages.
+
+    Raises:
+        ValueError: for no structure, several without ``frame``, or a frame that is not there.
+    """
+    frames = list(read_frames(path, format=format, option=option))
+    if not frames:
+        raise UnreadableFileError(f"{path} has no structure")
+    if frame is None and len(frames) > 1:
+        formulas = dict.fromkeys(atoms.get_chemical_formula() for atoms in frames)
+        raise ValueError(
+            f"{path} has {len(frames)} structures ({', '.join(list(formulas)[:4])}); expected one: "
+            f"set {option}frame, 0 for the first or -1 for the last"
+        )
+    try:
+        return frames[frame or 0]
+    except IndexError:
+        raise ValueError(
+            f"{option}frame is {frame}; {path} has {len(frames)} structures, the first is 0"
+        ) from None
+
+
+def _format(path: Path) -> str:
+    with open(path, "rb") as file:
+        beginning = file.read(2000)
+    for name, signature in _SIGNATURES.items():
+        if signature.search(beginning):
+            return name
+    return filetype(str(path.absolute()))
+
+
+def _ase(path: Path, index: str, format: str) -> Iterator[Atoms]:
+    # An absolute name is no address of a database, and "@" is a character as any other.
+    return iread(str(path.absolute()), index, format, do_not_split_by_at_sign=True)
+
+
+def _pw_input(path: Path) -> Atoms:
+    """Input of pw.x with the masses of its species.
+
+    Raises:
+        ValueError: for starting magnetisations, which are no moments.
+    """
+    with open(path) as file:
+        namelists, cards = read_fortran_namelist(file)
+    (atoms,) = _ase(path, ":", "espresso-in")
+    system = namelists["system"]
+    if moments := [k for k, v in system.items() if k.startswith("starting_magn") and v]:
+        raise ValueError(
+            f"{moments[0]} is a share of the valence electrons; expected no magnetisation, or a "
+            "format with moments in Bohr magnetons, such as extxyz"
+        )
+    masses = {label: mass for label, mass, _ in get_atomic_species(cards, system["ntyp"])}
+    sites = get_atomic_positions(cards, system["nat"], np.eye(3), 1.0)
+    own = np.array([masses[label] for label, *_ in sites])
+    if not np.allclose(own, atoms.get_masses(), rtol=_ROUNDED_MASS):
+        atoms.set_masses(own)
+    return atoms
+
+
+def _warn_of_rounding(atoms: Atoms, path: str) -> None:
+    cell = (atoms.cell.array, atoms.get_scaled_positions(), atoms.numbers)
+    exact, near = (spglib.get_symmetry_dataset(cell, symprec=t) for t in (1e-5, _NEARLY))
+    if exact and near and exact.number != near.number:
+        log.warning(
+            "%s has space group %s, but %s within %g Ang: if digits are missing, set "
+            "data.structure.symmetry_tolerance=%g",
+            *(path, exact.international, near.international, _NEARLY, _NEARLY),
+        )
