@@ -66,6 +66,9 @@ class LabellingCalculator(Protocol):
 def labels_from_results(atoms: Atoms, results: Mapping[str, Any]) -> Labels:
     """Labels from ASE results (energy, forces, stress and, if available, vbm and cbm).
 
+    The energy is ``free_energy`` where there is one, since forces are its gradient: ASE's
+    ``energy`` is extrapolated to zero smearing.
+
     If the bands overlap, the crystal is a metal: the gap is zero, and both band edges are set to
     the middle of the overlap, since there is no gap whose edges they could be. The results
     ``band_gap_gamma`` and ``partial_occupation`` are kept.
@@ -73,7 +76,7 @@ def labels_from_results(atoms: Atoms, results: Mapping[str, Any]) -> Labels:
     Raises:
         CalculationFailed: if a label is infinite or not a number.
     """
-    energy = float(results["energy"])
+    energy = float(results["free_energy" if "free_energy" in results else "energy"])
     stress = voigt_to_tensor(np.asarray(results["stress"]))
     labels: dict[str, Any] = {
         properties.energy: energy,
@@ -105,11 +108,12 @@ def as_ase_calculator(results: Callable[[Atoms], dict[str, Any]]) -> Calculator:
     """An ASE calculator that takes its results from a function of the atoms."""
 
     class _FromResults(Calculator):
-        implemented_properties = ("energy", "forces", "stress", "vbm", "cbm")
+        implemented_properties = ("energy", "free_energy", "forces", "stress", "vbm", "cbm")
 
         def calculate(self, atoms=None, properties=None, system_changes=all_changes):
             super().calculate(atoms, properties, system_changes)
-            self.results = results(self.atoms)
+            found = results(self.atoms)
+            self.results = {"free_energy": found["energy"], **found}
 
     return _FromResults()
 
@@ -226,9 +230,10 @@ class AseCalculator:
     def _label(self, atoms: Atoms) -> Labels:
         atoms = atoms.copy()
         atoms.calc = self.ase_calculator()
+        has_free_energy = "free_energy" in atoms.calc.implemented_properties
         try:
             results = {
-                "energy": atoms.get_potential_energy(),
+                "energy": atoms.get_potential_energy(force_consistent=has_free_energy),
                 "forces": atoms.get_forces(),
                 "stress": atoms.get_stress(voigt=False),
             }

@@ -23,6 +23,7 @@ from schnetpack_phonon.ensembles.base import Snapshot, snapshot_groups, until_ac
 from schnetpack_phonon.ensembles.preview import write_preview
 from schnetpack_phonon.labels.finite_strain import N_STRAINS
 from schnetpack_phonon.labels.labelling import Job, Labeller, Planner, Repeated, label_job
+from schnetpack_phonon.labels.maintenance import mixed_energies
 from schnetpack_phonon.labels.store import LabelStore
 from schnetpack_phonon.phonons.force_constants import Models
 from schnetpack_phonon.phonons.harmonic import HarmonicModel
@@ -165,6 +166,8 @@ class Generation:
             crystals, models = prepare(self.recipe, labeller, self.datapath.parent)
             drawn = _Drawn(self.recipe, crystals, models)
             labels, found = self._labelled(labeller, drawn)
+            if warning := mixed_energies(labeller.store, labeller.tally.keys):
+                log.warning("%s", warning)
             times = [labeller.store[key].seconds for key in labeller.tally.keys]
         timed = [seconds for seconds in times if seconds is not None]
         n_failed = found.count(False)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -57,6 +57,7 @@ def summary(path: str | Path) -> str:
         ),
     ]
     lines += [f"settings {name}: {text}" for text, name in settings.items()]
+    lines += [warning for warning in [mixed_energies(store, store)] if warning]
     if reasons:
         most = sorted(reasons.items(), key=lambda item: -len(item[1]))[:_N_REASONS]
         cells = [[reason, str(len(where)), where[0]] for reason, where in most]
@@ -130,6 +131,28 @@ def prune(path: str | Path, code: str | None = None, finished: bool = False) -> 
     return (
         f"{store.path}: dropped {dropped[True]} failed calculations and {dropped[False]} finished "
         f"labels, kept {len(LabelStore(path))} records"
+    )
+
+
+def mixed_energies(store: LabelStore, keys: Iterable[str]) -> str | None:
+    """Warning about labels of ASE calculators from before their energy was the free energy.
+
+    Version 0.1 took what ASE calls the energy, which is extrapolated to zero smearing where a
+    calculator smears electrons. Records of energies that are free energies are marked.
+
+    Args:
+        store: holds the labels.
+        keys: of the labels that are used together.
+    """
+    lines = [store.line(key) for key in keys if key in store and not store.failed(key)]
+    n_old = sum(b'"code":"ase ' in line and b'"energy":"free"' not in line for line in lines)
+    if not n_old:
+        return None
+    return (
+        f"{n_old} of {len(lines)} labels in {store.path} were computed with ASE before their "
+        "energy was the free energy: if the calculator smears electrons, forces are not its "
+        "gradient, and two energies are mixed. Then remove them: spkphonon labels prune --code "
+        "NAME --finished"
     )
 
 

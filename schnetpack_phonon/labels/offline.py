@@ -30,6 +30,7 @@ from schnetpack_phonon.labels.manifest import NAME, Calculation, Manifest, read_
 from schnetpack_phonon.labels.results import Result, Status, Summary, read_results
 from schnetpack_phonon.labels.store import LabelStore, Record
 
+_OLD = "stored before energies were free energies: they differ if electrons were smeared"
 _FAILED = (Status.UNCONVERGED, Status.OUT_OF_TIME, Status.BROKEN)
 STRUCTURE = "structure.extxyz"
 TODO = "todo.txt"
@@ -152,7 +153,11 @@ def collect(
                 if key not in store:
                     store.add(Record(key, None, result.reason, given))
         _write_todo(root, found.values())
-    found |= {key: Result(by_key[key][-1], Status.STORED) for key in stored}
+    old = {key for key in stored if results and b'"energy":"free"' not in store.line(key)}
+    found |= {
+        key: Result(by_key[key][-1], Status.STORED, unchecked=_OLD if key in old else None)
+        for key in stored
+    }
     return Summary([found[key] for key in by_key])
 
 

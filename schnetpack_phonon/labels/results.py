@@ -166,7 +166,8 @@ def _read_with_ase(path: Path, calculation: Calculation) -> dict[str, Any]:
     check_structure(calculation.atoms, symbols, cell, atoms.positions, path.name)
     named = atoms.info.get("key_value_pairs", {})  # of a row in a database
     found = named | atoms.info | (atoms.calc.results if atoms.calc else {})
-    missing = [key for key in ("energy", "forces", "stress") if key not in found]
+    found.setdefault("energy", found.get("free_energy"))
+    missing = [key for key in ("energy", "forces", "stress") if found.get(key) is None]
     if missing:
         raise CalculationFailed(
             f"{path.name} has no {', no '.join(missing)}; energy, forces and stress are needed"

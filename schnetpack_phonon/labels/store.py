@@ -281,6 +281,7 @@ class _File:
 def _encode(record: Record) -> bytes:
     line: dict[str, Any] = {"key": record.key}
     line["labels"] = record.labels and {k: v.tolist() for k, v in record.labels.items()}
+    line |= {"energy": "free"} if "energy" in (record.labels or ()) else {}
     if record.input:
         given = dict(vars(record.input))
         atoms = given.pop("atoms")
@@ -294,7 +295,6 @@ def _encode(record: Record) -> bytes:
 def _decode(line: bytes) -> Record:
     plain = json.loads(line)
     labels = plain["labels"] and {k: np.array(v) for k, v in plain["labels"].items()}
-    given = plain.get("input")
-    if given:
+    if given := plain.get("input"):
         given = Input(atoms=Atoms(**{key: given.pop(key) for key in _ARRAYS}), **given)
     return Record(plain["key"], labels, plain["error"], given, plain.get("seconds"))

@@ -150,6 +150,7 @@ def bring(root, first):
         atoms = atoms or calculations(root)[folder].atoms
         results = {
             "energy": -7.0,
+            "free_energy": None,
             "forces": np.full((len(atoms), 3), 0.25),
             "stress": np.array([0.1, 0.2, 0.3, 0.04, 0.05, 0.06]),
         }
@@ -178,6 +179,15 @@ def test_results_in_place_of_the_output(root, first, bring):
     np.testing.assert_allclose(labels["forces"], 0.25)
     expected = [[0.1, 0.06, 0.05], [0.06, 0.2, 0.04], [0.05, 0.04, 0.3]]
     np.testing.assert_allclose(labels["stress"][0], expected)
+
+
+def test_free_energy_is_the_energy(root, bring):
+    """ASE's energy is extrapolated to zero smearing; forces are not its gradient."""
+    bring(free_energy=-7.5)
+    assert collect(root, "result.extxyz").results[0].labels["energy"].item() == -7.5
+    bring(free_energy=-8.5, energy=None)
+    store = collect(root, "result.extxyz", label_store=root / "other.jsonl")
+    assert store.results[0].labels["energy"].item() == -8.5
 
 
 @pytest.mark.parametrize(
