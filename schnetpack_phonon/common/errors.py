@@ -63,6 +63,10 @@ class ReportError(PhononError, RuntimeError):
     """The run folder does not hold what a report needs."""
 
 
+class TrainingError(PhononError, ValueError):
+    """Training cannot start or continue from this model, checkpoint or data."""
+
+
 class AttributionError(PhononError, ValueError):
     """Bonds of this model, or by this method, cannot be attributed; the message says why."""
 

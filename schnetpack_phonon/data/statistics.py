@@ -39,17 +39,21 @@ def training_labels(
 
 
 def composition_fit(
-    datamodule: AtomsDataModule, key: str, shape: tuple[int, ...] = ()
+    datamodule: AtomsDataModule,
+    key: str,
+    shape: tuple[int, ...] = (),
+    start: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Least-squares fit of an intensive property to the composition of the training set.
 
-    The solution of smallest norm is taken, since a fixed stoichiometry leaves it undetermined.
+    A fixed stoichiometry leaves it undetermined: the solution closest to ``start`` is taken.
     Structures without a label (NaN) are left out.
 
     Args:
         datamodule: any data module of SchNetPack, after its ``setup``.
         key: property of structures.
         shape: of one structure's value.
+        start: offset of each element, shape=(101, *shape); zero by default.
 
     Returns:
         Offset of each element, shape=(101, *shape), and the root mean square of the residuals of
@@ -62,21 +66,28 @@ def composition_fit(
     labels = labels.flatten(1) if shape else labels[:, None]
     present = labels.isfinite().all(dim=1)
     check_any(present, datamodule, key)
-    offset, rest = fit_to_shares(labels[present], shares[present])
+    before = None if start is None else start.reshape(101, -1)
+    offset, rest = fit_to_shares(labels[present], shares[present], before)
     return offset.reshape(101, *shape), _root_mean_square(rest)
 
 
-def fit_to_shares(labels: torch.Tensor, shares: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Least-squares fit of smallest norm of labels by a value for each element.
+def fit_to_shares(
+    labels: torch.Tensor, shares: torch.Tensor, start: torch.Tensor | None = None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Least-squares fit of labels by a value for each element, the one closest to ``start``.
 
     Args:
         labels: shape=(n_structures, k).
         shares: atomic fractions of the elements, shape=(n_structures, 101).
+        start: value of each element, shape=(101, k); zero by default.
 
     Returns:
         Value of each element, shape=(101, k), and the residuals, shape=(n_structures, k).
     """
-    offset = torch.linalg.lstsq(shares, labels, driver="gelsd").solution
+    before = torch.zeros(shares.shape[1], labels.shape[1]) if start is None else start
+    before = before.to(labels)
+    change = torch.linalg.lstsq(shares, labels - shares @ before, driver="gelsd").solution
+    offset = before + change
     return offset, labels - shares @ offset
 
 

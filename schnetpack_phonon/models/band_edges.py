@@ -111,7 +111,8 @@ class BandEdges(Transform):
         Raises:
             ValueError: as :func:`edge_fit` does.
         """
-        offset, scale = edge_fit(value, self.band_gap_key, self.vbm_key, self.cbm_key)
+        keys = self.band_gap_key, self.vbm_key, self.cbm_key
+        offset, scale = edge_fit(value, *keys, self.offset)
         self.offset, self.scale = offset.to(self.offset), scale.to(self.scale)
 
     def check_model(self, model: NeuralNetworkPotential) -> None:
@@ -143,19 +144,24 @@ class BandEdges(Transform):
 
 
 def edge_fit(
-    datamodule: AtomsDataModule, band_gap_key: str, vbm_key: str, cbm_key: str
+    datamodule: AtomsDataModule,
+    band_gap_key: str,
+    vbm_key: str,
+    cbm_key: str,
+    start: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Least-squares fit of both band edges to the composition of the training set.
 
     All labels of gaps and band edges are fitted together, whichever a structure has. Among equal
-    fits the one with the smallest gaps, then with the smallest norm is taken: with gaps alone,
-    band edges are relative to the valence band maximum.
+    fits the one whose gaps, and then band edges, are closest to ``start`` is taken: with gaps
+    alone, band edges are relative to the valence band maximum.
 
     Args:
         datamodule: any data module of SchNetPack, after its ``setup``.
         band_gap_key: of the gap in the database; properties that are not in it have no labels.
         vbm_key: of the valence band maximum.
         cbm_key: of the conduction band minimum.
+        start: offset of each element in both band edges, shape=(101, 2); zero by default.
 
     Returns:
         Offset of each element in both band edges, shape=(101, 2), and the standard deviation of
@@ -195,12 +201,15 @@ def edge_fit(
     rows = [torch.kron(part, shares[own]) for part, own in zip(parts, present.T, strict=True)]
     values = [labels[own, k] for k, own in enumerate(present.T)]
     design, value = torch.cat(rows), torch.cat(values)
-    solution = torch.linalg.lstsq(design, value[:, None], driver="gelsd").solution[:, 0]
+    offset = torch.zeros(101, 2, dtype=torch.float64) if start is None else start.double().cpu()
+    below, above = offset[elements].T
+    before = torch.cat([below, 1e3 * (above - below)])
+    rest = value - design @ before
+    solution = before + torch.linalg.lstsq(design, rest[:, None], driver="gelsd").solution[:, 0]
     left = (value - design @ solution).split([len(v) for v in values])
     deviation = [float(one.square().mean().sqrt()) if len(one) else 0.0 for one in left]
     scale = torch.tensor([one or max(deviation) for one in deviation[1:]], dtype=torch.float64)
     vbm, gap = solution.reshape(2, -1)
-    offset = torch.zeros(101, 2, dtype=torch.float64)
     offset[elements] = torch.stack([vbm, vbm + 1e-3 * gap], dim=1)
     return offset, scale.clamp(min=1e-12)
 

@@ -107,7 +107,7 @@ class ElasticTensor(Transform):
             ValueError: if the labels are not elastic tensors of crystals in GPa.
         """
         labels, shares, volume = crystal_labels(value, self.output_key, (6, 6))
-        offset, _ = fit_to_shares(isotropic_part(labels), shares)
+        offset, _ = fit_to_shares(isotropic_part(labels), shares, self.offset)
         rest = labels - isotropic(shares @ offset)
         counts = multiplicities().to(rest)
         square = (rest.square() * torch.outer(counts, counts)).sum(dim=(1, 2)).mean()

@@ -70,7 +70,7 @@ class Intensive(Transform):
             ValueError: if there are no labels, or a subclass cannot use them, such as band gaps in
                 another unit than eV.
         """
-        offset, scale = composition_fit(value, self.output_key)
+        offset, scale = composition_fit(value, self.output_key, start=self.offset)
         self.offset, self.scale = offset.to(self.offset), scale.to(self.scale)
 
     def check_model(self, model: NeuralNetworkPotential) -> None:

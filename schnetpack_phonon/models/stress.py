@@ -84,7 +84,7 @@ class StressTensor(Transform):
         """
         labels, shares, volume = crystal_labels(value, self.output_key, (3, 3))
         pressure = labels.diagonal(dim1=-2, dim2=-1).mean(-1, keepdim=True)
-        offset, _ = fit_to_shares(pressure, shares)
+        offset, _ = fit_to_shares(pressure, shares, self.offset)
         rest = labels - (shares @ offset).unsqueeze(-1) * torch.eye(3)
         self.offset = offset.to(self.offset)
         spread = rest.square().mean().sqrt().clamp(min=1e-12)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import torch
+from ase.data import chemical_symbols
 from schnetpack.data import AtomsDataModule
 from schnetpack.model import AtomisticModel
 from schnetpack.task import AtomisticTask, ModelOutput
 from torchmetrics import Metric
 
+from schnetpack_phonon.common.errors import TrainingError
 from schnetpack_phonon.data.statistics import label_spread, training_elements
 
 
@@ -69,7 +72,7 @@ class ScaledTask(AtomisticTask):
 
     The model gets a buffer ``trained_elements``: which of the first 100 elements are in the
     training set. Modules with a method ``check_model`` check the whole model before any data is
-    made.
+    made. A run is continued from checkpoints of its own training set alone.
 
     Args:
         model, args, kwargs: of SchNetPack's class.
@@ -92,6 +95,77 @@ class ScaledTask(AtomisticTask):
                     output.datamodule(data)
                     seen = training_elements(data, output.target_property)
                     self.model.trained_elements |= seen.to(self.model.trained_elements.device)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Lightning calls this before it takes weights, offsets and scales of a checkpoint.
+
+        Raises:
+            TrainingError: if training would continue with offsets of another training set, or with
+                another optimiser or scheduler.
+        """
+        if self._trainer is not None and self.trainer.state.fn == "fit":
+            self._check_training_set(checkpoint["state_dict"])
+            self._check_options(checkpoint)
+
+    def _check_training_set(self, there: dict[str, torch.Tensor]) -> None:
+        changed = []
+        for name, value in self.state_dict().items():
+            other = there.get(name, value).to(value)
+            if name == "model.trained_elements" and not torch.equal(value, other):
+                changed.append(f"elements {_elements(other)}, now {_elements(value)}")
+            elif name.endswith((".offset", ".scale")) and not _close(value, other):
+                changed.append(f"{name} differs")
+        if changed:
+            raise TrainingError(
+                f"the checkpoint is of a run with another training set ({'; '.join(changed)}), and "
+                "its offsets, scales and elements would replace those of this one: continue the "
+                f"other run with its own data, or start a new one {_NEW_RUN}"
+            )
+
+    def _check_options(self, checkpoint: dict[str, Any]) -> None:
+        """Names options that the checkpoint overrides."""
+        there, kept = checkpoint.get("hyper_parameters", {}), []
+        for name in ("optimizer_cls", "scheduler_cls"):
+            if name in there and there[name] is not self.hparams[name]:
+                raise TrainingError(
+                    f"the checkpoint has the state of {there[name]}, but task.{name} is "
+                    f"{self.hparams[name]}: continue with the former, or start a new run {_NEW_RUN}"
+                )
+        for group in ("optimizer_args", "scheduler_args"):
+            old, new = (dict(one.get(group) or {}) for one in (there, self.hparams))
+            if group in there:
+                kept += _changed(f"task.{group}", old, new)
+        for callback in self.trainer.callbacks:
+            state = checkpoint.get("callbacks", {}).get(callback.state_key, {})
+            old = {k: v for k, v in {**state, **state.get("ema", {})}.items() if k in _OF_CALLBACKS}
+            new = {k: getattr(callback, k, v) for k, v in old.items()}
+            kept += _changed(type(callback).__name__, old, new)
+        if kept:
+            warnings.warn(
+                f"the run continues with {', '.join(kept)}: the checkpoint holds these options. "
+                f"For other values start a new run {_NEW_RUN}",
+                stacklevel=2,
+            )
+
+
+_NEW_RUN = "from its model: +callbacks=start_from callbacks.start_from.path=RUN"
+_OF_CALLBACKS = ("patience", "decay")  # options that callbacks take from a checkpoint
+
+
+def _close(one: torch.Tensor, other: torch.Tensor) -> bool:
+    return one.shape == other.shape and bool((one - other).abs().max() <= 1e-4 * one.abs().max())
+
+
+def _changed(place: str, old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+    return [
+        f"{place}.{key}={old.get(key)} (not {new.get(key)})"
+        for key in sorted(old.keys() | new.keys())
+        if old.get(key) != new.get(key)
+    ]
+
+
+def _elements(seen: torch.Tensor) -> str:
+    return ", ".join(sorted(chemical_symbols[z] for z in seen.nonzero()[:, 0])) or "none"
 
 
 class RelativeFrobeniusError(Metric):

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from pytorch_lightning import Trainer
+from pytorch_lightning.callbacks import EarlyStopping
 from schnetpack.atomistic import Atomwise, Strain
 from schnetpack.data import AtomsDataModule
 from schnetpack.model import NeuralNetworkPotential
@@ -15,6 +16,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 from torchmetrics.regression import MeanAbsoluteError
 
+from schnetpack_phonon.common.errors import TrainingError
 from schnetpack_phonon.models.band_edges import BandEdges
 from schnetpack_phonon.models.elastic_response import ElasticResponse
 from schnetpack_phonon.models.elastic_tensor import ElasticTensor
@@ -227,3 +229,46 @@ def test_relative_error_is_the_mean_over_structures_however_they_are_batched():
         parts(predictions[part], labels[part])
     assert whole.compute().item() == pytest.approx(0.1)
     assert parts.compute().item() == pytest.approx(0.1)
+
+
+def test_checkpoints_of_another_training_set_are_refused(data, tmp_path):
+    """Their offsets, scales and elements would replace the new ones."""
+    first, path = quiet(tmp_path), tmp_path / "last.ckpt"
+    first.fit(fresh_task().train(), datamodule=data)
+    first.save_checkpoint(path)
+    quiet(tmp_path).fit(fresh_task().train(), datamodule=data, ckpt_path=path)  # its own data
+    structures = [thermal(k, "Ag3SeI")[1] for k in range(10)]
+    labels = {key: 2 * np.array(values) for key, values in LABELS.items()}
+    other = data_module(tmp_path / "other.db", structures, TRAIN, TEST, **labels)
+    with pytest.raises(TrainingError, match=r"elements Ag, Br, S, now Ag, I, Se.*start_from"):
+        quiet(tmp_path).fit(fresh_task().train(), datamodule=other, ckpt_path=path)
+    quiet(tmp_path).test(fresh_task(), datamodule=other, ckpt_path=path, verbose=False)
+
+
+def test_options_that_a_checkpoint_overrides_are_named(data, tmp_path):
+    def task(lr: float, factor: float) -> ScaledTask:
+        return ScaledTask(
+            fresh_task().model.train(),
+            [output()],
+            optimizer_args={"lr": lr},
+            scheduler_cls=torch.optim.lr_scheduler.StepLR,
+            scheduler_args={"step_size": 3, "gamma": factor},
+        )
+
+    def stopping(patience: int) -> Trainer:
+        trainer = quiet(tmp_path)
+        trainer.callbacks.append(EarlyStopping("val_loss", patience=patience))
+        return trainer
+
+    first, path = stopping(5), tmp_path / "last.ckpt"
+    first.fit(task(1e-3, 0.5), datamodule=data)
+    first.save_checkpoint(path)
+    with pytest.warns(UserWarning, match="the checkpoint holds these options") as found:
+        stopping(9).fit(task(1e-5, 0.9), datamodule=data, ckpt_path=path)
+    text = " ".join(str(one.message) for one in found)
+    assert "task.optimizer_args.lr=0.001 (not 1e-05)" in text
+    assert "task.scheduler_args.gamma=0.5 (not 0.9)" in text
+    assert "EarlyStopping.patience=5 (not 9)" in text
+    assert "step_size" not in text
+    with pytest.raises(TrainingError, match=r"StepLR.*but task\.scheduler_cls is None"):
+        quiet(tmp_path).fit(fresh_task().train(), datamodule=data, ckpt_path=path)

@@ -1,0 +1,10 @@
+"""Trained models: training that starts from them."""
+
+from schnetpack_phonon._moved import names_of
+
+__getattr__, __dir__ = names_of(
+    __name__,
+    """
+    start_from: StartFrom start_from
+    """,
+)
