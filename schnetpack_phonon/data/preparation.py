@@ -103,6 +103,15 @@ def _report(recipe: Recipe, crystals: Sequence[Crystal], models: Models, folder:
                 model.policy,
                 model.n_changed,
             )
+            if model.n_real_changed:
+                log.warning(
+                    "%s: %d of %d modes are real but below data.phonons.instabilities."
+                    "min_frequency and sampled with it: displacements are smaller than harmonic "
+                    "ones (spkphonon generate --dry-run compares them)",
+                    crystal.name,
+                    model.n_real_changed,
+                    model.frequencies.size,
+                )
             key = settings_hash([_plain(crystal), *settings])[:9]
             suffix = f"-{temperature:g}K" if len(own) > 1 or model.renormalization else ""
             own_folder = folder / "phonons" / f"{crystal.name}-{key}{suffix}"

@@ -11,9 +11,9 @@ __getattr__, __dir__ = names_of(
     independent: RandomEnsemble
     mixture: MixtureEnsemble
     preview: Preview displacements distances write_preview
-    sampler: Acceptance Batch NormalSampler Sampler
+    sampler: Acceptance Batch NormalSampler Sampler mean_squares
     strained: StrainedEnsemble
-    thermal: MatchedEnsemble PhononEnsemble
+    thermal: MatchedEnsemble PhononEnsemble ThermalEnsemble
     trajectory: FileEnsemble
     """,
 )

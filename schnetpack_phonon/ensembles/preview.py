@@ -17,6 +17,7 @@ from schnetpack_phonon.common.page import Picture, Section, Table, write_markdow
 from schnetpack_phonon.common.style import color, grid, marker
 from schnetpack_phonon.ensembles.base import Ensemble, Group, Snapshot, accepted, snapshot_groups
 from schnetpack_phonon.ensembles.sampler import Sampler
+from schnetpack_phonon.ensembles.thermal import ThermalEnsemble
 from schnetpack_phonon.phonons.dispersion import bands, convergence, dispersion
 from schnetpack_phonon.phonons.force_constants import Models, different_models
 from schnetpack_phonon.phonons.harmonic import HarmonicModel
@@ -34,8 +35,9 @@ class Preview:
         groups: one row per crystal, ensemble and parameter: number of snapshots and of rejected
             ones, shortest distance in the snapshots and in the ideal crystal (Ang), largest
             displacement (Ang), harmonic energy (meV/atom) if there is a harmonic model.
-        displacements: one row per group and species: rms displacement per component (Ang), sampled
-            and in theory.
+        displacements: one row per group and species: rms displacement per component (Ang), of the
+            snapshots, in theory, and, where real modes were changed for sampling, of the harmonic
+            crystal: :meth:`.ThermalEnsemble.harmonic_mean_squares`.
         distances: one row per group and bond of the ideal crystal's first shells: pair, distance
             and ideal distance (Ang).
     """
@@ -86,8 +88,10 @@ def write_preview(
         if crystal.composition is None:  # of arrangements there are too many to look at
             pictures += _models(folder, crystal, models)
     text = (
-        "Distances and displacements in Å; rms displacements per Cartesian component, the expected "
-        "value in parentheses; the harmonic energy is that of the force constants as sampled."
+        "Distances and displacements in Å; rms displacements per Cartesian component, in "
+        "parentheses the value of the distribution from which they are drawn. Where real "
+        "modes were changed for sampling, 'harmonic' is the value that they have with their own "
+        "frequencies. The harmonic energy is that of the force constants as sampled."
     )
     sections = [
         Section("", [text], [_groups(found)]),
@@ -128,15 +132,19 @@ def _summary(group: Group, snapshots: Sequence[Snapshot], u: np.ndarray) -> dict
 
 
 def _displacements(group: Group, ideal: Atoms, u: np.ndarray) -> Iterator[dict[str, object]]:
-    theory = np.full(len(ideal), np.nan)
-    if isinstance(group.ensemble, Sampler):
-        theory = group.ensemble.mean_square_displacements(group.source, group.parameter)
+    theory = harmonic = np.full(len(ideal), np.nan)
+    ensemble, source = group.ensemble, group.source
+    if isinstance(ensemble, Sampler):
+        theory = ensemble.mean_square_displacements(source, group.parameter)
+    if isinstance(ensemble, ThermalEnsemble) and source.n_real_changed:
+        harmonic = ensemble.harmonic_mean_squares(source, group.parameter)
     for species in dict.fromkeys(ideal.get_chemical_symbols()):
         own = ideal.symbols == species
         yield {
             "species": species,
             "rms": float(np.sqrt((u[:, own] ** 2).mean())),
             "theory": float(np.sqrt(theory[own].mean())),
+            "harmonic": float(np.sqrt(harmonic[own].mean())),
         }
 
 
@@ -160,8 +168,7 @@ def _distances(snapshots: Sequence[Snapshot]) -> Iterator[pd.DataFrame]:
 
 def _groups(found: Preview) -> Table:
     wide = found.displacements
-    expected = wide["theory"].map(lambda x: "" if np.isnan(x) else f" ({x:.3f})")
-    wide = wide.assign(text=wide["species"] + " " + wide["rms"].map("{:.3f}".format) + expected)
+    wide = wide.assign(text=[_rms(row) for row in wide.to_dict("records")])
     place = ["structure", "kind", "parameter"]
     rms = wide.groupby(place)["text"].agg(", ".join)
     lines = []
@@ -184,12 +191,18 @@ def _groups(found: Preview) -> Table:
     return Table("groups", pd.DataFrame(lines))
 
 
+def _rms(row: dict[Any, Any]) -> str:
+    known = [f"{row['theory']:.3f}", f"harmonic {row['harmonic']:.3f}"]
+    known = known[: sum(not np.isnan(row[x]) for x in ("theory", "harmonic"))]
+    return f"{row['species']} {row['rms']:.3f}" + (f" ({', '.join(known)})" if known else "")
+
+
 def displacements(table: pd.DataFrame) -> Figure:
     """Rms displacement of each species against the ensemble's parameter, one row per kind.
 
     Args:
         table: ``structure``, ``kind``, ``parameter_name``, ``parameter``, ``unit``,
-            ``species``, ``rms`` and ``theory`` in Å.
+            ``species``, ``rms``, ``theory`` and ``harmonic`` in Å.
     """
     kinds, structures = list(table["kind"].unique()), list(table["structure"].unique())
     figure, axes = grid(len(kinds), len(structures), (2.6, 2.4), (1, 0.5), sharey=True)
@@ -199,6 +212,7 @@ def displacements(table: pd.DataFrame) -> Figure:
             rows = rows.sort_values("parameter").set_index("parameter")
             axis.plot(rows["rms"], marker(k), color=color(k), ms=5, label=species)
             axis.plot(rows["theory"], "-", color=color(k), lw=1)
+            axis.plot(rows["harmonic"], ":", color=color(k), lw=1)
         first = own.iloc[0]
         axis.set_xlabel(f"{first['parameter_name']} ({first['unit']})")
         axis.set_title(f"{structure}, {kind}", fontsize="medium")
@@ -206,7 +220,10 @@ def displacements(table: pd.DataFrame) -> Figure:
         axis.legend(frameon=False, fontsize="small")
     for row in axes:
         row[0].set_ylabel("rms displacement\nper component (Å)")
-    figure.suptitle("points: sampled, lines: expected", fontsize="small")
+    words = "points: snapshots, lines: drawn from"
+    if table["harmonic"].notna().any():
+        words += ", dotted: harmonic, before real modes were changed"
+    figure.suptitle(words, fontsize="small")
     return figure
 
 

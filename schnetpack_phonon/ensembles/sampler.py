@@ -179,9 +179,13 @@ class NormalSampler(Sampler):
         return lambda numbers: numbers @ matrix.T
 
     def mean_square_displacements(self, source: HarmonicModel, parameter: float) -> np.ndarray:
-        matrix = self._matrix(source, parameter)
-        rows = matrix.reshape(-1, 3, len(matrix))
-        return ((rows - rows.mean(axis=0)) ** 2).sum(axis=2).mean(axis=1)
+        return mean_squares(self._matrix(source, parameter))
+
+
+def mean_squares(matrix: np.ndarray) -> np.ndarray:
+    """Mean square per component of u = A z about the geometric centre, shape=(n_atoms,), Ang^2."""
+    rows = matrix.reshape(-1, 3, len(matrix))
+    return ((rows - rows.mean(axis=0)) ** 2).sum(axis=2).mean(axis=1)
 
 
 class Acceptance:

@@ -9,12 +9,12 @@ import numpy as np
 
 from schnetpack_phonon.common.errors import check_choice
 from schnetpack_phonon.ensembles.base import check_thermal
-from schnetpack_phonon.ensembles.sampler import NormalSampler
+from schnetpack_phonon.ensembles.sampler import NormalSampler, mean_squares
 from schnetpack_phonon.phonons.harmonic import HarmonicModel, to_matrix
 from schnetpack_phonon.phonons.modes import Operator
 
 
-class _Thermal(NormalSampler):
+class ThermalEnsemble(NormalSampler):
     """Base of the normal ensembles whose parameter is a temperature."""
 
     setting_names: tuple[str, ...] = (*NormalSampler.setting_names, "statistics")
@@ -24,8 +24,15 @@ class _Thermal(NormalSampler):
         check_thermal(self.parameters, statistics)
         self.statistics = statistics
 
+    def harmonic_mean_squares(self, source: HarmonicModel, parameter: float) -> np.ndarray:
+        """As ``mean_square_displacements``, with real modes as they are; shape=(n_atoms,), Ang^2.
 
-class PhononEnsemble(_Thermal):
+        Of :attr:`.HarmonicModel.unguarded`: what ``min_frequency`` changes is changed back.
+        """
+        return mean_squares(source.unguarded.displacement_matrix(parameter, self.statistics))
+
+
+class PhononEnsemble(ThermalEnsemble):
     """Thermal displacements of a harmonic crystal, u = E diag(sigma(T)) z.
 
     Args:
@@ -47,7 +54,7 @@ class PhononEnsemble(_Thermal):
         return source.displacer(parameter, self.statistics)
 
 
-class MatchedEnsemble(_Thermal):
+class MatchedEnsemble(ThermalEnsemble):
     """Uncorrelated displacements as large as the thermal ones: the control for correlations.
 
     Args:
@@ -62,7 +69,7 @@ class MatchedEnsemble(_Thermal):
     """
 
     kind = "matched"
-    setting_names = (*_Thermal.setting_names, "match")
+    setting_names = (*ThermalEnsemble.setting_names, "match")
 
     def __init__(
         self,

@@ -5,12 +5,13 @@ from schnetpack_phonon._moved import names_of
 __getattr__, __dir__ = names_of(
     __name__,
     """
+    checks: check_force_constants
     dispersion: Dispersion bands convergence
     force_constants: FiniteDisplacements PhononSource different_models harmonic_models
         mixed_force_constants save_phonopy sources unmixed
     force_pool: ForcePool
-    harmonic: HarmonicModel Renormalization check_force_constants free_energy
-        harmonic_model normal_modes to_blocks to_matrix
+    harmonic: HarmonicModel Renormalization free_energy harmonic_model
+        normal_modes to_blocks to_matrix
     instabilities: Instabilities
     modes: BlochModes Modes WholeModes bloch_modes whole_modes
     phonopy_files: PhonopyFiles same_atoms

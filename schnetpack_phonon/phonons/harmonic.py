@@ -6,7 +6,7 @@ commensurate wave vectors of the primitive cell, and mixed crystals need no spec
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
@@ -15,7 +15,8 @@ from phonopy.physical_units import get_physical_units
 from scipy import constants
 
 from schnetpack_phonon.common.errors import check_at_least, check_choice
-from schnetpack_phonon.phonons.instabilities import Instabilities
+from schnetpack_phonon.phonons.checks import check_force_constants
+from schnetpack_phonon.phonons.instabilities import ZERO, Instabilities
 from schnetpack_phonon.phonons.modes import Modes, Operator, WholeModes, bloch_modes, whole_modes
 from schnetpack_phonon.structures.crystals import shortest_distance
 
@@ -23,7 +24,6 @@ STATISTICS = ("quantum", "classical")
 THZ_PER_SQRT_FC: float = get_physical_units().DefaultToTHz  # sqrt(eV/Ang^2/amu) -> THz
 _HBAR = constants.hbar / (constants.atomic_mass * 1e-20) * 1e-12  # amu Ang^2 THz
 _BOLTZMANN = constants.k / (constants.atomic_mass * 1e-20) * 1e-24  # amu Ang^2 THz^2 / K
-_TOLERANCE = 0.01  # largest violation of a symmetry, relative to the largest force constant
 _DEGENERATE = 1e-4  # frequencies that differ by less, in THz, form one set
 
 
@@ -86,6 +86,19 @@ class HarmonicModel:
         return int((self.frequencies != self.sampled_frequencies).sum())
 
     @property
+    def n_real_changed(self) -> int:
+        """Number of modes among these that are not imaginary."""
+        changed = self.frequencies != self.sampled_frequencies
+        return int((changed & (self.frequencies >= ZERO)).sum())
+
+    @property
+    def unguarded(self) -> HarmonicModel:
+        """The model with the frequencies of the force constants for all real modes."""
+        imaginary = self.frequencies < ZERO
+        sampled = np.where(imaginary, self.sampled_frequencies, self.frequencies)
+        return replace(self, sampled_frequencies=sampled)
+
+    @property
     def sampled_force_constants(self) -> np.ndarray:
         """Force constants with the sampled frequencies; shape as ``force_constants``."""
         root, squares = self.root_masses, (self.sampled_frequencies / THZ_PER_SQRT_FC) ** 2
@@ -122,12 +135,15 @@ class HarmonicModel:
         worst = int(per_mode.argmax())
         limit = shortest_distance(self.ideal) / 2
         if per_mode[worst] > limit:
+            advice = "use policy 'floor' with a higher floor or 'freeze'"
+            if self.frequencies[worst] >= ZERO:
+                advice = "raise min_frequency, which changes real modes"
             raise ValueError(
                 f"at {temperature:g} K mode {worst} ({self.frequencies[worst]:.4f} THz, sampled "
                 f"with {self.sampled_frequencies[worst]:.4f} THz) alone moves an atom by "
                 f"{per_mode[worst]:.2f} Ang rms, more than half the shortest distance "
-                f"({limit:.2f} Ang): lower the temperature, or use policy 'floor' with a higher "
-                "floor, 'freeze', or data/phonons=renormalised"
+                f"({limit:.2f} Ang): lower the temperature, {advice}, or use "
+                "data/phonons=renormalised"
             )
 
     def displacement_matrix(self, temperature: float, statistics: str = "quantum") -> np.ndarray:
@@ -240,40 +256,6 @@ def free_energy(frequencies: np.ndarray, temperature: float, statistics: str = "
     if temperature == 0:
         return zero_point
     return zero_point + float(thermal * np.log1p(-np.exp(-quanta / thermal)).sum())
-
-
-def check_force_constants(ideal: Atoms, force_constants: np.ndarray) -> None:
-    """Raises ValueError for invalid force constants.
-
-    They have another shape or NaN, are not symmetric, or break the acoustic sum rule.
-    """
-    n = len(ideal)
-    if force_constants.shape != (n, n, 3, 3):
-        raise ValueError(
-            f"force constants have shape {force_constants.shape}; expected {(n, n, 3, 3)} for the "
-            f"supercell of {ideal.get_chemical_formula()}"
-        )
-    if not np.isfinite(force_constants).all():
-        i, j = np.argwhere(~np.isfinite(force_constants))[0][:2]
-        raise ValueError(f"force constants between atoms {i} and {j} are not finite")
-    matrix = to_matrix(force_constants)
-    largest = max(np.abs(matrix).max(), 1.0)
-    asymmetry = np.abs(matrix - matrix.T).max()
-    if asymmetry > _TOLERANCE * largest:
-        raise ValueError(
-            f"force constants break the symmetry of second derivatives by {asymmetry:.2g} eV/Ang^2"
-            f"; expected at most {_TOLERANCE * largest:.2g}: symmetrise them (phonopy: "
-            "symmetrize_force_constants)"
-        )
-    drift = np.abs(force_constants.sum(axis=1)).max(axis=(1, 2))
-    if drift.max() > _TOLERANCE * largest:
-        atom = int(np.argmax(drift))
-        raise ValueError(
-            f"force constants break the acoustic sum rule: those of atom {atom} "
-            f"({ideal.symbols[atom]}) sum to {drift[atom]:.2g} eV/Ang^2; expected at most "
-            f"{_TOLERANCE * largest:.2g}: symmetrise them (phonopy: symmetrize_force_constants) or "
-            "converge the forces better"
-        )
 
 
 def to_matrix(force_constants: np.ndarray) -> np.ndarray:

@@ -20,13 +20,13 @@ from phonopy.interface.phonopy_yaml import PhonopyYamlData, load_phonopy_yaml
 from phonopy.structure.dataset import forces_in_dataset
 
 from schnetpack_phonon.common.digests import contents_digest
+from schnetpack_phonon.phonons.checks import check_force_constants
 from schnetpack_phonon.phonons.force_constants import (
     LabelFunction,
     Models,
     harmonic_models,
     unmixed,
 )
-from schnetpack_phonon.phonons.harmonic import check_force_constants
 from schnetpack_phonon.phonons.instabilities import Instabilities
 from schnetpack_phonon.structures.crystals import Crystal, files_of_crystals, to_ase
 

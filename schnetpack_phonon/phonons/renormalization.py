@@ -59,7 +59,7 @@ from schnetpack_phonon.structures.crystals import Crystal, displaced_positions
 
 log = logging.getLogger(__name__)
 
-_POSITIVE = Instabilities("error", 1e-3)
+_POSITIVE = Instabilities("error")
 _UNIT = THZ_PER_SQRT_FC**2
 
 
@@ -121,7 +121,7 @@ class Renormalised:
         self.max_steps = max_steps
         self.statistics = statistics
         self.seed = seed
-        self.start = Instabilities("floor", start_floor)
+        self.start = Instabilities("floor", start_floor, min_frequency=start_floor)
 
     @property
     def settings(self) -> dict[str, Any]:

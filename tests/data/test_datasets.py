@@ -58,6 +58,10 @@ def test_shipped_labels_make_their_database_without_cp2k(shipped, kind):
     assert f"`{content_digest(path)}`" in CARD.read_text()
     if kind == "phonon":
         assert (provenance["n_imaginary"] > 50).all()
+        assert (provenance["phonon_policy"] == "floor 1 THz").all()
+        phonons = metadata["settings"]["phonons"]
+        floored = {"source": "finite displacements", "policy": "floor", "floor": 1.0}
+        assert phonons == {**floored, "distance": 0.06}  # as when the labels were made
 
 
 @needs_cp2k

@@ -2,6 +2,7 @@
 
 import logging
 from pathlib import Path
+from types import SimpleNamespace
 
 import ase.db
 import numpy as np
@@ -13,7 +14,12 @@ from ase.calculators.emt import EMT
 from schnetpack_phonon.calculators.base import AseCalculator
 from schnetpack_phonon.common import properties
 from schnetpack_phonon.common.errors import LabellingError
+from schnetpack_phonon.data.preparation import Recipe, prepare
 from schnetpack_phonon.ensembles.independent import RandomEnsemble
+from schnetpack_phonon.ensembles.thermal import PhononEnsemble
+from schnetpack_phonon.labels.store import Record
+from schnetpack_phonon.phonons.force_constants import harmonic_models
+from schnetpack_phonon.phonons.instabilities import Instabilities
 from schnetpack_phonon.structures.crystals import Antiperovskites
 from tests.data.data_fixtures import ALLOYS, ensemble_data
 
@@ -36,6 +42,25 @@ def test_force_constants_are_stored_for_phonopy(built):
     for file in files:
         phonon = phonopy.load(file, is_compact_fc=False, log_level=0)
         assert phonon.force_constants.shape == (40, 40, 3, 3)
+
+
+@pytest.mark.parametrize("min_frequency", [0.0, 8.0])
+def test_changed_real_modes_are_warned_of(
+    tmp_path, caplog, rock_salt, stable, model, min_frequency
+):
+    instabilities = Instabilities(min_frequency=min_frequency)
+    models = harmonic_models([rock_salt], [300.0], {"NaCl": stable}, instabilities)
+    phonons = SimpleNamespace(models=lambda *_: models, settings={})
+    structure = SimpleNamespace(crystals=[rock_salt], relax=False)
+    ensemble = PhononEnsemble([300], n_snapshots=1, seed=0)
+    recipe = Recipe(structure, phonons, ensemble, AseCalculator(EMT))
+    labeller = SimpleNamespace(run=lambda jobs, what: [Record("h0", None, "failed") for _ in jobs])
+    with caplog.at_level(logging.WARNING):
+        prepare(recipe, labeller, tmp_path)
+    n_real = (model.frequencies < min_frequency).sum()
+    assert (n_real > 0) == (min_frequency > 0)
+    expected = [f"NaCl: {n_real} of 45 modes are real but below"] if n_real else []
+    assert [record.message.partition(" data.")[0] for record in caplog.records] == expected
 
 
 class _NoLattice(EMT):

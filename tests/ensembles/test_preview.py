@@ -15,6 +15,7 @@ from schnetpack_phonon.ensembles.thermal import MatchedEnsemble, PhononEnsemble
 from schnetpack_phonon.labels.finite_strain import FiniteStrain
 from schnetpack_phonon.labels.store import LabelStore
 from schnetpack_phonon.phonons.force_constants import FiniteDisplacements
+from schnetpack_phonon.phonons.harmonic import harmonic_model
 from schnetpack_phonon.phonons.instabilities import Instabilities
 from schnetpack_phonon.structures.crystals import Crystal, supercell_matrix
 from tests.data.data_fixtures import ALLOYS, ensemble_data
@@ -80,6 +81,26 @@ def test_bonds_scatter_about_the_ideal_ones(copper):
     assert len(found) == 400 * 32 * 12 / 2
     assert found["ideal"].unique() == pytest.approx([3.61 / np.sqrt(2)])
     assert found["distance"].mean() == pytest.approx(3.61 / np.sqrt(2), abs=0.02)
+
+
+@pytest.mark.parametrize("kind", [PhononEnsemble, MatchedEnsemble])
+def test_changed_modes_are_compared_with_harmonic_ones(copper, kind):
+    """A guard of 6 THz halves the displacements; the page gives both, with phonopy's number."""
+    crystals, models = copper
+    harmonic = models["Cu", 300.0]
+    ensemble = kind([300], **OPTIONS)
+    expected = np.sqrt(ensemble.mean_square_displacements(harmonic, 300).mean())
+    unchanged = preview(ensemble, *copper).displacements
+    assert unchanged["theory"].item() == pytest.approx(expected)
+    assert unchanged["harmonic"].isna().all()
+    guarded = harmonic_model(
+        harmonic.ideal, harmonic.force_constants, Instabilities("error", min_frequency=6.0)
+    )
+    models = {("Cu", 300.0): guarded}
+    row = preview(ensemble, crystals, models).displacements.iloc[0]
+    assert row["rms"] == pytest.approx(row["theory"], rel=0.02)
+    assert row["harmonic"] == pytest.approx(expected)
+    assert row["theory"] < 0.8 * expected
 
 
 def test_page_and_pictures(copper, tmp_path):

@@ -50,7 +50,7 @@ def test_displacement_distance_error(distance):
 
 
 def test_settings_of_finite_displacements():
-    expected = {"source": "finite displacements", "distance": 0.03, "policy": "floor", "floor": 0.5}
+    expected = {"source": "finite displacements", "distance": 0.03, **FLOOR.settings}
     assert FiniteDisplacements(FLOOR).settings == expected
 
 
