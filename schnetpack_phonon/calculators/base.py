@@ -6,10 +6,12 @@ it can be sent to worker processes; the state of the code is created anew for ev
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache, partial
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -23,6 +25,7 @@ from ase.calculators.calculator import (
 
 from schnetpack_phonon.calculators.reading.convergence import check_calculator
 from schnetpack_phonon.common import properties
+from schnetpack_phonon.common.digests import file_digest
 from schnetpack_phonon.common.executors import call_within
 from schnetpack_phonon.common.properties import Labels
 from schnetpack_phonon.structures.elasticity import voigt_to_tensor
@@ -180,6 +183,16 @@ def check_size(atoms: Atoms, min_atoms: int, why: str) -> None:
         )
 
 
+def refuse_moments(atoms: Atoms, code: str) -> None:
+    """Raises ValueError for magnetic moments, which a code does not take."""
+    moments = atoms.get_initial_magnetic_moments()
+    if moments.any():
+        raise ValueError(
+            f"{atoms.get_chemical_formula()} has magnetic moments up to {np.abs(moments).max():g}; "
+            f"{code} computes crystals without: use another calculator, or set them to zero"
+        )
+
+
 def check_known(what: str, name: str, known: Iterable[str]) -> None:
     """Raises ValueError for a name that is not one of the known names."""
     if name not in known:
@@ -194,7 +207,8 @@ class AseCalculator:
     results or attributes.
 
     Args:
-        factory: creates a new calculator; in YAML a ``_target_`` with ``_partial_: true``.
+        factory: creates a new calculator; in YAML a ``_target_`` with ``_partial_: true``. Where an
+            argument is a file, such as a trained potential, its content identifies the labels.
         min_atoms: smallest number of atoms in a cell.
         time_limit: for one calculation, in seconds; no limit by default.
     """
@@ -210,8 +224,8 @@ class AseCalculator:
         made = self.factory if isinstance(self.factory, partial) else partial(self.factory)
         return {
             "code": f"{made.func.__module__}.{made.func.__qualname__}",
-            "arguments": [repr(a) for a in made.args],
-            **{key: repr(value) for key, value in sorted(made.keywords.items())},
+            "arguments": [_plain(value) for value in made.args],
+            **{key: _plain(value) for key, value in sorted(made.keywords.items())},
         }
 
     @property
@@ -244,3 +258,20 @@ class AseCalculator:
             ) from error
         check_calculator(atoms.calc)
         return labels_from_results(atoms, results)
+
+
+def _plain(value: Any) -> str:
+    """An argument as text; a file by its content, wherever it lies."""
+    if isinstance(value, list | tuple):
+        parts = [_plain(one) for one in value]
+        return f"[{', '.join(parts)}]" if any(p.startswith("file ") for p in parts) else repr(value)
+    if isinstance(value, str | Path) and os.path.isfile(value):
+        found = os.stat(value)
+        return f"file {_content(os.fspath(value), found.st_size, found.st_mtime_ns)}"
+    return repr(value)
+
+
+@cache
+def _content(path: str, size: int, time: int) -> str:
+    """Digest of a file of this size and time of its last change; every label asks for it."""
+    return file_digest(path)[:16]

@@ -21,6 +21,7 @@ from schnetpack_phonon.calculators.base import (
     check_size,
     labels_from_results,
     package_version,
+    refuse_moments,
 )
 from schnetpack_phonon.calculators.output import NotConverged
 from schnetpack_phonon.common.executors import call_within
@@ -85,6 +86,7 @@ class TightBinding:
         return f"tblite {package_version('tblite')}"
 
     def check(self, atoms: Atoms) -> None:
+        refuse_moments(atoms, self.method)
         check_size(atoms, self.min_atoms, f"{self.method} is Gamma-only and needs")
         species = set(atoms.numbers.tolist())
         has_term = self.method in ("GFN1-xTB", "IPEA1-xTB")

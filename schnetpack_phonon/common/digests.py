@@ -28,12 +28,19 @@ def settings_hash(settings: Any) -> str:
 
 
 def structure_hash(atoms: Atoms) -> str:
-    """Of species, positions, cell and periodicity, for the keys of labels.
+    """Of all in a structure that changes its label, for the keys of labels.
+
+    Species, positions, cell and periodicity; magnetic moments, charges and tags where they are not
+    zero. Masses change no label.
 
     Rounded to 1e-10 Ang: far below any label's accuracy, far above rounding of the same input.
     """
     arrays = (atoms.numbers, atoms.positions.round(10), atoms.cell.array.round(10), atoms.pbc)
-    return hash_of(*(array + 0 for array in arrays))[:24]
+    parts: list[str | np.ndarray] = [array + 0 for array in arrays]
+    for name in ("initial_magmoms", "initial_charges", "tags"):
+        if name in atoms.arrays and (values := atoms.arrays[name]).any():
+            parts += [name, values.round(10) + 0.0]
+    return hash_of(*parts)[:24]
 
 
 def structure_digest(atoms: Atoms) -> str:

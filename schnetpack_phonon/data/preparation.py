@@ -1,4 +1,28 @@
-"""Crystals -> relaxed crystals -> harmonic models, from which an ensemble is drawn."""
+"""Crystals -> relaxed crystals -> harmonic models, from which an ensemble is drawn.
+
+What identifies a database (:attr:`Recipe.settings`, compared with those in an existing file) and a
+label (:func:`.label_key`, in the label store). A new kind of input needs a line here and a test.
+
+========================================  ================================  ===================
+input                                     database                          label
+========================================  ================================  ===================
+cell, species, positions, their order     each crystal                      hash of structure
+masses (also of end members)              each crystal, if not natural      none, change none
+magnetic moments                          each crystal, if not zero         hash of structure
+charges, tags, constraints, spin-orbit    refused                           refused
+partial occupation                        refused                           refused
+relaxation, supercell, end members        structure                         by the supercell
+phonopy's files: masses, force constants  phonons, by content               none
+distance, imaginary modes, renormalised   phonons                           none
+trajectory                                ensemble, by content              hash of structure
+options and seed of the ensemble          ensemble                          by the positions
+settings of the code, its version         calculator; version in each row   settings, version
+pseudopotentials of Quantum ESPRESSO      calculator, by content            settings, by content
+potentials of ASE calculators             calculator, by content            settings, by content
+tables of VASP, CP2K and GPAW             calculator, by name and version   settings, version
+names and folders of files, commands      none                              none
+========================================  ================================  ===================
+"""
 
 from __future__ import annotations
 
@@ -23,8 +47,10 @@ from schnetpack_phonon.phonons.force_constants import (
     PhononSource,
     different_models,
     save_phonopy,
+    with_masses_of,
 )
-from schnetpack_phonon.structures.alloys import vegard
+from schnetpack_phonon.structures.alloys import replaced
+from schnetpack_phonon.structures.atom_properties import magnetic_moments, own_masses
 from schnetpack_phonon.structures.crystals import Crystal, StructureSource
 
 log = logging.getLogger(__name__)
@@ -84,6 +110,7 @@ def prepare(recipe: Recipe, labeller: Labeller, folder: Path) -> tuple[list[Crys
         return [record.labels for record in records]
 
     models = recipe.phonons.models(crystals, temperatures, label)
+    crystals = list(with_masses_of(crystals, models))
     _report(recipe, crystals, models, folder)
     return crystals, models
 
@@ -145,7 +172,7 @@ def _relaxed(recipe: Recipe, labeller: Labeller) -> list[Crystal]:
         unitcell.positions = record.labels["positions"]
         log.info("%s: cell lengths %s Ang", crystal.name, unitcell.cell.lengths().round(3))
         relaxed[crystal.name] = replace(crystal, unitcell=unitcell)
-    return [relaxed.get(c.name) or vegard(c, relaxed) for c in crystals]
+    return replaced(crystals, relaxed)
 
 
 def end_members(crystals: Sequence[Crystal]) -> list[Crystal]:
@@ -162,6 +189,12 @@ def _plain(crystal: Crystal) -> dict[str, Any]:
         "positions": crystal.unitcell.positions.round(6).tolist(),
         "supercell": [list(row) for row in crystal.supercell_matrix],
     }
+    for key, values in (
+        ("masses", own_masses(crystal.unitcell)),
+        ("magnetic_moments", magnetic_moments(crystal.unitcell)),
+    ):
+        if values is not None:  # of natural elements without moments there is nothing to say
+            plain[key] = values.round(6).tolist()
     if crystal.end_members:
         plain["end_members"] = {c.name: [_plain(c), w] for c, w in crystal.end_members}
         plain["own_force_constants"] = crystal.own_force_constants

@@ -12,6 +12,7 @@ import pandas as pd
 from ase import Atoms
 
 from schnetpack_phonon.data.database import Row
+from schnetpack_phonon.structures.atom_properties import own_masses
 from schnetpack_phonon.structures.files import read_frames
 
 
@@ -37,6 +38,8 @@ def read_rows(
 ) -> Iterator[Row]:
     """Rows of an ASE database, made by this package or any other program.
 
+    Their atoms have magnetic moments, and masses where these are not those of natural elements.
+
     Args:
         path: of the database.
         indices: which rows, as SchNetPack counts them: 0 is the first. All in order by default.
@@ -56,7 +59,15 @@ def read_rows(
             _check_indices(indices, db.count(), path)
             rows = (db.get(int(k) + 1) for k in indices)
         for row in rows:
-            atoms = Atoms(row.numbers, row.positions, cell=row.cell, pbc=row.pbc)
+            atoms = Atoms(
+                row.numbers,
+                row.positions,
+                masses=row.get("masses"),
+                magmoms=row.get("initial_magmoms"),
+                cell=row.cell,
+                pbc=row.pbc,
+            )
+            atoms.set_masses(own_masses(atoms))
             yield Row(atoms, row.data if data else {}, row.key_value_pairs)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -18,7 +19,8 @@ from schnetpack_phonon.common.digests import settings_hash, structure_hash
 from schnetpack_phonon.common.properties import PROPERTIES, Labels
 from schnetpack_phonon.labels.labelling import Job, label_job
 from schnetpack_phonon.labels.store import Input
-from schnetpack_phonon.structures.crystals import Crystal, to_ase
+from schnetpack_phonon.structures.atom_properties import to_ase
+from schnetpack_phonon.structures.crystals import Crystal
 
 SMALL_FORCE = 0.05  #: largest force of a structure at its minimum, in eV/Ang
 
@@ -35,7 +37,9 @@ class _Supercell(Calculator):
 
     def calculate(self, atoms=None, properties=None, system_changes=all_changes):
         super().calculate(atoms, properties, system_changes)
-        cell = Crystal(self._crystal.name, self.atoms, self._crystal.supercell_matrix).phonopy()
+        unitcell = self.atoms.copy()
+        unitcell.set_constraint()
+        cell = replace(self._crystal, unitcell=unitcell).phonopy()
         supercell = to_ase(cell.supercell)
         supercell.calc = self._calculator
         copies = len(supercell) // len(self.atoms)

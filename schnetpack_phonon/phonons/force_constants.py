@@ -15,7 +15,9 @@ from schnetpack_phonon.common.files import replacing
 from schnetpack_phonon.common.properties import Labels
 from schnetpack_phonon.phonons.harmonic import HarmonicModel, harmonic_model
 from schnetpack_phonon.phonons.instabilities import Instabilities
-from schnetpack_phonon.structures.crystals import Crystal, to_ase
+from schnetpack_phonon.structures.alloys import replaced
+from schnetpack_phonon.structures.atom_properties import to_ase
+from schnetpack_phonon.structures.crystals import Crystal
 
 #: (purpose, [(description, supercell), ...]) -> labels of each, None if the calculation failed.
 LabelFunction = Callable[[str, Sequence[tuple[str, Atoms]]], list[Labels | None]]
@@ -92,6 +94,15 @@ def sources(crystal: Crystal) -> tuple[tuple[Crystal, float], ...]:
 def unmixed(crystals: Sequence[Crystal]) -> list[Crystal]:
     """The crystals whose own force constants are needed, each once."""
     return list({own.name: own for crystal in crystals for own, _ in sources(crystal)}.values())
+
+
+def with_masses_of(crystals: Sequence[Crystal], models: Models) -> Sequence[Crystal]:
+    """Crystals, and end members of mixed ones, with the masses of their models."""
+    ideals = {name: model.ideal for (name, _), model in models.items()}
+    known = [c for c in (*crystals, *unmixed(crystals)) if c.name in ideals]
+    own = {c.name: c.with_masses(ideals[c.name].get_masses()) for c in known}
+    changed = any(own[c.name] is not c for c in known)
+    return replaced(crystals, own) if changed else crystals
 
 
 def harmonic_models(

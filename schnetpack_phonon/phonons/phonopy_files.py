@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ from phonopy.cui.load_helper import select_and_extract_force_constants
 from phonopy.file_IO import get_io_module_to_decompress, parse_FORCE_SETS
 from phonopy.interface.calculator import get_calculator_physical_units
 from phonopy.interface.phonopy_yaml import PhonopyYamlData, load_phonopy_yaml
+from phonopy.structure.atoms import PhonopyAtoms
 from phonopy.structure.dataset import forces_in_dataset
 
 from schnetpack_phonon.common.digests import contents_digest
@@ -28,7 +30,11 @@ from schnetpack_phonon.phonons.force_constants import (
     unmixed,
 )
 from schnetpack_phonon.phonons.instabilities import Instabilities
-from schnetpack_phonon.structures.crystals import Crystal, files_of_crystals, to_ase
+from schnetpack_phonon.structures.alloys import replaced
+from schnetpack_phonon.structures.atom_properties import own_masses, to_ase
+from schnetpack_phonon.structures.crystals import Crystal, files_of_crystals
+
+log = logging.getLogger(__name__)
 
 _FORCE_FILES = ("FORCE_SETS", "FORCE_CONSTANTS", "force_constants.hdf5")
 _UNREADABLE = (
@@ -46,6 +52,9 @@ class PhonopyFiles:
     """Force constants from phonopy's files.
 
     Units are those of the code that the file names (``calculator``), by phonopy's definition.
+
+    Masses are those of the file, or of the structure where the file has those of the natural
+    elements. Their content identifies a database, as that of the whole file does.
 
     Born charges are not used: at the wave vectors of the supercell its force constants contain the
     whole dipole interaction, and the periodic cells of the labels have no macroscopic field that
@@ -99,10 +108,14 @@ class PhonopyFiles:
                 f"data.phonons.path is {self.files['path']!r} for {len(pure)} crystals; write "
                 f"{{name}} in place of the crystal's name ({', '.join(c.name for c in pure)})"
             )
-        found = {crystal.name: self._read(crystal) for crystal in pure}
+        read = {crystal.name: self._read(crystal) for crystal in pure}
+        found = {name: force_constants for name, (_, force_constants) in read.items()}
+        if any(read[crystal.name][0] is not crystal for crystal in pure):
+            crystals = replaced(crystals, {name: crystal for name, (crystal, _) in read.items()})
         return harmonic_models(crystals, temperatures, found, self.instabilities)
 
-    def _read(self, crystal: Crystal) -> np.ndarray:
+    def _read(self, crystal: Crystal) -> tuple[Crystal, np.ndarray]:
+        """The crystal with the masses of its file, and force constants in the order of atoms."""
         named = {k: Path(p.replace("{name}", crystal.name)) for k, p in self.files.items()}
         for option, file in named.items():
             if not file.is_file():
@@ -118,11 +131,13 @@ class PhonopyFiles:
         units = get_calculator_physical_units(phonon.calculator)
         there = to_ase(phonon.supercell)
         there.set_cell(there.cell * units.distance_to_A, scale_atoms=True)
-        order = same_atoms(there, crystal.supercell, f"{path} and the structure {crystal.name}")
+        where = f"{path} and the structure {crystal.name}"
+        order = same_atoms(there, crystal.supercell, where)
+        crystal = _with_masses_of(there[order], crystal, where)
         factor = units.force_to_eVperA / units.distance_to_A
         check_force_constants(there, np.array(phonon.force_constants) * factor)
         phonon.symmetrize_force_constants()
-        return np.array(phonon.force_constants)[np.ix_(order, order)] * factor
+        return crystal, np.array(phonon.force_constants)[np.ix_(order, order)] * factor
 
 
 def _plain_yaml(path: Path) -> Any:
@@ -194,6 +209,30 @@ def _with_force_constants(
         fc_calculator="symfc" if all_displaced else "traditional", show_drift=False
     )
     return phonon
+
+
+def _with_masses_of(there: Atoms, crystal: Crystal, where: str) -> Crystal:
+    """The crystal with the masses of a file, unless these are those of the natural elements.
+
+    Raises:
+        ValueError: if the structure has masses, too, and they differ.
+    """
+    cell, places = there.cell.array, there.get_scaled_positions()
+    natural = PhonopyAtoms(numbers=there.numbers, cell=cell, scaled_positions=places).masses
+    masses = there.get_masses()
+    if own_masses(there) is None or np.allclose(masses, natural, rtol=1e-5, atol=0):
+        return crystal
+    here = crystal.supercell.get_masses()
+    if own_masses(crystal.unitcell) is None:
+        log.info("%s: masses of the phonopy file are used", crystal.name)
+        return crystal.with_masses(masses)
+    if not np.allclose(masses, here, rtol=1e-3, atol=0):
+        atom = int(np.argmax(np.abs(masses / here - 1)))
+        raise ValueError(
+            f"{where} do not match: atom {atom} ({there.symbols[atom]}) has {masses[atom]:g} amu "
+            f"in the file and {here[atom]:g} amu in the structure; expected the same isotopes"
+        )
+    return crystal
 
 
 def same_atoms(there: Atoms, here: Atoms, where: str, tolerance: float = 0.02) -> np.ndarray:

@@ -41,6 +41,7 @@ from schnetpack_phonon.phonons.force_constants import (
     PhononSource,
     mixed_force_constants,
     unmixed,
+    with_masses_of,
 )
 from schnetpack_phonon.phonons.force_pool import ForcePool
 from schnetpack_phonon.phonons.harmonic import (
@@ -146,6 +147,7 @@ class Renormalised:
             )
         pure = unmixed(crystals)
         harmonic = self.source.models(pure, temperatures, label)
+        crystals = with_masses_of(crystals, harmonic)
         found: Models = {}
         missing: MissingLabelsError | None = None
         for t, crystal in product(temperatures, pure):

@@ -5,11 +5,11 @@ from schnetpack_phonon._moved import names_of
 __getattr__, __dir__ = names_of(
     __name__,
     """
-    alloys: MixedAntiperovskites end_member_formulas vegard
+    alloys: MixedAntiperovskites end_member_formulas replaced vegard
+    atom_properties: check_atom_properties magnetic_moments own_masses to_ase to_phonopy
     cif: read_cif
     crystals: Antiperovskites Crystal StructureSource antiperovskite
-        displaced_positions files_of_crystals shortest_distance supercell_matrix to_ase to_phonopy
-        translations
+        displaced_positions files_of_crystals shortest_distance supercell_matrix translations
     files: StructureFile read_frames read_structure
     elasticity: Moduli finite_strain_tensor finite_strains hill_average is_stable point_group
         reuss_average rotated strained symmetrized tensor_to_voigt universal_anisotropy

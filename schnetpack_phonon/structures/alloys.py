@@ -134,10 +134,6 @@ class _Sublattice:
         atoms = self.cells[0].copy()
         second = self.sites[pattern]
         atoms.numbers[second] = self.cells[1].numbers[second]
-        # A supercell has explicit masses, which do not change with the species.
-        masses = atoms.get_masses()
-        masses[second] = self.cells[1].get_masses()[second]
-        atoms.set_masses(masses)
         # The same for all symmetry-equivalent arrangements.
         canonical = min(row.tobytes() for row in pattern[self.permutations].astype(np.uint8))
         code = "".join(map(str, canonical))
@@ -156,15 +152,29 @@ class _Sublattice:
 def vegard(crystal: Crystal, relaxed: Mapping[str, Crystal]) -> Crystal:
     """A mixed crystal in the average cell of its end members, unless its lattice was given.
 
+    Each atom has the mass that its element has on this site of an end member.
+
     Args:
         crystal: with end members.
         relaxed: end members that replace others of the same name.
     """
     members = tuple((relaxed.get(m.name, m), weight) for m, weight in crystal.end_members)
-    crystal = replace(crystal, end_members=members)
+    unitcell = crystal.unitcell.copy()
+    masses = unitcell.get_masses()
+    for member, _ in reversed(members):
+        copies = len(unitcell) // len(member.unitcell)  # one after the other, as phonopy has them
+        same = unitcell.numbers == np.repeat(member.unitcell.numbers, copies)
+        masses[same] = np.repeat(member.unitcell.get_masses(), copies)[same]
+    unitcell.set_masses(masses)
+    crystal = replace(crystal, unitcell=unitcell, end_members=members)
     if crystal.own_lattice:
         return crystal
     return _in_cell(crystal, np.sum([w * m.supercell.cell.array for m, w in members], axis=0))
+
+
+def replaced(crystals: Sequence[Crystal], own: Mapping[str, Crystal]) -> list[Crystal]:
+    """Crystals of which those in ``own`` are replaced, as end members too."""
+    return [own.get(c.name) or (vegard(c, own) if c.end_members else c) for c in crystals]
 
 
 def _in_cell(crystal: Crystal, cell: np.ndarray) -> Crystal:

@@ -1,11 +1,11 @@
-"""Crystals: prototypes, conversion between ASE and phonopy, distances."""
+"""Crystals: prototypes, supercells, distances."""
 
 from __future__ import annotations
 
 import re
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from glob import escape, glob
 from pathlib import Path
 from typing import Any, Protocol
@@ -15,11 +15,15 @@ from ase import Atoms
 from ase.data import chemical_symbols
 from ase.neighborlist import neighbor_list
 from phonopy import Phonopy
-from phonopy.structure.atoms import PhonopyAtoms
 from phonopy.structure.cells import get_supercell
 from phonopy.structure.snf import SNF3x3
 
 from schnetpack_phonon.common.errors import check_positive
+from schnetpack_phonon.structures.atom_properties import (
+    check_atom_properties,
+    to_ase,
+    to_phonopy,
+)
 
 # Positions are rounded to 1e-6 Ang: rounding errors of linear algebra, which depend on the library
 # and on the number of threads, must not make another snapshot that needs another label.
@@ -31,34 +35,14 @@ _SAME_SITE = 1e-3  # of a cell vector
 LATTICE_CONSTANTS = {"Ag3SBr": 4.793, "Ag3SI": 4.869, "Ag3SeBr": 5.01, "Ag3SeI": 5.07}
 
 
-def to_phonopy(atoms: Atoms) -> PhonopyAtoms:
-    """ASE -> phonopy; cell, scaled positions, numbers and masses are kept."""
-    return PhonopyAtoms(
-        numbers=atoms.numbers,
-        cell=atoms.cell.array,
-        scaled_positions=atoms.get_scaled_positions(wrap=False),
-        masses=atoms.get_masses(),
-    )
-
-
-def to_ase(atoms: PhonopyAtoms) -> Atoms:
-    """Phonopy -> ASE; periodic in all directions, masses kept."""
-    return Atoms(
-        numbers=atoms.numbers,
-        cell=atoms.cell,
-        scaled_positions=atoms.scaled_positions,
-        masses=atoms.masses,
-        pbc=True,
-    )
-
-
 @dataclass(frozen=True)
 class Crystal:
     """A crystal and the supercell in which its atoms are displaced.
 
     Attributes:
         name: in databases, tables and figures.
-        unitcell: the undisplaced unit cell.
+        unitcell: the undisplaced unit cell, with masses and magnetic moments (collinear, in Bohr
+            magnetons); see :func:`.check_atom_properties` for what must not be there.
         supercell_matrix: integers, shape=(3, 3), phonopy's convention.
         end_members: of a mixed crystal: (crystal, fraction), with supercells of the same sites in
             the same order. The lattice is their average.
@@ -89,6 +73,7 @@ class Crystal:
                 f"the supercell of {self.name} has 1 atom, which nothing can be displaced against; "
                 "expected at least 2: set data.structure.supercell, to [2,2,2] for example"
             )
+        check_atom_properties(self.unitcell, self.name)
 
     def phonopy(self) -> Phonopy:
         """A new phonopy object; its primitive cell is the unit cell itself ("P").
@@ -114,6 +99,24 @@ class Crystal:
     def supercell(self) -> Atoms:
         """The undisplaced supercell in phonopy's order of atoms."""
         return to_ase(get_supercell(to_phonopy(self.unitcell), np.array(self.supercell_matrix)))
+
+    def with_masses(self, masses: np.ndarray) -> Crystal:
+        """The crystal with these masses of the atoms of its supercell, in amu, shape=(n_atoms,).
+
+        Raises:
+            ValueError: if copies of one atom of the unit cell have different masses.
+        """
+        copies = np.reshape(masses, (len(self.unitcell), -1))
+        if not np.array_equal(copies, copies[:, :1].repeat(copies.shape[1], axis=1)):
+            raise ValueError(
+                f"the masses of {self.name} differ among copies of an atom of its unit cell: take "
+                "a unit cell in data.structure that is as large as that of the masses"
+            )
+        if np.array_equal(copies[:, 0], self.unitcell.get_masses()):
+            return self
+        unitcell = self.unitcell.copy()
+        unitcell.set_masses(copies[:, 0])
+        return replace(self, unitcell=unitcell)
 
     @property
     def translations(self) -> np.ndarray:

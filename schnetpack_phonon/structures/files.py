@@ -17,6 +17,7 @@ from ase.io.formats import filetype
 from ase.spacegroup.symmetrize import refine_symmetry
 
 from schnetpack_phonon.common.errors import UnreadableFileError, check_positive
+from schnetpack_phonon.structures.atom_properties import check_atom_properties, own_masses
 from schnetpack_phonon.structures.cif import SMALLEST_DISTANCE, read_cif
 from schnetpack_phonon.structures.crystals import Crystal, shortest_distance, supercell_matrix
 
@@ -76,6 +77,8 @@ class StructureFile:
         else:
             _warn_of_rounding(atoms, path)
         atoms.calc = None
+        check_atom_properties(atoms, path)
+        atoms.set_masses(own_masses(atoms))
         self.relax = relax
         name = name or atoms.get_chemical_formula(empirical=True)
         self.crystals = [Crystal(name, atoms, supercell_matrix(supercell))]

@@ -135,3 +135,10 @@ def test_small_cells_are_refused():
 def test_unknown_method():
     with pytest.raises(ValueError, match="unknown xTB method 'GFN3'; there are GFN1-noX"):
         TightBinding("GFN3")
+
+
+def test_magnetic_moments_are_refused():
+    atoms = bulk("NaCl", "rocksalt", a=5.6, cubic=True).repeat(2)
+    atoms.set_initial_magnetic_moments([1, -1] * 32)
+    with pytest.raises(ValueError, match="Na32 has magnetic moments up to 1; GFN1-noX computes"):
+        TightBinding().check(atoms)

@@ -41,6 +41,18 @@ def test_structures_are_told_apart(function, below, above):
     assert len({function(a) for a in (atoms, far, other, strained)}) == 4
 
 
+@pytest.mark.parametrize("name", ["initial_magmoms", "initial_charges", "tags"])
+def test_properties_of_atoms_that_change_labels(name):
+    """Where they are zero, keys are those of atoms without; masses are in no key."""
+    plain = bulk("NaCl", "rocksalt", a=5.6)
+    zero, one, other = (plain.copy() for _ in range(3))
+    for atoms, values in ((zero, [0, 0]), (one, [1, -1]), (other, [-1, 1])):
+        atoms.set_array(name, np.array(values))
+    zero.set_masses([22.0, 37.0])
+    assert digests.structure_hash(zero) == digests.structure_hash(plain)
+    assert len({digests.structure_hash(atoms) for atoms in (plain, one, other)}) == 3
+
+
 def test_files(tmp_path):
     one, other = tmp_path / "one", tmp_path / "other"
     one.write_bytes(b"1")

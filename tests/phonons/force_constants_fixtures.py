@@ -15,7 +15,8 @@ from schnetpack_phonon.phonons.instabilities import Instabilities
 from schnetpack_phonon.phonons.modes import WholeModes
 from schnetpack_phonon.phonons.phonopy_files import PhonopyFiles
 from schnetpack_phonon.structures.alloys import MixedAntiperovskites
-from schnetpack_phonon.structures.crystals import Crystal, supercell_matrix, to_phonopy
+from schnetpack_phonon.structures.atom_properties import to_phonopy
+from schnetpack_phonon.structures.crystals import Crystal, supercell_matrix
 
 STABLE = Instabilities("error", floor=0.1)
 FLOOR = Instabilities("floor", floor=0.5)

@@ -15,7 +15,7 @@ from phonopy.file_IO import (
 )
 from phonopy.harmonic.force_constants import full_fc_to_compact_fc
 
-from schnetpack_phonon.phonons.force_constants import save_phonopy
+from schnetpack_phonon.phonons.force_constants import save_phonopy, with_masses_of
 from schnetpack_phonon.phonons.harmonic import normal_modes
 from schnetpack_phonon.phonons.phonopy_files import PhonopyFiles, same_atoms
 from schnetpack_phonon.structures.crystals import Antiperovskites, Crystal, supercell_matrix
@@ -217,14 +217,67 @@ def test_same_supercell_of_another_unit_cell(folder, rock_salt, stable, central_
     np.testing.assert_allclose(read(path, rock_salt).force_constants, stable, atol=1e-7)
 
 
-def test_masses_are_our_own(folder, cubic, cubic_springs):
-    heavy = cubic.unitcell.copy()
-    heavy.set_masses([4 * m for m in heavy.get_masses()])
-    crystal = replace(cubic, unitcell=heavy)
+def heavier(crystal, factor=4.0) -> Crystal:
+    atoms = crystal.unitcell.copy()
+    atoms.set_masses(factor * atoms.get_masses())
+    return replace(crystal, unitcell=atoms)
+
+
+def test_masses_of_the_structure(folder, cubic, cubic_springs):
+    """Those of phonopy's files are those of the natural elements where its user gave none."""
     path = params_with_force_constants(folder, phonopy_of(cubic), cubic_springs)
     np.testing.assert_allclose(
-        read(path, crystal).frequencies, read(path, cubic).frequencies / 2, rtol=1e-9
+        read(path, heavier(cubic)).frequencies, read(path, cubic).frequencies / 2, rtol=1e-9
     )
+
+
+@pytest.mark.parametrize("layout", [params_with_force_constants, displacements_beside_force_sets])
+def test_masses_of_the_file(folder, cubic, cubic_springs, layout):
+    """Isotopes of chlorine, in another order of atoms: phonopy's frequencies and amplitudes."""
+    order = [7, 2, 0, 5, 1, 3, 6, 4]
+    atoms = cubic.unitcell[order]
+    atoms.set_masses(np.where(atoms.symbols == "Cl", [35.0, 37.0] * 4, atoms.get_masses()))
+    there = replace(cubic, unitcell=atoms)
+    k = cubic_springs[np.ix_(order, order)]
+    path = layout(folder, phonopy_of(there, k), k)
+    model = read(path, cubic)
+    np.testing.assert_allclose(model.ideal.get_masses()[order], atoms.get_masses(), rtol=1e-6)
+    phonon = there.phonopy()  # its primitive cell is not reduced to two atoms
+    phonon.force_constants = k
+    phonon.run_mesh([1, 1, 1], with_eigenvectors=True, is_mesh_symmetry=False)
+    np.testing.assert_allclose(model.frequencies, phonon.mesh.frequencies[0, 3:], atol=1e-5)
+    phonon.run_thermal_displacement_matrices(t_min=300, t_max=300, t_step=1, freq_min=0.1)
+    theirs = phonon.thermal_displacement_matrices.thermal_displacement_matrices[0]
+    ours = model.covariance(300.0).reshape(8, 3, 8, 3)[np.arange(8), :, np.arange(8)]
+    np.testing.assert_allclose(ours[order], theirs, atol=1e-6)
+
+
+def test_other_masses_in_the_structure(folder, cubic, cubic_springs):
+    path = params_with_force_constants(folder, phonopy_of(heavier(cubic, 2.0)), cubic_springs)
+    with pytest.raises(ValueError, match=r"Cl.* has 70.9 amu in the file and 141.8 amu in the"):
+        read(path, heavier(cubic))
+    rounded = heavier(cubic, 2.0001)
+    assert read(path, rounded).ideal.get_masses() == pytest.approx(rounded.unitcell.get_masses())
+
+
+def test_masses_of_the_files_of_end_members(tmp_path, alloy):
+    """Each atom of a mixed crystal has the mass of its element in the file of an end member."""
+    mixed, known = alloy
+    for factor, (member, _) in zip((2.0, 3.0), mixed.end_members, strict=True):
+        atoms = heavier(member, factor).unitcell
+        atoms.set_masses(np.where(atoms.symbols == "Cu", 65.0, atoms.get_masses()))
+        heavy = replace(member, unitcell=atoms)
+        save_phonopy(heavy, known[member.name], tmp_path / f"{member.name}.yaml")
+    source = PhonopyFiles(str(tmp_path / "{name}.yaml"), FLOOR)
+    models = source.models([mixed], [300.0], no_labels)
+    ideal = models[mixed.name, 300.0].ideal
+    natural = dict(zip(mixed.unitcell.symbols, mixed.unitcell.get_masses(), strict=True))
+    expected = {"Cu": 65.0, "Pd": 2 * natural["Pd"], "Pt": 3 * natural["Pt"]}
+    for symbol, mass in expected.items():
+        np.testing.assert_allclose(ideal.get_masses()[ideal.symbols == symbol], mass, rtol=1e-6)
+    for crystals in ([mixed], [member for member, _ in mixed.end_members]):
+        (crystal,) = with_masses_of([mixed], source.models(crystals, [300.0], no_labels))
+        np.testing.assert_array_equal(crystal.supercell.get_masses(), ideal.get_masses())
 
 
 SHEARED = [[1, 1, 0], [0, 1, 0], [0, 0, 1]]

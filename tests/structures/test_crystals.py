@@ -1,4 +1,4 @@
-"""Geometry of prototypes, the converter between ASE and phonopy, supercells."""
+"""Geometry of prototypes, and supercells."""
 
 import numpy as np
 import pytest
@@ -13,8 +13,6 @@ from schnetpack_phonon.structures.crystals import (
     Crystal,
     antiperovskite,
     supercell_matrix,
-    to_ase,
-    to_phonopy,
 )
 
 
@@ -66,19 +64,6 @@ def test_list_of_antiperovskites(names):
 def test_own_lattice_constant():
     crystals = Antiperovskites(["Ag3SI", "Cu3NPd"], lattice_constants={"Cu3NPd": 3.85}).crystals
     assert [c.unitcell.cell.cellpar()[0] for c in crystals] == [LATTICE_CONSTANTS["Ag3SI"], 3.85]
-
-
-def test_phonopy_round_trip():
-    """Cell, positions (also outside of the cell), species and isotopes survive."""
-    rng = np.random.default_rng(1)
-    cell = 4 * np.eye(3) + rng.normal(0, 0.5, (3, 3))
-    atoms = Atoms("CuAgAu", positions=rng.uniform(-9, 9, (3, 3)), cell=cell, pbc=True)
-    atoms.set_masses([65.0, 109.0, 190.0])
-    back = to_ase(to_phonopy(atoms))
-    np.testing.assert_allclose(back.positions, atoms.positions, atol=1e-12)
-    np.testing.assert_allclose(back.cell.array, atoms.cell.array)
-    np.testing.assert_array_equal(back.numbers, atoms.numbers)
-    np.testing.assert_array_equal(back.get_masses(), atoms.get_masses())
 
 
 @pytest.mark.filterwarnings("ignore:Warning. Point group symmetries")  # [2, 3, 1] is not cubic
