@@ -5,7 +5,7 @@ from __future__ import annotations
 import pickle
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -21,9 +21,11 @@ from schnetpack_phonon.attribution.edges import check_model, output_component
 from schnetpack_phonon.attribution.faithfulness import subset_effects, untrained
 from schnetpack_phonon.attribution.methods import check_method
 from schnetpack_phonon.attribution.results import write_table
+from schnetpack_phonon.common.errors import AttributionError
 from schnetpack_phonon.common.progress import Progress
 from schnetpack_phonon.common.properties import PROPERTIES
 from schnetpack_phonon.data.reading import Structure
+from schnetpack_phonon.models.trained.units import DISTANCE, expected, factor, units_of
 
 #: Structures at a time: limits the memory of what is not yet in tables.
 _AT_ONCE = 16
@@ -40,7 +42,8 @@ class Settings:
         n_steps: quadrature nodes.
         n_subsets: random subsets of bonds of each structure for the faithfulness.
         control_seed: of the weights of the untrained control; None for no control.
-        unit: of the output; by default the unit of our property of that name.
+        unit: of the output, see :func:`in_the_unit_of`; by default the unit of our property of
+            that name.
         inputs: other inputs of the model.
     """
 
@@ -64,6 +67,35 @@ class Settings:
         key, bracket, rest = self.output.partition("[")
         name = (PROPERTIES[key].label if key in PROPERTIES else key) + bracket + rest
         return f"{name} ({self.property_unit})" if self.property_unit else name
+
+
+def in_the_unit_of(
+    model: NeuralNetworkPotential,
+    settings: Settings,
+    run: Path | None = None,
+    given: Mapping[str, str] | None = None,
+) -> Settings:
+    """Settings with the unit of the model's output.
+
+    Args:
+        model: SchNetPack model.
+        settings: with a unit, if the model does not tell it.
+        run: folder of its run.
+        given: units of its training data.
+
+    Raises:
+        UnitError: as :func:`.units_of` does.
+        AttributionError: for a model whose lengths are not in Ang.
+    """
+    key = settings.output.partition("[")[0]
+    given = {**(given or {}), **({key: settings.unit} if settings.unit else {})}
+    units = units_of(model, run, given, [key])
+    if factor(units[DISTANCE], expected(DISTANCE)) != 1.0:
+        raise AttributionError(
+            f"the model takes lengths in {units[DISTANCE]}; attribution needs one that was trained "
+            "with distance_unit: Ang of the data module"
+        )
+    return replace(settings, unit=units.get(key, settings.property_unit))
 
 
 @dataclass(frozen=True)

@@ -37,7 +37,7 @@ METHODS = ("IntegratedGradients", "GradientShap", "FeatureAblation", "Saliency",
     argument("--kind", choices=("displacement", "mask"), default="displacement"),
     argument("--method", default=METHODS[0], help=f"{', '.join(METHODS)} (%(default)s)"),
     argument("--n-steps", type=int, default=8, help="quadrature nodes (%(default)s)"),
-    argument("--unit", help="of an output that this package does not know"),
+    argument("--unit", help="of the output, if neither model nor training database tell it"),
     argument("--no-control", action="store_true", help="without the untrained control"),
     argument("--device", default="cpu", help="cpu or cuda (%(default)s)"),
     argument("--out", type=Path, default=Path("attribution"), help="folder (%(default)s)"),
@@ -64,7 +64,14 @@ def attribute(options: argparse.Namespace) -> None:
 def _attribute(options: argparse.Namespace) -> list[str]:
     import torch
 
-    from schnetpack_phonon.attribution.report import Settings, Tables, compare, measure, write
+    from schnetpack_phonon.attribution.report import (
+        Settings,
+        Tables,
+        compare,
+        in_the_unit_of,
+        measure,
+        write,
+    )
     from schnetpack_phonon.data.reading import read_structures
     from schnetpack_phonon.models.predict import load_trained
     from schnetpack_phonon.structures.files import read_structure
@@ -86,9 +93,17 @@ def _attribute(options: argparse.Namespace) -> list[str]:
         raise ValueError(f"no structures in {options.data}")
     found: dict[str, Tables] = {}
     models = {}
+    units: set[str] = set()
     for name, path in _names(options.model).items():
         models[name] = load_trained(path).to(options.device)
-        found[name] = measure(models[name], structures, settings)
+        own = in_the_unit_of(models[name], settings, path if path.is_dir() else path.parent)
+        units.add(own.property_unit)
+        if len(units) > 1:
+            raise ValueError(
+                f"the models predict {options.output} in {' and '.join(sorted(units))}"
+            )
+        found[name] = measure(models[name], structures, own)
+    settings = own
     seeds, lines = None, []
     options.out.mkdir(parents=True, exist_ok=True)
     if len(found) > 1:

@@ -67,6 +67,10 @@ class TrainingError(PhononError, ValueError):
     """Training cannot start or continue from this model, checkpoint or data."""
 
 
+class UnitError(PhononError, ValueError):
+    """Numbers in a unit that is not known, or not the expected one."""
+
+
 class AttributionError(PhononError, ValueError):
     """Bonds of this model, or by this method, cannot be attributed; the message says why."""
 

@@ -30,6 +30,7 @@ from schnetpack_phonon.evaluation.metrics import errors, in_report_units
 from schnetpack_phonon.evaluation.predictions import predict
 from schnetpack_phonon.evaluation.run_report import METRICS, PREDICTIONS, parity, write_report
 from schnetpack_phonon.evaluation.runs import write_record
+from schnetpack_phonon.models.trained.units import units_of_data
 
 log = logging.getLogger(__name__)
 
@@ -91,6 +92,8 @@ class BondAttributionCallback(Callback):
             data: AtomsDataModule = trainer.datamodule
             index = list(data.test_idx[: self.max_structures])
             structures = read_structures(data.datapath, index)
+            units = units_of_data(data, pl_module.outputs)
+            settings = report.in_the_unit_of(model, self.settings, given=units)
             tables = report.measure(model, structures[rank::n_ranks], settings)
             report.write_part(parts, rank, tables)
         except Exception:

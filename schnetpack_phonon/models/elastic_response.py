@@ -185,5 +185,9 @@ def with_elastic_response(
         model.input_dtype_str,
         model.do_postprocessing,
     )
+    if hasattr(model, "training_units"):
+        result.training_units = model.training_units
+    if hasattr(model, "trained_elements"):
+        result.register_buffer("trained_elements", model.trained_elements)
     response.check_model(result)
     return result.train(model.training)

@@ -22,7 +22,7 @@ from schnetpack.transform import MatScipyNeighborList, Transform
 from schnetpack.units import convert_units
 
 from schnetpack_phonon.common import properties
-from schnetpack_phonon.common.properties import PROPERTIES
+from schnetpack_phonon.common.properties import DISTANCE_UNIT, PROPERTIES
 from schnetpack_phonon.data.statistics import composition_fit, label_spread, training_labels
 from schnetpack_phonon.models.cutoffs import cutoff_of
 
@@ -67,9 +67,11 @@ class Intensive(Transform):
         """Takes offset and scale from the training set; SchNetPack calls this before a fit.
 
         Raises:
-            ValueError: if there are no labels, or a subclass cannot use them, such as band gaps in
-                another unit than eV.
+            ValueError: if there are no labels, those of our keys are in another unit than ours, or
+                a subclass cannot use them.
         """
+        if self.output_key in PROPERTIES and PROPERTIES[self.output_key].unit:
+            check_unit(value, self.output_key)
         offset, scale = composition_fit(value, self.output_key, start=self.offset)
         self.offset, self.scale = offset.to(self.offset), scale.to(self.scale)
 
@@ -226,10 +228,17 @@ def check_features(model: NeuralNetworkPotential, n_in: int) -> None:
 def check_unit(datamodule: AtomsDataModule, key: str) -> None:
     """Raises ValueError unless the data module gives a property in the unit that heads use.
 
-    That is the unit of :mod:`.common.properties`, and eV for other keys.
+    That is the unit of :mod:`.common.properties`, and eV for other keys; lengths are in Ang.
     """
     expected = PROPERTIES[key].unit if key in PROPERTIES else "eV"
-    unit = datamodule.dataset.units[key]
+    unit = datamodule.dataset.units.get(key)
+    if unit is None:
+        return  # no such label, which is named where labels are read
+    if convert_units(datamodule.dataset.distance_unit, DISTANCE_UNIT) != 1.0:
+        raise ValueError(
+            f"positions come in {datamodule.dataset.distance_unit}; expected {DISTANCE_UNIT}: set "
+            f"distance_unit of the data module to {DISTANCE_UNIT}"
+        )
     try:
         factor = convert_units(unit, expected)
     except (AttributeError, TypeError):  # a unit that SchNetPack does not know, or none

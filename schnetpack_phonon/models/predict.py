@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from pickle import UnpicklingError
 
@@ -27,6 +27,7 @@ from torch import nn
 from schnetpack_phonon.common import properties
 from schnetpack_phonon.common.properties import PROPERTIES
 from schnetpack_phonon.models.cutoffs import cutoff_of
+from schnetpack_phonon.models.trained.units import DISTANCE, expected, factor, units_of
 from schnetpack_phonon.structures.elasticity import tensor_to_voigt
 
 _OF_THE_CELL = (properties.stress, properties.elastic_tensor, properties.elastic_tensor_relaxed)
@@ -40,16 +41,30 @@ class Predictor:
             from someone you trust.
         device: on which the model runs.
         batch_size: structures at a time.
+        units: of the outputs, and of ``distance``, of a model of SchNetPack alone that was trained
+            in other units and tells none: :func:`.units_of`.
 
     Raises:
-        ValueError: if there is no such file, or no model in it.
+        ValueError: if there is no such file, no model in it, or its units are not known.
     """
 
     def __init__(
-        self, model: AtomisticModel | str | Path, device: str = "cpu", batch_size: int = 10
+        self,
+        model: AtomisticModel | str | Path,
+        device: str = "cpu",
+        batch_size: int = 10,
+        units: Mapping[str, str] | None = None,
     ):
+        run = None
         if not isinstance(model, AtomisticModel):
+            run = Path(model) if Path(model).is_dir() else Path(model).parent
             model = load_trained(Path(model))
+        own = units_of(model, run, units)
+        self._factors = {
+            key: factor(own[key], expected(key))
+            for key in (DISTANCE, *sorted(model.model_outputs))
+            if key in own and (key == DISTANCE or key in PROPERTIES)
+        }
         self.model = with_precise_offsets(model.to(device).eval())
         self.batch_size = batch_size
         seen = getattr(model, "trained_elements", torch.zeros(101))  # of ScaledTask
@@ -70,8 +85,8 @@ class Predictor:
     def __call__(self, structures: Sequence[Atoms]) -> list[dict[str, np.ndarray]]:
         """Predictions for each structure, in the given order.
 
-        Shapes and units are those of :mod:`.common.properties` if the training database was in
-        these units, as those of this package are. A model with outputs of bonds also gives
+        Shapes and units are those of :mod:`.common.properties`; an output that is not there is in
+        the model's unit. A model with outputs of bonds also gives
         ``bond_i`` and ``bond_j``, the atoms of each bond, shape=(n_bonds,), and ``bond_vectors``
         from the first to the second in Ang, shape=(n_bonds, 3).
 
@@ -87,10 +102,12 @@ class Predictor:
         return results
 
     def _batch(self, structures: list[Atoms]) -> Iterator[dict[str, np.ndarray]]:
-        inputs = self._converter(structures)
+        inputs = self._converter([self._in_its_lengths(atoms) for atoms in structures])
         bonds = _bonds(inputs) if self._keys_of_bonds else {}
         with torch.set_grad_enabled(bool(self.model.required_derivatives)):
             values = self.model(inputs) | bonds
+        if bonds:
+            values["bond_vectors"] = values["bond_vectors"] * self._factors[DISTANCE]
         of_bonds = {*self._keys_of_bonds, *bonds}
         structure = inputs[host.idx_m]
         n_bonds = structure[inputs[host.idx_i]].bincount(minlength=len(structures))
@@ -98,6 +115,8 @@ class Predictor:
         split = {}
         for key, value in values.items():
             array = value.detach().cpu().numpy()
+            if self._factors.get(key, 1.0) != 1.0:
+                array = array * self._factors[key]
             known = PROPERTIES.get(key)
             of_atoms = "N" in known.shape if known else len(array) != len(structures)
             if key in of_bonds:
@@ -106,6 +125,14 @@ class Predictor:
                 split[key] = np.split(array, ends) if of_atoms else array
         for k in range(len(structures)):
             yield {key: np.asarray(array[k]) for key, array in split.items()}
+
+    def _in_its_lengths(self, atoms: Atoms) -> Atoms:
+        if self._factors[DISTANCE] == 1.0:
+            return atoms
+        scaled = atoms.copy()
+        scaled.set_cell(atoms.cell.array / self._factors[DISTANCE])
+        scaled.positions /= self._factors[DISTANCE]
+        return scaled
 
     def _check(self, atoms: Atoms) -> None:
         unknown = {*atoms.numbers} - self._elements
@@ -132,12 +159,17 @@ class ModelCalculator(Calculator):
 
     Args:
         predictor: or the model, run folder or ``best_model`` to make one from.
+        units: as for :class:`Predictor`, which is then made here.
     """
 
-    def __init__(self, predictor: Predictor | AtomisticModel | str | Path):
+    def __init__(
+        self,
+        predictor: Predictor | AtomisticModel | str | Path,
+        units: Mapping[str, str] | None = None,
+    ):
         super().__init__()
         if not isinstance(predictor, Predictor):
-            predictor = Predictor(predictor)
+            predictor = Predictor(predictor, units=units)
         self.predictor = predictor
         self.implemented_properties = predictor.outputs
         if properties.energy_per_atom in predictor.outputs:

@@ -16,7 +16,7 @@ from schnetpack_phonon.models.bond_scalars import (
     directions,
     volumes,
 )
-from schnetpack_phonon.models.heads import Intensive, check_unit, mean_over_atoms
+from schnetpack_phonon.models.heads import Intensive, mean_over_atoms
 
 
 class HydrostaticStress(Intensive):
@@ -28,10 +28,6 @@ class HydrostaticStress(Intensive):
 
     def __init__(self, n_in: int, output_key: str = properties.hydrostatic_stress, **kwargs):
         super().__init__(n_in, output_key, **kwargs)
-
-    def datamodule(self, value: AtomsDataModule) -> None:
-        super().datamodule(value)
-        check_unit(value, self.output_key)
 
 
 class StressTensor(Transform):

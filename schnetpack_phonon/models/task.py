@@ -14,6 +14,7 @@ from torchmetrics import Metric
 
 from schnetpack_phonon.common.errors import TrainingError
 from schnetpack_phonon.data.statistics import label_spread, training_elements
+from schnetpack_phonon.models.trained.units import units_of_data
 
 
 class ScaledOutput(ModelOutput):
@@ -71,8 +72,9 @@ class ScaledTask(AtomisticTask):
     """SchNetPack's task; before a fit each :class:`ScaledOutput` gets its scale.
 
     The model gets a buffer ``trained_elements``: which of the first 100 elements are in the
-    training set. Modules with a method ``check_model`` check the whole model before any data is
-    made. A run is continued from checkpoints of its own training set alone.
+    training set, and ``training_units``: units of its outputs. Modules with a method
+    ``check_model`` check the whole model before any data is made. A run is continued from
+    checkpoints of its own training set alone.
 
     Args:
         model, args, kwargs: of SchNetPack's class.
@@ -90,6 +92,7 @@ class ScaledTask(AtomisticTask):
         super().setup(stage)
         if stage == "fit":
             data = self.trainer.datamodule
+            self.model.training_units = units_of_data(data, self.outputs)
             for output in self.outputs:
                 if isinstance(output, ScaledOutput):
                     output.datamodule(data)

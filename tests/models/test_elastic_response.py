@@ -87,7 +87,7 @@ def repulsive() -> NeuralNetworkPotential:
 def relaxed(atoms: Atoms, model: NeuralNetworkPotential) -> Atoms:
     """At fixed cell."""
     atoms = atoms.copy()
-    atoms.calc = ModelCalculator(with_stress(model))
+    atoms.calc = ModelCalculator(with_stress(model), units={"energy": "eV"})
     assert BFGS(atoms, logfile=None).run(fmax=1e-7, steps=500)
     return atoms
 

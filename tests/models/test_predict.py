@@ -32,11 +32,13 @@ OLD_MODEL = Path(__file__).parents[1] / "data/version_0.1/runs/schnetpack_2.1/be
 def mechanical() -> NeuralNetworkPotential:
     """Energy, forces and stress from SchNetPack, gap and edges from us, in double precision."""
     parts = potential(BandEdges(16), Atomwise(16, output_key="energy"), dtype=torch.float64)
-    return NeuralNetworkPotential(
+    model = NeuralNetworkPotential(
         parts.representation,
         [Strain(), PairwiseDistances()],
         [*parts.output_modules, Forces(calc_stress=True)],
-    ).double()
+    )
+    model.training_units = {"energy": "eV"}
+    return model.double()
 
 
 class Tensor(nn.Module):
@@ -76,7 +78,7 @@ def test_structures_and_atoms_are_told_apart():
     atom = Atoms("Ag", cell=[3, 3, 3], pbc=True)
     for structures in ([atom] * 2, STRUCTURES, [atom]):
         model = potential(Intensive(16, "vbm"), Tensor())
-        found = Predictor(model)(structures)
+        found = Predictor(model, units={"elastic_tensor": "GPa"})(structures)
         for atoms, values in zip(structures, found, strict=True):
             assert values["vbm"].shape == ()
             assert values["elastic_tensor"].shape == (6, 6)
@@ -117,6 +119,7 @@ def large(case: str) -> NeuralNetworkPotential:
     """Energies of -732 eV an atom, or band edges at 732 eV, in single precision."""
     if case == "AddOffsets":
         model = potential(Atomwise(16, output_key="energy"), Forces())
+        model.training_units = {"energy": "eV"}
         model.postprocessors.append(AddOffsets("energy", add_mean=True))
         model.postprocessors[0].mean = torch.tensor([-731.7], dtype=torch.float64)
         return model
