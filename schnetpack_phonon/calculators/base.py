@@ -122,7 +122,9 @@ def as_ase_calculator(results: Callable[[Atoms], dict[str, Any]]) -> Calculator:
 
 
 def band_edges(energies: np.ndarray, occupations: np.ndarray) -> tuple[float, float]:
-    """Highest level occupied by at least one of two electrons, and the lowest of the others.
+    """Highest level that the electrons fill, two in each, and the lowest of the others.
+
+    With an odd number of electrons both are the level that holds one, and there is no gap.
 
     Args:
         energies: orbital energies, shape=(n_orbitals,), any unit.
@@ -131,10 +133,21 @@ def band_edges(energies: np.ndarray, occupations: np.ndarray) -> tuple[float, fl
     Raises:
         CalculationFailed: if all levels are full or all are empty.
     """
-    full = occupations >= 1.0
-    if full.all() or not full.any():
-        raise CalculationFailed(f"no band edge: {full.sum()} of {full.size} levels are occupied")
-    return float(energies[full].max()), float(energies[~full].min())
+    n_electrons = round(float(occupations.sum()))
+    highest, lowest = (n_electrons + 1) // 2 - 1, n_electrons // 2
+    if highest < 0 or lowest >= energies.size:
+        raise CalculationFailed(f"no band edge: {n_electrons} electrons in {energies.size} levels")
+    levels = np.sort(energies)
+    return float(levels[highest]), float(levels[lowest])
+
+
+def partial_occupation(occupations: np.ndarray) -> float:
+    """Largest deviation of an orbital from full or empty, in electrons: 0 to 1.
+
+    Args:
+        occupations: electrons per orbital between 0 and 2, any shape.
+    """
+    return float(np.minimum(occupations, 2 - occupations).max())
 
 
 def mesh_edges(
@@ -170,7 +183,7 @@ def mesh_edges(
         "vbm": float(max(valence)),
         "cbm": float(min(conduction)),
         properties.band_gap_gamma: float(conduction[-1] - valence[-1]),
-        properties.partial_occupation: float(np.minimum(occupations, 2 - occupations).max()),
+        properties.partial_occupation: partial_occupation(occupations),
     }
 
 

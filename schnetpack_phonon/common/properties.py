@@ -23,6 +23,7 @@ band_gap: Final = "band_gap"  #: conduction band minimum minus valence band maxi
 vbm: Final = "vbm"  #: valence band maximum, relative to the code's own zero
 band_gap_gamma: Final = "band_gap_gamma"  #: the gap at Gamma alone, where band_gap is over k
 partial_occupation: Final = "partial_occupation"  #: largest min(f, 2 - f) of an orbital, f of 2
+PARTLY_FILLED: Final = 0.01  #: partial_occupation above which a structure is flagged, in electrons
 cbm: Final = "cbm"  #: conduction band minimum, relative to the code's own zero
 elastic_tensor: Final = "elastic_tensor"  #: clamped-ion: atoms keep their fractions of the cell
 elastic_tensor_relaxed: Final = "elastic_tensor_relaxed"  #: relaxed-ion: atoms relax at each strain

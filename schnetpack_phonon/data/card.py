@@ -12,12 +12,17 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from schnetpack_phonon.common.page import Picture, Section, Table, write_markdown
-from schnetpack_phonon.common.properties import PROPERTIES, band_gap, cbm, partial_occupation, vbm
+from schnetpack_phonon.common.properties import (
+    PARTLY_FILLED,
+    PROPERTIES,
+    band_gap,
+    cbm,
+    partial_occupation,
+    vbm,
+)
 from schnetpack_phonon.common.style import COLORS, property_of
 from schnetpack_phonon.data.database import read_metadata
 from schnetpack_phonon.data.reading import read_labels, read_provenance, read_rows
-
-_FLAG = 0.01  # electrons: above it an orbital counts as partly filled
 
 
 def write_card(path: str | Path) -> str:
@@ -45,6 +50,7 @@ def write_card(path: str | Path) -> str:
         "rejected for short distances; each was replaced by another one.",
         f"Labels: {', '.join(f'`{k}` ({unit})' if unit else f'`{k}`' for k, unit in units.items())}"
         ", and forces and stress of each structure.",
+        *partly_filled(labels),
         f"Content (SHA-256 of positions and labels, rounded to 1e-6): `{content_digest(path)}`",
     ]
     sections = [
@@ -54,6 +60,18 @@ def write_card(path: str | Path) -> str:
         Section("Labels", [], [_groups(rows, parameters), *_gaps(path, rows, parameters)]),
     ]
     return write_markdown(path.with_name(f"{path.stem}_card.md"), path.name, sections)
+
+
+def partly_filled(labels: pd.DataFrame) -> list[str]:
+    """How many structures have partly filled bands, in words; empty if that was not computed."""
+    if partial_occupation not in labels:
+        return []
+    values = labels[partial_occupation]
+    unknown = f"; not known for {n}" if (n := values.isna().sum()) else ""
+    return [
+        f"Partly filled bands: {(values > PARTLY_FILLED).sum()} of {len(values)} structures "
+        f"(`{partial_occupation}` above {PARTLY_FILLED:g} electrons){unknown}."
+    ]
 
 
 def content_digest(path: str | Path) -> str:
@@ -110,7 +128,9 @@ def _groups(rows: pd.DataFrame, parameters: dict[str, list[str]]) -> Table:
                 "structures": len(own),
             }
             if band_gap in rows:
-                filled = own[partial_occupation] > _FLAG if partial_occupation in own else None
+                filled = (
+                    own[partial_occupation] > PARTLY_FILLED if partial_occupation in own else None
+                )
                 line |= {
                     "gap, mean ± sd (eV)": f"{own[band_gap].mean():.3f} ± {_sd(own[band_gap]):.3f}",
                     "smallest": f"{own[band_gap].min():.3f}",

@@ -18,12 +18,12 @@ from schnetpack_phonon.common.errors import LabellingError, MissingLabelsError
 from schnetpack_phonon.common.files import advice, locked
 from schnetpack_phonon.common.properties import Labels, ideal_cell, ideal_positions
 from schnetpack_phonon.data.database import DatabaseError, check_settings, write_database
-from schnetpack_phonon.data.preparation import Recipe, prepare
+from schnetpack_phonon.data.preparation import Recipe, complete, prepare
 from schnetpack_phonon.ensembles.base import Snapshot, snapshot_groups, until_accepted
 from schnetpack_phonon.ensembles.preview import write_preview
 from schnetpack_phonon.labels.finite_strain import N_STRAINS
 from schnetpack_phonon.labels.labelling import Job, Labeller, Planner, Repeated, label_job
-from schnetpack_phonon.labels.maintenance import mixed_energies
+from schnetpack_phonon.labels.maintenance import outdated
 from schnetpack_phonon.labels.store import LabelStore
 from schnetpack_phonon.phonons.force_constants import Models
 from schnetpack_phonon.phonons.harmonic import HarmonicModel
@@ -166,7 +166,7 @@ class Generation:
             crystals, models = prepare(self.recipe, labeller, self.datapath.parent)
             drawn = _Drawn(self.recipe, crystals, models)
             labels, found = self._labelled(labeller, drawn)
-            if warning := mixed_energies(labeller.store, labeller.tally.keys):
+            for warning in outdated(labeller.store, labeller.tally.keys):
                 log.warning("%s", warning)
             times = [labeller.store[key].seconds for key in labeller.tally.keys]
         timed = [seconds for seconds in times if seconds is not None]
@@ -177,7 +177,7 @@ class Generation:
         write_database(
             self.datapath,
             compress(drawn.snapshots(), found),
-            (own for own in labels if own is not None),
+            complete(labels),
             provenance={"code": calculator.code_version, "settings_hash": settings_hash(settings)},
             metadata={
                 "settings": settings,

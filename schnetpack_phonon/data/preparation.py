@@ -27,17 +27,18 @@ names and folders of files, commands      none                              none
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from ase import Atoms
 
 from schnetpack_phonon.calculators.base import LabellingCalculator
 from schnetpack_phonon.common.digests import settings_hash
 from schnetpack_phonon.common.errors import LabellingError
-from schnetpack_phonon.common.properties import Labels
+from schnetpack_phonon.common.properties import PARTLY_FILLED, Labels, partial_occupation
 from schnetpack_phonon.ensembles.base import Ensemble
 from schnetpack_phonon.labels.finite_strain import FiniteStrain
 from schnetpack_phonon.labels.labelling import Labeller, label_job
@@ -201,3 +202,28 @@ def _plain(crystal: Crystal) -> dict[str, Any]:
         if crystal.own_lattice:
             plain["own_lattice"] = True
     return plain
+
+
+def complete(labels: Iterable[Labels | None]) -> Iterator[Labels]:
+    """Labels that there are, all with the same keys; warns of partly filled bands.
+
+    ``partial_occupation`` is NaN where labels of version 0.1 lack it and others have it.
+
+    Args:
+        labels: of each structure, iterated twice; None where a calculation failed.
+    """
+    known = any(own is not None and partial_occupation in own for own in labels)
+    unknown = {partial_occupation: np.full(1, np.nan)} if known else {}
+    n_flagged = 0
+    for own in labels:
+        if own is not None:
+            own = unknown | own
+            n_flagged += known and own[partial_occupation].item() > PARTLY_FILLED
+            yield own
+    if n_flagged:
+        log.warning(
+            "%d structures have partly filled bands (partial_occupation > %g electrons): metals, "
+            "or gaps that depend on the smearing",
+            n_flagged,
+            PARTLY_FILLED,
+        )

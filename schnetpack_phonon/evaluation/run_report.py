@@ -14,6 +14,8 @@ from schnetpack_phonon.common import properties
 from schnetpack_phonon.common.errors import ReportError
 from schnetpack_phonon.common.page import Section, Table, write_markdown
 from schnetpack_phonon.common.style import color, marker, panels, property_of
+from schnetpack_phonon.data.card import partly_filled
+from schnetpack_phonon.data.reading import read_labels
 
 PAGE = "report.md"
 METRICS = "metrics.csv"
@@ -37,7 +39,9 @@ def write_report(folder: Path, datapath: str, model_path: str) -> str:
     if not (folder / METRICS).is_file():
         raise ReportError(f"no {METRICS} in {folder}: the run has not finished its test")
     metrics = pd.read_csv(folder / METRICS, dtype={"unit": str})
-    sections = [Section("", [f"Test set: {metrics['n'].max()} structures"], [_errors(metrics)])]
+    text = [f"Test set: {metrics['n'].max()} structures"]
+    text += partly_filled(read_labels(datapath)) if Path(datapath).is_file() else []
+    sections = [Section("", text, [_errors(metrics)])]
     if (folder / SHARES).is_file():
         shares = pd.read_csv(folder / SHARES).dropna(subset="share")
         sections += [Section("", [], [_shares(shares)])] if len(shares) else []

@@ -57,7 +57,7 @@ def summary(path: str | Path) -> str:
         ),
     ]
     lines += [f"settings {name}: {text}" for text, name in settings.items()]
-    lines += [warning for warning in [mixed_energies(store, store)] if warning]
+    lines += outdated(store, store)
     if reasons:
         most = sorted(reasons.items(), key=lambda item: -len(item[1]))[:_N_REASONS]
         cells = [[reason, str(len(where)), where[0]] for reason, where in most]
@@ -134,26 +134,40 @@ def prune(path: str | Path, code: str | None = None, finished: bool = False) -> 
     )
 
 
-def mixed_energies(store: LabelStore, keys: Iterable[str]) -> str | None:
-    """Warning about labels of ASE calculators from before their energy was the free energy.
+def outdated(store: LabelStore, keys: Iterable[str]) -> list[str]:
+    """Warnings about labels that version 0.1 defined in another way.
 
-    Version 0.1 took what ASE calls the energy, which is extrapolated to zero smearing where a
-    calculator smears electrons. Records of energies that are free energies are marked.
+    It took what ASE calls the energy, which is extrapolated to zero smearing where a calculator
+    smears electrons; records of energies that are free energies are marked. And it took band edges
+    of xTB from occupations, where electrons are now counted.
 
     Args:
         store: holds the labels.
         keys: of the labels that are used together.
     """
     lines = [store.line(key) for key in keys if key in store and not store.failed(key)]
-    n_old = sum(b'"code":"ase ' in line and b'"energy":"free"' not in line for line in lines)
-    if not n_old:
-        return None
-    return (
-        f"{n_old} of {len(lines)} labels in {store.path} were computed with ASE before their "
-        "energy was the free energy: if the calculator smears electrons, forces are not its "
-        "gradient, and two energies are mixed. Then remove them: spkphonon labels prune --code "
-        "NAME --finished"
-    )
+    warnings = []
+    for code, mark, what in (
+        (
+            b"ase ",
+            b'"energy":"free"',
+            "their energy was the free energy: if the calculator smears electrons, forces are not "
+            "its gradient, and two energies are mixed",
+        ),
+        (
+            b"tblite ",
+            b'"partial_occupation":',
+            "electrons were counted: the gaps of partly filled bands are too large",
+        ),
+    ):
+        own = [line for line in lines if b'"code":"' + code in line and b'"energy":[' in line]
+        if n_old := sum(mark not in line for line in own):
+            warnings.append(
+                f"{n_old} of {len(lines)} labels in {store.path} ({code.decode().strip()}) were "
+                f"computed before {what}. To compute them again: spkphonon labels prune --code "
+                "NAME --finished"
+            )
+    return warnings
 
 
 def _records(store: LabelStore) -> Iterator[Record]:

@@ -166,7 +166,9 @@ def test_ase_calculator_of_a_function():
     [
         ([2.0, 2.0, 0.0, 0.0], (-3.0, 1.0)),
         ([1.9, 1.2, 0.8, 0.1], (-3.0, 1.0)),
-        ([2.0, 0.9, 0.6, 0.5], (-5.0, -3.0)),
+        ([2.0, 0.9, 0.6, 0.5], (-3.0, 1.0)),  # levels hold two electrons each
+        ([1.5, 1.4, 0.6, 0.5], (-3.0, 1.0)),
+        ([2.0, 1.0, 0.0, 0.0], (-3.0, -3.0)),  # no gap
     ],
 )
 @pytest.mark.parametrize("order", [[0, 1, 2, 3], [3, 1, 0, 2]])
@@ -177,7 +179,7 @@ def test_band_edges(occupations, edges, order):
 
 @pytest.mark.parametrize("occupations", [[2.0, 2.0], [0.0, 0.5]])
 def test_no_band_edge(occupations):
-    with pytest.raises(CalculationFailed, match=r"no band edge: [20] of 2"):
+    with pytest.raises(CalculationFailed, match=r"no band edge: [40] electrons in 2 levels"):
         band_edges(np.array([-1.0, 1.0]), np.array(occupations))
 
 

@@ -127,6 +127,16 @@ def test_halogen_bond_term_is_refused(method, formula):
     TightBinding("GFN2-xTB").check(atoms)
 
 
+def test_electrons_are_counted():
+    """GFN1 shares four electrons among the three highest valence levels of MgO: there is no gap."""
+    labels = TightBinding("GFN1-xTB").label(bulk("MgO", "rocksalt", a=4.21, cubic=True))
+    assert labels[properties.band_gap].item() == pytest.approx(0, abs=1e-6)
+    assert labels[properties.partial_occupation].item() == pytest.approx(2 / 3, abs=1e-3)
+    labels = TightBinding("GFN1-xTB").label(bulk("NaCl", "rocksalt", a=5.64, cubic=True))
+    assert labels[properties.band_gap].item() > 4
+    assert labels[properties.partial_occupation].item() < 1e-6
+
+
 def test_small_cells_are_refused():
     with pytest.raises(ValueError, match="has 5 atoms; GFN1-noX is Gamma-only and needs >= 40"):
         TightBinding().check(antiperovskite("Ag3SBr"))

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import ase.db
 import ase.io
 import numpy as np
+import pandas as pd
 import phonopy
 import pytest
 from ase.build import bulk
@@ -20,7 +21,8 @@ from schnetpack_phonon.calculators.base import AseCalculator
 from schnetpack_phonon.calculators.espresso import Espresso
 from schnetpack_phonon.common import properties
 from schnetpack_phonon.common.errors import LabellingError
-from schnetpack_phonon.data.preparation import Recipe, prepare
+from schnetpack_phonon.data.card import partly_filled
+from schnetpack_phonon.data.preparation import Recipe, complete, prepare
 from schnetpack_phonon.ensembles.independent import RandomEnsemble
 from schnetpack_phonon.ensembles.thermal import PhononEnsemble
 from schnetpack_phonon.ensembles.trajectory import FileEnsemble
@@ -276,3 +278,19 @@ def test_masses_change_no_label(tmp_path):
     assert identity(files)[-3:] == [one, two, three]
     IDENTIFYING["magnetic moment"](files)
     assert not {one, two, three} & set(identity(files)[-3:])
+
+
+def test_partly_filled_bands_are_counted(caplog):
+    """Labels of version 0.1 that do not know them stand beside others that do."""
+    old, new = {"band_gap": np.ones(1)}, {"partial_occupation": np.full(1, 0.3)}
+    assert list(complete([old, None])) == [old]
+    assert not caplog.records
+    first, second = complete([old, None, old | new])
+    assert np.isnan(first["partial_occupation"]).all()
+    assert second["partial_occupation"] == 0.3
+    assert "1 structures have partly filled bands" in caplog.text
+    assert partly_filled(pd.DataFrame({"partial_occupation": [np.nan, 0.3, 0.0]})) == [
+        "Partly filled bands: 1 of 3 structures (`partial_occupation` above 0.01 electrons); "
+        "not known for 1."
+    ]
+    assert partly_filled(pd.DataFrame({"band_gap": [1.0]})) == []

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from schnetpack_phonon.common.errors import LabellingError
-from schnetpack_phonon.labels.maintenance import merge, mixed_energies, prune, summary
+from schnetpack_phonon.labels.maintenance import merge, outdated, prune, summary
 from schnetpack_phonon.labels.store import LabelStore
 from tests.data.data_fixtures import failure, labelled_copper, record, same
 
@@ -44,16 +44,20 @@ def test_summary_counts_by_code_and_gives_reasons(filled):
 def test_energies_of_ase_before_they_were_free_energies(filled):
     """They have no mark; those of other codes were always free energies."""
     path = filled("a.jsonl", *map(labelled_copper, range(1, 5)), record(30), failure(31))
-    assert mixed_energies(LabelStore(path), LabelStore(path)) is None
+    assert not outdated(LabelStore(path), LabelStore(path))
     header, *lines = path.read_bytes().splitlines(keepends=True)
     old = [line.replace(b'"energy":"free",', b"") for line in lines[:2]]
     assert old != lines[:2]
     path.write_bytes(b"".join([header, *old, *lines[2:]]))
-    warning = mixed_energies(LabelStore(path), LabelStore(path))
-    assert warning.startswith(f"2 of 5 labels in {path} were computed with ASE before")
+    (warning,) = outdated(LabelStore(path), LabelStore(path))
+    assert warning.startswith(f"2 of 5 labels in {path} (ase) were computed before their energy")
     assert warning in summary(path)
     path.write_bytes(path.read_bytes().replace(b'"code":"ase 3.25"', b'"code":"CP2K 2023.1"'))
-    assert mixed_energies(LabelStore(path), LabelStore(path)) is None
+    assert not outdated(LabelStore(path), LabelStore(path))
+    path.write_bytes(path.read_bytes().replace(b'"code":"CP2K 2023.1"', b'"code":"tblite 0.4"'))
+    (warning,) = outdated(LabelStore(path), LabelStore(path))
+    assert "4 of 5 labels" in warning
+    assert "before electrons were counted" in warning
 
 
 def test_hours_of_labels(filled):
