@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable
 from concurrent.futures import Executor
@@ -16,10 +17,14 @@ from schnetpack_phonon.common.files import DATASETS
 from schnetpack_phonon.data.generation import Generation
 from schnetpack_phonon.data.loading.loaders import GraphDataset, GraphLoading
 from schnetpack_phonon.data.preparation import Recipe
+from schnetpack_phonon.data.splits import ParentSplit, numbers_of
 from schnetpack_phonon.ensembles.base import Ensemble
 from schnetpack_phonon.labels.finite_strain import FiniteStrain
 from schnetpack_phonon.phonons.force_constants import PhononSource
 from schnetpack_phonon.structures.crystals import StructureSource
+
+log = logging.getLogger(__name__)
+_FEW = 10  # training structures, from which no model learns
 
 
 class EnsembleData(AtomsDataModule):
@@ -46,6 +51,10 @@ class EnsembleData(AtomsDataModule):
         loading: keeps graphs in memory; without it batches are made as SchNetPack does.
         kwargs: of SchNetPack's data module.
     """
+
+    num_train: float | None
+    num_val: float | None
+    num_test: float | None
 
     def __init__(
         self,
@@ -86,19 +95,39 @@ class EnsembleData(AtomsDataModule):
         return self.generation.preview()
 
     def _load_partitions(self) -> None:
+        sizes = [self.num_train, self.num_val, self.num_test]
         # A split by parent may be smaller than requested. SchNetPack compares a stored split with
         # the requested sizes and would refuse to continue its own run.
         if self.split_file is not None and os.path.exists(self.split_file):
             with np.load(self.split_file) as split:
-                sizes = [len(split[f"{part}_idx"]) for part in ("train", "val", "test")]
-            if sum(sizes) > len(self.dataset):
+                parts = [split[f"{part}_idx"].tolist() for part in ("train", "val", "test")]
+            n_split = sum(map(len, parts))
+            if n_split > len(self.dataset):
                 raise ValueError(
-                    f"{Path(self.split_file).absolute()} splits {sum(sizes)} structures, the "
+                    f"{Path(self.split_file).absolute()} splits {n_split} structures, the "
                     f"database has {len(self.dataset)}: the split is of another database; use "
                     "another run folder"
                 )
-            self.num_train, self.num_val, self.num_test = sizes
+            stored = list(map(len, parts))
+            repeatable = isinstance(self.splitting, ParentSplit) and sizes.count(None) < 2
+            if repeatable and self.splitting.split(self.dataset, *sizes) != parts:
+                log.warning(
+                    "the run keeps the %d training, %d validation and %d test structures of %s: "
+                    "num_train, num_val, num_test and splitting have no effect",
+                    *stored,
+                    self.split_file,
+                )
+            sizes = stored
+        # SchNetPack takes 1.0 for one structure.
+        self.num_train, self.num_val, self.num_test = numbers_of(len(self.dataset), sizes)
         super()._load_partitions()
+        if len(self.train_idx) < _FEW:
+            log.warning(
+                "training on %d of %d structures: set data.num_train to a share, such as 0.8, or "
+                "to a larger number",
+                len(self.train_idx),
+                len(self.dataset),
+            )
 
     def _setup_transforms(self) -> None:
         self._transforms_ready = False

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sized
+from collections.abc import Sequence, Sized
 
 import numpy as np
 from schnetpack.data import ASEAtomsData, SplittingStrategy
@@ -32,14 +32,13 @@ class ParentSplit(SplittingStrategy):
 
         Args:
             dataset: of a whole database, not a subset.
-            split_sizes: numbers of structures (>= 1) or fractions of all (< 1); one may be None
-                and takes the rest.
+            split_sizes: as for :func:`numbers_of`.
 
         Raises:
             ValueError: if rows have no parent, or the sizes cannot be met.
         """
         members = self._parents(dataset)
-        sizes = _absolute(sum(map(len, members)), split_sizes)
+        sizes = numbers_of(sum(map(len, members)), split_sizes)
         return _fill(_shuffled(members, self.seed), sizes)[0]
 
     def _parents(self, dataset: ASEAtomsData) -> list[list[int]]:
@@ -73,10 +72,37 @@ class NestedSplit(ParentSplit):
 
     def split(self, dataset: ASEAtomsData, *split_sizes: float | None) -> list[list[int]]:
         members = self._parents(dataset)
-        *others, n_test = _absolute(sum(map(len, members)), split_sizes)
+        *others, n_test = numbers_of(sum(map(len, members)), split_sizes)
         (test,), rest = _fill(_shuffled(members, self.test_seed), [n_test])
         found, _ = _fill(_shuffled(rest, self.seed), others[::-1])
         return [*found[::-1], test]
+
+
+def numbers_of(total: int, sizes: Sequence[float | None]) -> list[int]:
+    """Numbers of structures in partitions.
+
+    Args:
+        total: number of all structures.
+        sizes: numbers, as integers, or shares of all, as floats up to 1.0; one may be None and
+            takes the rest.
+
+    Raises:
+        ValueError: for other sizes, or if they do not add up.
+    """
+    for size in sizes:
+        if isinstance(size, float) and not 0 <= size <= 1:
+            raise ValueError(
+                f"a partition of {size} structures; expected a number of structures as an integer, "
+                "or a share of all between 0.0 and 1.0"
+            )
+    absolute = [int(s * total) if isinstance(s, float) else s for s in sizes]
+    rest = total - sum(s for s in absolute if s is not None)
+    if rest < 0 or absolute.count(None) > 1:
+        raise ValueError(
+            f"cannot split {total} structures into {sizes}: expected at most one None, and sizes "
+            "that add up to no more than there are"
+        )
+    return [rest if s is None else s for s in absolute]
 
 
 def _shuffled(members: list[list[int]], seed: int) -> list[list[int]]:
@@ -100,17 +126,6 @@ def _fill(members: list[list[int]], sizes: list[int]) -> tuple[list[list[int]], 
             )
         partitions.append(sorted(part))
     return partitions, members
-
-
-def _absolute(total: int, sizes: tuple[float | None, ...]) -> list[int]:
-    absolute = [s if s is None else int(s * total) if 0 < s < 1 else int(s) for s in sizes]
-    rest = total - sum(s for s in absolute if s is not None)
-    if rest < 0 or absolute.count(None) > 1:
-        raise ValueError(
-            f"cannot split {total} structures into {sizes}: expected at most one None, and sizes "
-            "that add up to no more than there are"
-        )
-    return [rest if s is None else s for s in absolute]
 
 
 class EpochSampler(RandomSampler):

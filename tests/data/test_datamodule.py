@@ -8,9 +8,11 @@ from ase.units import GPa
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from pytorch_lightning import Trainer
+from schnetpack.data import RandomSplit
 
 from schnetpack_phonon._hydra import config_folder
 from schnetpack_phonon.common import properties
+from schnetpack_phonon.data.splits import ParentSplit
 from schnetpack_phonon.ensembles.independent import RandomEnsemble
 from schnetpack_phonon.labels.finite_strain import FiniteStrain
 from tests.data.data_fixtures import ensemble_data
@@ -74,3 +76,30 @@ def test_split_of_another_database_is_refused(built, tmp_path):
     data = ensemble_data(Path(built.datapath).parents[1], split_file=str(split))
     with pytest.raises(ValueError, match="100 structures, the database has 16"):
         data.setup()
+
+
+def test_sizes_are_shares_or_numbers_and_few_are_told(built, tmp_path, caplog):
+    """1.0 is all and 1 is one, also for SchNetPack's own split, which takes both for one."""
+    folder = Path(built.datapath).parents[1]
+    for splitting in (ParentSplit(seed=0), RandomSplit()):
+        options = {"splitting": splitting, "split_file": None}
+        half = ensemble_data(folder, num_train=0.5, num_val=4, num_test=0.25, **options)
+        half.setup()
+        assert [len(x) for x in (half.train_idx, half.val_idx, half.test_idx)] == [8, 4, 4]
+        with pytest.raises(ValueError, match="cannot split 16 structures into"):
+            ensemble_data(folder, num_train=1.0, **options).setup()
+    assert "training on 8 of 16 structures: set data.num_train" in caplog.text
+    caplog.clear()
+    ensemble_data(folder, num_train=14, num_val=1, num_test=1, split_file=None).setup()
+    assert "training on" not in caplog.text
+
+
+def test_partitions_that_a_continued_run_keeps_are_told(built, tmp_path, caplog):
+    folder, split = Path(built.datapath).parents[1], str(tmp_path / "split.npz")
+    for _ in range(2):
+        ensemble_data(folder, split_file=split).setup()
+    assert "have no effect" not in caplog.text
+    for changed in ({"num_train": 0.25}, {"splitting": ParentSplit(seed=1)}):
+        caplog.clear()
+        ensemble_data(folder, split_file=split, **changed).setup()
+        assert "keeps the 8 training, 4 validation and 4 test structures of" in caplog.text

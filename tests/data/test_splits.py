@@ -66,6 +66,8 @@ def dataset(make_dataset):
         ((None, 6, 6), [28, 6, 6]),
         ((13, 11, None), [12, 10, 16]),
         ((30, 10, 0), [30, 10, 0]),
+        ((1.0, 0, 0), [40, 0, 0]),
+        ((1.0, None, 0.0), [40, 0, 0]),
     ],
 )
 def test_sizes(dataset, sizes, expected):
@@ -86,6 +88,9 @@ def test_seed_makes_the_split(dataset):
         ((None, None, 5), "at most one None"),
         ((1, 10, 10), "no parent fits in a partition of 1"),
         ((-1, 10, 10), "cannot split|no parent fits"),
+        ((1.0, 0.1, 0.1), "cannot split 40 structures"),
+        ((20.0, 10, 10), "a partition of 20.0 structures; expected a number .* as an integer"),
+        ((0.5, -0.1, 0.1), "a partition of -0.1 structures"),
     ],
 )
 def test_size_errors(dataset, sizes, named):
