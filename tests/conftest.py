@@ -29,7 +29,13 @@ from schnetpack_phonon.phonons.instabilities import Instabilities
 from schnetpack_phonon.structures.crystals import Crystal, supercell_matrix
 from tests.calculators.code_fixtures import code, fake, output  # noqa: F401
 from tests.ensembles.ensemble_fixtures import ag3sbr, nacl  # noqa: F401
-from tests.phonons.force_constants_fixtures import alloy, cubic, cubic_springs, pair  # noqa: F401
+from tests.phonons.force_constants_fixtures import (  # noqa: F401
+    alloy,
+    cubic,
+    cubic_springs,
+    layers,
+    pair,
+)
 
 
 @pytest.fixture(autouse=True)

@@ -14,6 +14,7 @@ from ase.neighborlist import neighbor_list
 from schnetpack_phonon.common.digests import contents_digest
 from schnetpack_phonon.common.errors import check_at_least
 from schnetpack_phonon.ensembles.base import SimpleEnsemble, Snapshot
+from schnetpack_phonon.structures.atom_properties import check_same_moments
 from schnetpack_phonon.structures.crystals import DECIMALS, Crystal, files_of_crystals
 from schnetpack_phonon.structures.files import read_frames
 
@@ -22,7 +23,7 @@ class FileEnsemble(SimpleEnsemble):
     """Snapshots from a molecular-dynamics trajectory or any file of structures.
 
     Atoms must have the order of the supercell of ``data.structure`` (phonopy's order). A different
-    cell is treated as a homogeneous strain.
+    cell is treated as a homogeneous strain. Masses and magnetic moments are those of the structure.
 
     Args:
         path: the file; ``{name}`` stands for the crystal's name if there are several.
@@ -101,6 +102,8 @@ def _fitted(ideal: Atoms, frame: Atoms, where: str) -> tuple[Atoms, Atoms]:
             f"{where} has {frame.symbols[atom]} as atom {atom}; expected {ideal.symbols[atom]}, as "
             "in the supercell of data.structure: sort the atoms"
         )
+    if frame.get_initial_magnetic_moments().any():
+        check_same_moments(frame, ideal, where)
     cell = frame.cell.array if frame.cell.rank == 3 else ideal.cell.array
     strain = np.linalg.solve(ideal.cell.array, cell) - np.eye(3)
     if np.abs(strain).max() > 0.2:

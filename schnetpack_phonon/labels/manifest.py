@@ -3,7 +3,8 @@
 Scripts may read it. ``calculations`` is a list of objects with ``key`` (of the labels), ``folder``
 (relative to the manifest), ``description``, ``formula``, ``n_atoms``, ``mixing`` (of the density,
 null if the code is not known), ``files`` (name -> SHA-256 of the exported file), and the structure:
-``numbers``, ``positions`` and ``cell`` in Ang.
+``numbers``, ``positions`` and ``cell`` in Ang, and ``magnetic_moments`` in Bohr magnetons if there
+are any.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from schnetpack_phonon.common.errors import ManifestError
 from schnetpack_phonon.common.files import replacing
 from schnetpack_phonon.labels.labelling import label_key
 from schnetpack_phonon.labels.store import Input
+from schnetpack_phonon.structures.atom_properties import magnetic_moments
 
 NAME = "manifest.json"
 _HEADER = {"format": "schnetpack_phonon calculations", "version": 1}
@@ -118,7 +120,11 @@ class Manifest:
             atoms = line.pop("atoms")
             line |= {"formula": atoms.get_chemical_formula(), "n_atoms": len(atoms)}
             line |= {"numbers": atoms.numbers.tolist(), "positions": atoms.positions.tolist()}
-            calculations.append(line | {"cell": atoms.cell.array.tolist()})
+            line["cell"] = atoms.cell.array.tolist()
+            moments = magnetic_moments(atoms)
+            if moments is not None:
+                line["magnetic_moments"] = moments.tolist()
+            calculations.append(line)
         with replacing(root / NAME) as part, open(part, "w") as file:
             json.dump(_HEADER | vars(self) | {"calculations": calculations}, file)
 
@@ -152,6 +158,7 @@ def read_manifest(root: Path) -> Manifest:
 def _calculations(content: dict[str, Any]) -> Iterator[Calculation]:
     for line in content["calculations"]:
         atoms = Atoms(line["numbers"], line["positions"], cell=line["cell"], pbc=True)
+        atoms.set_initial_magnetic_moments(line.get("magnetic_moments"))
         if line["key"] != label_key(content["settings"], content["code_version"], atoms):
             raise ValueError(f"the structure in {line['folder']} does not belong to its key")
         names = ("key", "folder", "description", "mixing", "files")

@@ -29,6 +29,7 @@ from schnetpack_phonon.labels.labelling import Job
 from schnetpack_phonon.labels.manifest import NAME, Calculation, Manifest, read_manifest
 from schnetpack_phonon.labels.results import Result, Status, Summary, read_results
 from schnetpack_phonon.labels.store import LabelStore, Record
+from schnetpack_phonon.structures.atom_properties import magnetic_moments
 
 _OLD = "stored before energies were free energies: they differ if electrons were smeared"
 _FAILED = (Status.UNCONVERGED, Status.OUT_OF_TIME, Status.BROKEN)
@@ -220,6 +221,7 @@ def _attempts(
         number += 1
         (atoms,) = job.arguments
         plain = Atoms(atoms.numbers, atoms.positions, cell=atoms.cell, pbc=atoms.pbc)
+        plain.set_initial_magnetic_moments(magnetic_moments(atoms))
         yield Calculation(job.key, f"{number:05d}-{job.key}", job.description, plain, mixing, {})
 
 

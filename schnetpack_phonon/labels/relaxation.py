@@ -19,7 +19,7 @@ from schnetpack_phonon.common.digests import settings_hash, structure_hash
 from schnetpack_phonon.common.properties import PROPERTIES, Labels
 from schnetpack_phonon.labels.labelling import Job, label_job
 from schnetpack_phonon.labels.store import Input
-from schnetpack_phonon.structures.atom_properties import to_ase
+from schnetpack_phonon.structures.atom_properties import magnetic_kinds, to_ase
 from schnetpack_phonon.structures.crystals import Crystal
 
 SMALL_FORCE = 0.05  #: largest force of a structure at its minimum, in eV/Ang
@@ -72,7 +72,10 @@ def relax(
     """
     calculator.check(crystal.supercell)
     atoms = crystal.unitcell.copy()
+    elements = atoms.numbers.copy()
+    atoms.numbers = magnetic_kinds(atoms)  # FixSymmetry does not look at moments
     atoms.set_constraint(FixSymmetry(atoms))
+    atoms.numbers = elements
     atoms.calc = _Supercell(crystal, calculator.ase_calculator())
     _minimize(FrechetCellFilter(atoms), crystal.name, fmax, max_steps)
     atoms.set_constraint()

@@ -22,7 +22,7 @@ from schnetpack_phonon.common.properties import Labels
 FORMAT_VERSION = 1
 _FORMAT = "schnetpack_phonon labels"
 _HEADER = b'{"format":"%s","version":%d}\n' % (_FORMAT.encode(), FORMAT_VERSION)
-_ARRAYS = ("numbers", "positions", "cell", "pbc")  # of a structure in a line
+_ARRAYS = ("numbers", "positions", "cell", "pbc", "magmoms")  # of a structure in a line
 
 # Start and end of a line with labels, as written here; all other lines are decoded at once.
 _START = re.compile(rb'\{"key":"([^"\\]+)","labels":\{')
@@ -134,8 +134,7 @@ class LabelStore:
             file.writelines(lines())
 
     def _holder(self, key: str) -> _File:
-        files = [file for file in self._files if key in file.places]
-        if not files:
+        if not (files := [file for file in self._files if key in file.places]):
             raise KeyError(key)
         return min(files, key=lambda file: key in file.failed)
 
@@ -238,8 +237,7 @@ class _File:
         if self.end == 0:
             self._check_header(line)
             return
-        start = _START.match(line)
-        if start and line.endswith(_END):
+        if (start := _START.match(line)) and line.endswith(_END):
             key, failed = start[1].decode(), False
         else:
             record = self._decoded(line, self.end)
@@ -285,7 +283,9 @@ def _encode(record: Record) -> bytes:
     if record.input:
         given = dict(vars(record.input))
         atoms = given.pop("atoms")
-        line["input"] = given | {k: np.asarray(getattr(atoms, k)).tolist() for k in _ARRAYS}
+        line["input"] = given | {k: np.asarray(getattr(atoms, k)).tolist() for k in _ARRAYS[:4]}
+        if atoms.has("initial_magmoms"):
+            line["input"]["magmoms"] = atoms.arrays["initial_magmoms"].tolist()
     if record.seconds is not None:
         line["seconds"] = round(record.seconds, 3)
     line["error"] = record.error
@@ -296,5 +296,5 @@ def _decode(line: bytes) -> Record:
     plain = json.loads(line)
     labels = plain["labels"] and {k: np.array(v) for k, v in plain["labels"].items()}
     if given := plain.get("input"):
-        given = Input(atoms=Atoms(**{key: given.pop(key) for key in _ARRAYS}), **given)
+        given = Input(atoms=Atoms(**{k: given.pop(k) for k in _ARRAYS if k in given}), **given)
     return Record(plain["key"], labels, plain["error"], given, plain.get("seconds"))

@@ -31,7 +31,11 @@ from schnetpack_phonon.phonons.force_constants import (
 )
 from schnetpack_phonon.phonons.instabilities import Instabilities
 from schnetpack_phonon.structures.alloys import replaced
-from schnetpack_phonon.structures.atom_properties import own_masses, to_ase
+from schnetpack_phonon.structures.atom_properties import (
+    check_same_moments,
+    own_masses,
+    to_ase,
+)
 from schnetpack_phonon.structures.crystals import Crystal, files_of_crystals
 
 log = logging.getLogger(__name__)
@@ -133,6 +137,7 @@ class PhonopyFiles:
         there.set_cell(there.cell * units.distance_to_A, scale_atoms=True)
         where = f"{path} and the structure {crystal.name}"
         order = same_atoms(there, crystal.supercell, where)
+        check_same_moments(there[order], crystal.supercell, str(path))
         crystal = _with_masses_of(there[order], crystal, where)
         factor = units.force_to_eVperA / units.distance_to_A
         check_force_constants(there, np.array(phonon.force_constants) * factor)

@@ -6,7 +6,8 @@ __getattr__, __dir__ = names_of(
     __name__,
     """
     alloys: MixedAntiperovskites end_member_formulas replaced vegard
-    atom_properties: check_atom_properties magnetic_moments own_masses to_ase to_phonopy
+    atom_properties: check_atom_properties check_same_moments magnetic_kinds magnetic_moments
+        own_masses to_ase to_phonopy
     cif: read_cif
     crystals: Antiperovskites Crystal StructureSource antiperovskite
         displaced_positions files_of_crystals shortest_distance supercell_matrix translations

@@ -55,6 +55,32 @@ def magnetic_moments(atoms: Atoms) -> np.ndarray | None:
     return moments if moments.any() else None
 
 
+def check_same_moments(there: Atoms, here: Atoms, where: str) -> None:
+    """Raises ValueError unless moments have the same directions, up to that of all together.
+
+    Args:
+        there: of a file, in the order of ``here``.
+        here: of the crystal.
+        where: the file, for the message.
+    """
+    one, other = (np.sign(a.get_initial_magnetic_moments().round(2)) for a in (there, here))
+    if not any(np.array_equal(one, sign * other) for sign in (1, -1)):
+        raise ValueError(
+            f"{where} has magnetic moments on {np.count_nonzero(one)} atoms, the structure on "
+            f"{np.count_nonzero(other)}; expected the same up and down: give those of the file to "
+            "the structure (column initial_magmoms of an extxyz file)"
+        )
+
+
+def magnetic_kinds(atoms: Atoms) -> np.ndarray:
+    """Atomic numbers, or where there are moments, a number from 1 for each pair of both."""
+    moments = magnetic_moments(atoms)
+    if moments is None:
+        return atoms.numbers
+    pairs = np.column_stack([atoms.numbers, moments.round(2)])
+    return 1 + np.unique(pairs, axis=0, return_inverse=True)[1].ravel()
+
+
 def check_atom_properties(atoms: Atoms, name: str) -> None:
     """Raises ValueError for what neither identifies a label nor reaches the code that computes it.
 

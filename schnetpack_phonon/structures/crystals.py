@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+import spglib
 from ase import Atoms
 from ase.data import chemical_symbols
 from ase.neighborlist import neighbor_list
@@ -21,6 +22,7 @@ from phonopy.structure.snf import SNF3x3
 from schnetpack_phonon.common.errors import check_positive
 from schnetpack_phonon.structures.atom_properties import (
     check_atom_properties,
+    magnetic_moments,
     to_ase,
     to_phonopy,
 )
@@ -91,8 +93,11 @@ class Crystal:
 
     @property
     def space_group(self) -> str:
-        """International symbol and number, found by spglib."""
+        """International symbol and number, found by spglib; that of the moments by its number."""
         symmetry = self.phonopy().primitive_symmetry.dataset
+        if magnetic_moments(self.unitcell) is not None:
+            group: Any = spglib.get_magnetic_spacegroup_type(symmetry.uni_number)
+            return f"magnetic, BNS {group.bns_number}"
         return f"{symmetry.international} ({symmetry.number})"
 
     @property

@@ -35,6 +35,9 @@ _ROUNDED_MASS = 2e-3  # relative; the masses of an input often have a few digits
 class StructureFile:
     """A crystal from a CIF file or any other that ASE reads (POSCAR, extxyz, input of pw.x, ...).
 
+    It has the masses and the magnetic moments of the file: the initial ones, or those that a
+    calculation found.
+
     Args:
         path: the file.
         supercell: three integers or a 3x3 matrix.
@@ -76,6 +79,7 @@ class StructureFile:
             refine_symmetry(atoms, symprec=symmetry_tolerance)
         else:
             _warn_of_rounding(atoms, path)
+        _take_calculated_moments(atoms)
         atoms.calc = None
         check_atom_properties(atoms, path)
         atoms.set_masses(own_masses(atoms))
@@ -184,6 +188,13 @@ def _pw_input(path: Path) -> Atoms:
     if not np.allclose(own, atoms.get_masses(), rtol=_ROUNDED_MASS):
         atoms.set_masses(own)
     return atoms
+
+
+def _take_calculated_moments(atoms: Atoms) -> None:
+    """Moments of a calculation, to 0.01 Bohr magnetons, where there are no initial ones."""
+    if atoms.calc and not atoms.get_initial_magnetic_moments().any():
+        found = atoms.calc.results.get("magmoms")
+        atoms.set_initial_magnetic_moments(None if found is None else np.round(found, 2))
 
 
 def _warn_of_rounding(atoms: Atoms, path: str) -> None:

@@ -6,8 +6,12 @@ import ase.db
 import ase.io
 import numpy as np
 import pytest
+from ase.build import bulk
 
+from schnetpack_phonon.data.database import write_database
+from schnetpack_phonon.data.export import write_extxyz
 from schnetpack_phonon.data.reading import read_rows, read_structures
+from schnetpack_phonon.ensembles.base import Snapshot
 from tests.models.model_fixtures import thermal
 
 
@@ -25,6 +29,22 @@ def test_rows_of_ours_bring_their_ideal_crystal(built):
     assert {"structure", "parent"} <= row.key_value_pairs.keys()
     assert [k.key_value_pairs for k in read_rows(built.datapath, data=False)][3] == row[2]
     assert len(everything) == 16
+
+
+def test_rows_bring_masses_and_moments(tmp_path):
+    """Those of the crystal, where they are not natural or not zero; also in files made of rows."""
+    atoms = bulk("Cr", a=2.9, cubic=True)
+    atoms.set_masses([50.0, 52.0])
+    atoms.set_initial_magnetic_moments([1.0, -1.0])
+    path, target = tmp_path / "x.db", tmp_path / "x.extxyz"
+    labels = {"energy": np.zeros(1)}
+    snapshot = Snapshot(atoms, atoms, "Cr", "phonon", "temperature", 300.0, 0, 0, "Cr/0")
+    write_database(path, [snapshot], [labels], {}, {"n_rows": 1})
+    (row,) = read_rows(path)
+    write_extxyz(path, target)
+    for found in (row.atoms, row.ideal, ase.io.read(target)):
+        np.testing.assert_array_equal(found.get_masses(), [50.0, 52.0])
+        np.testing.assert_array_equal(found.get_initial_magnetic_moments(), [1.0, -1.0])
 
 
 def test_other_files(tmp_path):

@@ -204,3 +204,21 @@ def test_format_that_the_name_does_not_tell(tmp_path, al_crystal, written):
     named = r"cannot read .*md\.history: .*; set data\.ensemble\.format if"
     with pytest.raises(UnreadableFileError, match=named):
         first(ensemble, al_crystal, al_crystal.supercell, 1)
+
+
+def test_moments_are_those_of_the_structure(tmp_path):
+    """Frames of another magnetic order are refused; those without any say nothing."""
+    atoms = bulk("Cr", a=2.9, cubic=True)
+    frame = atoms.copy()
+    atoms.set_initial_magnetic_moments([1.0, -1.0])
+    crystal = Crystal("Cr", atoms, supercell_matrix([1, 1, 1]))
+    ensemble = FileEnsemble(str(tmp_path / "md.traj"), 1, 300.0)
+    for moments in (None, [2.1, -2.0]):
+        frame.set_initial_magnetic_moments(moments)
+        ase.io.write(tmp_path / "md.traj", frame)
+        (snapshot,) = ensemble.snapshots(crystal, crystal.supercell, 300.0)
+        np.testing.assert_array_equal(snapshot.atoms.get_initial_magnetic_moments(), [1.0, -1.0])
+    frame.set_initial_magnetic_moments([2.0, 2.0])
+    ase.io.write(tmp_path / "md.traj", frame)
+    with pytest.raises(ValueError, match=r"frame 0 of .*md.traj has magnetic moments on 2 atoms"):
+        list(ensemble.snapshots(crystal, crystal.supercell, 300.0))

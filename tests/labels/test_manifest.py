@@ -1,6 +1,7 @@
 """The manifest is what was exported, or it is refused."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -45,6 +46,17 @@ def test_round_trip(manifest, tmp_path):
     }
     assert again.calculator().settings == manifest.settings
     assert [file.name for file in tmp_path.iterdir()] == [NAME]
+
+
+def test_moments_are_part_of_it(manifest, tmp_path):
+    (one,) = manifest.calculations
+    atoms = one.atoms.copy()
+    atoms.set_initial_magnetic_moments([1.5, -1.5])
+    key = label_job(manifest.calculator(), atoms, "").key
+    assert key != one.key
+    replace(manifest, calculations=[replace(one, atoms=atoms, key=key)]).write(tmp_path)
+    (other,) = read_manifest(tmp_path).calculations
+    np.testing.assert_array_equal(other.atoms.get_initial_magnetic_moments(), [1.5, -1.5])
 
 
 def test_scripts_can_read_it(manifest, tmp_path):

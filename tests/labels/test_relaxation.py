@@ -1,5 +1,8 @@
 """Relaxation finds the minimum that the crystal's own symmetry allows."""
 
+from dataclasses import replace
+from functools import partial
+
 import numpy as np
 import pytest
 import spglib
@@ -12,6 +15,7 @@ from scipy.optimize import minimize_scalar
 from schnetpack_phonon.calculators.base import AseCalculator
 from schnetpack_phonon.labels.relaxation import _Supercell, relax, relax_ions
 from schnetpack_phonon.structures.crystals import Crystal, supercell_matrix
+from tests.phonons.force_constants_fixtures import MagneticSprings
 
 
 def test_relax_finds_the_lattice_constant(emt):
@@ -69,6 +73,19 @@ def test_relax_keeps_an_unstable_symmetry(emt):
     atoms.set_cell(np.diag([2.87, 2.87, 2.87 * 1.001]), scale_atoms=True)
     relaxed = relax(emt, Crystal("Cu", atoms, supercell_matrix([2, 2, 2])), fmax=1e-4)
     np.testing.assert_allclose(relaxed.cell.lengths(), relaxed.cell.lengths()[0], rtol=1e-6)
+
+
+def test_relax_keeps_the_symmetry_of_the_moments(layers):
+    """The lattice of an antiferromagnet is tetragonal: neighbours 2.5 and 2.6 Ang apart."""
+    crystal = replace(layers, supercell_matrix=supercell_matrix([1, 1, 1]))
+    relaxed = relax(AseCalculator(partial(MagneticSprings, rest=2.6)), crystal)
+    a, b, c = relaxed.cell.lengths()
+    a_expected = 2.5 * 2**0.5
+    assert (a, b) == pytest.approx((a_expected, a_expected), abs=2e-3)
+    assert c == pytest.approx(2 * np.sqrt(2.6**2 - a_expected**2 / 4), abs=2e-3)
+    np.testing.assert_array_equal(
+        relaxed.get_initial_magnetic_moments(), layers.unitcell.get_initial_magnetic_moments()
+    )
 
 
 def test_relax_that_does_not_converge(emt):

@@ -65,6 +65,14 @@ def test_input_is_kept_bit_by_bit(store):
     assert again["b"].error == "no convergence"
 
 
+def test_moments_of_an_input_are_kept(store):
+    atoms = Atoms("Cr2", positions=np.eye(2, 3), magmoms=[1.5, -1.5], pbc=True)
+    store.add(Record("h1", {"energy": np.ones(1)}, None, Input("label", "", "code", {}, atoms)))
+    found = LabelStore(store.path)["h1"].input.atoms
+    np.testing.assert_array_equal(found.get_initial_magnetic_moments(), [1.5, -1.5])
+    assert found == atoms
+
+
 def test_first_stores_stay_readable_and_go_on(tmp_path):
     """Lines without input, as the first in the data set that ships, and new ones behind them."""
     path = tmp_path / "labels.jsonl"

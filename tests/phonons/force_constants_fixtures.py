@@ -8,6 +8,9 @@ import numpy as np
 import pytest
 from ase import units
 from ase.build import bulk
+from ase.calculators.calculator import Calculator, all_changes
+from ase.neighborlist import neighbor_list
+from ase.stress import full_3x3_to_voigt_6_stress
 from phonopy import Phonopy
 
 from schnetpack_phonon.common import properties
@@ -46,6 +49,52 @@ class Springs:
         ideal, force_constants = self.known[str(atoms.symbols)]
         forces = -np.einsum("ijab,jb->ia", force_constants, atoms.positions - ideal.positions)
         return {properties.forces: forces, properties.energy: np.zeros(1)}
+
+
+class MagneticSprings(Calculator):
+    """Springs of neighbours: 1 eV/Ang^2 and 2.5 Ang, antiparallel ones 3 eV/Ang^2 and ``rest``."""
+
+    implemented_properties = ("energy", "forces", "stress")
+
+    def __init__(self, rest=2.5):
+        super().__init__()
+        self.rest = rest
+
+    def calculate(self, atoms=None, properties=None, system_changes=all_changes):
+        super().calculate(atoms, properties, system_changes)
+        moments = self.atoms.get_initial_magnetic_moments()
+        i, j, d, vectors = neighbor_list("ijdD", self.atoms, 3.1)
+        opposite = moments[i] * moments[j] < 0
+        k, rest = np.where(opposite, 3.0, 1.0), np.where(opposite, self.rest, 2.5)
+        pull = (k * (d - rest) / d)[:, None] * vectors
+        forces = np.zeros((len(self.atoms), 3))
+        np.add.at(forces, i, pull)
+        stress = 0.5 * np.einsum("px,py->xy", pull, vectors) / self.atoms.get_volume()
+        self.results = {
+            "energy": float((0.25 * k * (d - rest) ** 2).sum()),
+            "forces": forces,
+            "stress": full_3x3_to_voigt_6_stress(stress),
+        }
+
+
+@pytest.fixture
+def layers() -> Crystal:
+    """An antiferromagnet that is cubic without its moments: (001) layers up and down."""
+    atoms = bulk("Cr", "fcc", a=2.5 * 2**0.5, cubic=True)
+    atoms.set_initial_magnetic_moments(np.where(atoms.positions[:, 2] < 0.1, 1.0, -1.0))
+    return Crystal("Cr", atoms, supercell_matrix([2, 2, 2]))
+
+
+def magnetic_force_constants(atoms) -> np.ndarray:
+    """Of :class:`MagneticSprings` with neighbours 2.5 Ang apart."""
+    k = np.zeros((len(atoms), len(atoms), 3, 3))
+    moments = atoms.get_initial_magnetic_moments()
+    i, j, d, vectors = neighbor_list("ijdD", atoms, 3.1)
+    stiffness = np.where(moments[i] * moments[j] < 0, 3.0, 1.0) / d**2
+    block = stiffness[:, None, None] * vectors[:, :, None] * vectors[:, None, :]
+    np.add.at(k, (i, j), -block)
+    np.add.at(k, (i, i), block)
+    return k
 
 
 def no_labels(what, jobs):

@@ -6,6 +6,7 @@ import numpy as np
 import phonopy
 import pytest
 
+from schnetpack_phonon.calculators.base import AseCalculator
 from schnetpack_phonon.phonons.force_constants import (
     FiniteDisplacements,
     mixed_force_constants,
@@ -13,7 +14,14 @@ from schnetpack_phonon.phonons.force_constants import (
     unmixed,
 )
 from schnetpack_phonon.phonons.harmonic import normal_modes
-from tests.phonons.force_constants_fixtures import FLOOR, STABLE, Springs, read
+from tests.phonons.force_constants_fixtures import (
+    FLOOR,
+    STABLE,
+    MagneticSprings,
+    Springs,
+    magnetic_force_constants,
+    read,
+)
 
 
 def test_finite_displacements_find_the_springs(cubic, cubic_springs):
@@ -98,6 +106,41 @@ def test_mixed_crystal_with_force_constants_of_its_own(alloy):
     label = Springs((own.supercell, k))
     model = FiniteDisplacements(FLOOR).models([own], [300.0], label)[own.name, 300.0]
     np.testing.assert_allclose(model.force_constants, k, atol=1e-8)
+
+
+def test_symmetry_of_an_antiferromagnet(layers):
+    """Cubic operations, which the moments break, would mix stiff and soft springs."""
+    calculator = AseCalculator(MagneticSprings)
+
+    def label(what, jobs):
+        return [calculator.label(atoms) for _, atoms in jobs]
+
+    models = FiniteDisplacements(FLOOR, 1e-3).models([layers], [300.0], label)
+    model = models[layers.name, 300.0]
+    expected = magnetic_force_constants(layers.supercell)
+    np.testing.assert_allclose(model.force_constants, expected, atol=2e-3)
+    assert not np.allclose(expected, magnetic_force_constants(plain(layers).supercell), atol=1)
+    assert (layers.space_group, plain(layers).space_group) == (
+        "magnetic, BNS 123.350",  # P_I 4/mmm: up and down by half a body diagonal
+        "Fm-3m (225)",
+    )
+
+
+def plain(crystal):
+    atoms = crystal.unitcell.copy()
+    atoms.set_initial_magnetic_moments(None)
+    return replace(crystal, unitcell=atoms)
+
+
+def test_fit_to_the_symmetry_of_an_antiferromagnet(layers):
+    """Of renormalisation, and of phonopy's files with all atoms displaced."""
+    expected = magnetic_force_constants(layers.supercell)
+    u = np.random.default_rng(0).normal(0, 0.01, (30, 32, 3))
+    phonon = layers.phonopy()
+    forces = -np.einsum("ijab,njb->nia", expected, u)
+    phonon.dataset = {"displacements": u, "forces": forces}
+    phonon.produce_force_constants(fc_calculator="symfc", show_drift=False)
+    np.testing.assert_allclose(phonon.force_constants, expected, atol=1e-6)
 
 
 def test_saved_file_gives_phonopy_the_same_frequencies(tmp_path, rock_salt, stable, model):

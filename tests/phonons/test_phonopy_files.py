@@ -23,6 +23,7 @@ from tests.phonons.force_constants_fixtures import (
     ALLOYS,
     FLOOR,
     SPRINGS,
+    magnetic_force_constants,
     no_labels,
     phonopy_of,
     read,
@@ -278,6 +279,20 @@ def test_masses_of_the_files_of_end_members(tmp_path, alloy):
     for crystals in ([mixed], [member for member, _ in mixed.end_members]):
         (crystal,) = with_masses_of([mixed], source.models(crystals, [300.0], no_labels))
         np.testing.assert_array_equal(crystal.supercell.get_masses(), ideal.get_masses())
+
+
+def test_moments_of_file_and_structure(folder, layers):
+    """Force constants of another magnetic order, or of none, belong to another crystal."""
+    k = magnetic_force_constants(layers.supercell)
+    path = params_with_force_constants(folder, layers.phonopy(), k)
+    np.testing.assert_allclose(
+        read(path, layers, instabilities=FLOOR).force_constants, k, atol=1e-7
+    )
+    atoms = layers.unitcell.copy()
+    for moments in ([0.0] * 4, [1.0] * 4):
+        atoms.set_initial_magnetic_moments(moments)
+        with pytest.raises(ValueError, match=r"params.yaml has magnetic moments on 32 atoms, the"):
+            read(path, replace(layers, unitcell=atoms), instabilities=FLOOR)
 
 
 SHEARED = [[1, 1, 0], [0, 1, 0], [0, 0, 1]]

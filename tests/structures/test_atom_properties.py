@@ -7,6 +7,8 @@ from ase.build import bulk
 
 from schnetpack_phonon.structures.atom_properties import (
     check_atom_properties,
+    check_same_moments,
+    magnetic_kinds,
     magnetic_moments,
     own_masses,
     to_ase,
@@ -77,3 +79,26 @@ def test_what_is_refused(change, named):
     change(atoms)
     with pytest.raises(ValueError, match=named):
         check_atom_properties(atoms, "salt")
+
+
+def test_moments_are_the_same_up_and_down():
+    here = bulk("Cr", a=2.9, cubic=True)
+    there = here.copy()
+    check_same_moments(there, here, "md.traj")
+    here.set_initial_magnetic_moments([1.0, -1.0])
+    for moments in ([3.0, -3.0], [-0.9, 0.9]):
+        there.set_initial_magnetic_moments(moments)
+        check_same_moments(there, here, "md.traj")
+    for moments in ([1.0, 1.0], [1.0, 0.0], [0.0, 0.0]):
+        there.set_initial_magnetic_moments(moments)
+        with pytest.raises(ValueError, match=r"md.traj has magnetic moments on \d atoms, the"):
+            check_same_moments(there, here, "md.traj")
+
+
+def test_kinds_of_atoms():
+    atoms = Atoms("FeOFeO", magmoms=[2.0, 0.0, -2.0, 0.0])
+    one, oxygen, other, same = magnetic_kinds(atoms).tolist()
+    assert oxygen == same
+    assert {one, oxygen, other} == {1, 2, 3}
+    atoms.set_initial_magnetic_moments(None)
+    np.testing.assert_array_equal(magnetic_kinds(atoms), atoms.numbers)

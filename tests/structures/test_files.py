@@ -6,6 +6,7 @@ import pytest
 from ase import Atoms
 from ase.build import bulk, molecule
 from ase.calculators.emt import EMT
+from ase.calculators.singlepoint import SinglePointCalculator
 
 from schnetpack_phonon.common.errors import UnreadableFileError
 from schnetpack_phonon.structures.crystals import antiperovskite
@@ -181,3 +182,26 @@ def test_labels_stay(tmp_path):
     atoms.write(tmp_path / "cu.extxyz")
     (frame,) = read_frames(tmp_path / "cu.extxyz")
     assert frame.get_potential_energy() == pytest.approx(energy)
+
+
+@pytest.mark.parametrize("calculated", [False, True])
+def test_moments_of_a_file(tmp_path, calculated):
+    """Initial ones as they are; those of a calculation rounded, where nothing else is said."""
+    atoms = bulk("Cr", a=2.9, cubic=True)
+    if calculated:
+        atoms.calc = SinglePointCalculator(atoms, energy=0.0, magmoms=[1.2345, -1.2341])
+    else:
+        atoms.set_initial_magnetic_moments([1.234, -1.234])
+    ase.io.write(tmp_path / "cr.extxyz", atoms)
+    (crystal,) = StructureFile(str(tmp_path / "cr.extxyz"), [2, 1, 1]).crystals
+    moment = 1.23 if calculated else 1.234
+    expected = [moment, moment, -moment, -moment]
+    np.testing.assert_array_equal(crystal.supercell.get_initial_magnetic_moments(), expected)
+
+
+def test_noise_is_no_moment(tmp_path):
+    atoms = bulk("Cr", a=2.9, cubic=True)
+    atoms.calc = SinglePointCalculator(atoms, energy=0.0, magmoms=[0.001, -0.004])
+    ase.io.write(tmp_path / "cr.extxyz", atoms)
+    (crystal,) = StructureFile(str(tmp_path / "cr.extxyz"), [2, 1, 1]).crystals
+    assert "initial_magmoms" not in crystal.supercell.arrays
