@@ -22,6 +22,7 @@ from schnetpack_phonon.attribution.faithfulness import subset_effects, untrained
 from schnetpack_phonon.attribution.methods import check_method
 from schnetpack_phonon.attribution.results import write_table
 from schnetpack_phonon.common.errors import AttributionError
+from schnetpack_phonon.common.files import replacing
 from schnetpack_phonon.common.progress import Progress
 from schnetpack_phonon.common.properties import PROPERTIES
 from schnetpack_phonon.data.reading import Structure
@@ -237,7 +238,8 @@ def write(
     verdict = checks.verdict(
         tables.structures, by_type, tables.faithfulness, seeds, unseen, settings.kind
     )
-    (folder / results.VERDICT).write_text("\n".join(verdict) + "\n")
+    with replacing(folder / results.VERDICT) as part:
+        part.write_text("\n".join(verdict) + "\n")
     if by_type["share"].notna().any():
         drawn = by_type.dropna(subset="share")
         save(figures.bond_shares(drawn, settings.output.split("[")[0]), "bond_shares")

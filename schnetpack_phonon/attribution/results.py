@@ -13,6 +13,7 @@ from ase import Atoms
 from ase.io import write
 
 from schnetpack_phonon.attribution.paths import StraightPath, shells
+from schnetpack_phonon.common.files import replacing
 
 # Files of an attribution. Tables are written as .parquet, too, if pyarrow is installed.
 SHARES = "bond_shares.csv"  #: by crystal, model and bond type
@@ -225,9 +226,11 @@ def group_shares(
 
 def write_table(table: pd.DataFrame, path: Path) -> None:
     """Writes CSV, and Parquet too if pyarrow is installed."""
-    table.to_csv(path, index=False)
+    with replacing(path) as part:
+        table.to_csv(part, index=False)
     if find_spec("pyarrow") is not None:
-        table.to_parquet(path.with_suffix(".parquet"), index=False)
+        with replacing(path.with_suffix(".parquet")) as part:
+            table.to_parquet(part, index=False)
 
 
 def atom_sums(n_atoms: int, bonds: pd.DataFrame) -> np.ndarray:
@@ -250,11 +253,15 @@ def write_bond_extxyz(
     for index, atoms in structures:
         frame = Atoms(atoms.numbers, atoms.positions, cell=atoms.cell, pbc=atoms.pbc)
         frame.set_array("id", np.arange(1, len(atoms) + 1))
-        sums = atom_sums(len(atoms), bonds[bonds["index"] == index])
-        frame.set_array("bond_attribution", sums)
+        frame.set_array("bond_attribution", atom_sums(len(atoms), bonds[bonds["index"] == index]))
         frame.info["index"] = index
         frames.append(frame)
-    write(path, frames, format="extxyz")
+    with replacing(path) as part:
+        write(part, frames, format="extxyz")
+
+
+_DUMPED = ["index", "batom1", "batom2", "image_x", "image_y", "image_z", "distance", "change"]
+_DUMPED += ["shell", "attribution"]
 
 
 def write_dump_local(
@@ -271,7 +278,7 @@ def write_dump_local(
         structures: index and displaced crystal.
         bonds: table of the bonds of all structures.
     """
-    with open(path, "w") as file:
+    with replacing(path) as part, open(part, "w") as file:
         for frame, (index, atoms) in enumerate(structures):
             own = bonds[bonds["index"] == index]
             cell = atoms.cell.standard_form()[0].array
@@ -285,15 +292,9 @@ def write_dump_local(
             file.write(f"ITEM: TIMESTEP\n{frame}\nITEM: NUMBER OF ENTRIES\n{len(own)}\n")
             file.write("ITEM: BOX BOUNDS xy xz yz pp pp pp\n")
             file.writelines(f"{low:.10g} {high:.10g} {tilt:.10g}\n" for low, high, tilt in bounds)
-            table = pd.DataFrame(
-                {
-                    "index": np.arange(1, len(own) + 1),
-                    "batom1": own["i"] + 1,
-                    "batom2": own["j"] + 1,
-                    **{name: own[name] for name in ("image_x", "image_y", "image_z", "distance")},
-                    "change": own["distance"] - own["ideal_distance"],
-                    **{name: own[name] for name in ("shell", "attribution")},
-                }
-            )
+            numbers = {"index": np.arange(1, len(own) + 1)}
+            ends = {"batom1": own["i"] + 1, "batom2": own["j"] + 1}
+            change = own["distance"] - own["ideal_distance"]
+            table = own.assign(**numbers, **ends, change=change)[_DUMPED]
             file.write(f"ITEM: ENTRIES {' '.join(map(str, table))}\n")
             table.to_csv(file, sep=" ", header=False, index=False, float_format="%.8g")

@@ -56,6 +56,8 @@ def attribute(options: argparse.Namespace) -> None:
       spkphonon attribute data/NAME.db --model runs/NAME --split runs/NAME/split.npz
       spkphonon attribute frames.extxyz --ideal crystal.extxyz --model MODEL --output energy
     """
+    if options.device.partition(":")[0] not in ("cpu", "cuda"):
+        options.parser.error(f"--device is {options.device}; expected cpu or cuda")
     show_messages()
     for line in _attribute(options):
         print(line)
@@ -121,21 +123,24 @@ def _attribute(options: argparse.Namespace) -> list[str]:
 
 def _test_set(split: Path) -> list[int]:
     from pickle import UnpicklingError
+    from zipfile import BadZipFile
 
     import numpy as np
 
     try:
-        with np.load(split) as parts:
+        with open(split, "rb") as file, np.load(file) as parts:
             return parts["test_idx"].tolist()
-    except (KeyError, ValueError, UnpicklingError) as error:
+    except (KeyError, ValueError, UnpicklingError, BadZipFile) as error:
         raise ValueError(f"{split} is no split.npz of a run: it has no 'test_idx'") from error
 
 
 def _save(folder: Path, figure: Figure, name: str) -> None:
     from schnetpack_phonon.attribution.results import FIGURES
+    from schnetpack_phonon.common.files import replacing
 
     (folder / FIGURES).mkdir(exist_ok=True)
-    figure.savefig(folder / FIGURES / f"{name}.png", dpi=150)
+    with replacing(folder / FIGURES / f"{name}.png") as part:
+        figure.savefig(part, dpi=150)
 
 
 def _names(paths: list[Path]) -> dict[str, Path]:

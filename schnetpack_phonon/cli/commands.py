@@ -42,6 +42,18 @@ def main() -> None:
         options.parser.refuse(unknown)
     with one_line_errors(options.parser.prog):
         options.run(options)
+        _flush()
+
+
+def _flush() -> None:
+    """Raises OSError if what was printed could not be written, as on a full disk."""
+    try:
+        if sys.stdout is not None:  # closed by the shell
+            sys.stdout.flush()
+    except OSError:
+        # Python would try again at the end, and exit with a code of its own.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise
 
 
 def _parser() -> Parser:

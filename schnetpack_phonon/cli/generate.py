@@ -77,7 +77,7 @@ def _with_data(options: argparse.Namespace, act: Callable[[Any, Any], None]) -> 
     # The other commands do without Hydra and torch.
     import hydra
     from hydra._internal.utils import get_args_parser
-    from omegaconf import DictConfig
+    from omegaconf import DictConfig, OmegaConf
     from schnetpack import cli as _  # noqa: F401  registers the resolvers that its configs use
 
     prog, grammar = options.parser.prog, get_args_parser()
@@ -89,6 +89,8 @@ def _with_data(options: argparse.Namespace, act: Callable[[Any, Any], None]) -> 
     @hydra.main(config_path="pkg://schnetpack/configs", config_name="train", version_base="1.2")
     def run(config: DictConfig) -> None:
         with one_line_errors(prog):
+            if missing := sorted(OmegaConf.missing_keys(config.data)):
+                raise ValueError(f"no value of {', '.join(missing)}: add {missing[0]}=VALUE")
             act(hydra.utils.instantiate(config.data), config)
 
     sys.argv = [prog, *overrides]

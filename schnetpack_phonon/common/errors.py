@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from numbers import Real
 
 
 class PhononError(Exception):
@@ -76,17 +77,24 @@ class AttributionError(PhononError, ValueError):
 
 
 def check_positive(unit: str = "", **values: float) -> None:
-    """Raises ValueError for an option that is not above zero, or NaN."""
+    """Raises ValueError for an option that is not above zero, NaN, or no number."""
     for name, value in values.items():
+        _check_number(name, value)
         if not value > 0:
             raise ValueError(f"{name} is {value:g}{unit and f' {unit}'}; expected > 0")
 
 
 def check_at_least(least: float, unit: str = "", **values: float) -> None:
-    """Raises ValueError for an option below ``least``, or NaN."""
+    """Raises ValueError for an option below ``least``, NaN, or no number."""
     for name, value in values.items():
+        _check_number(name, value)
         if not value >= least:
             raise ValueError(f"{name} is {value:g}{unit and f' {unit}'}; expected >= {least:g}")
+
+
+def _check_number(name: str, value: object) -> None:
+    if not isinstance(value, Real) or isinstance(value, bool):
+        raise ValueError(f"{name} is {value!r}; expected a number")
 
 
 def check_choice(choices: Iterable[str], **values: str) -> None:

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import loky
 from ase.calculators.calculator import CalculationFailed
 
-from schnetpack_phonon.common.errors import N_TRIES, DeadWorkerError
+from schnetpack_phonon.common.errors import N_TRIES, DeadWorkerError, check_at_least
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +33,13 @@ def process_pool(max_workers: int | None = None, threads_per_worker: int = 1) ->
         max_workers: all usable cores divided by ``threads_per_worker`` by default.
         threads_per_worker: OpenMP and BLAS threads of one worker. One is the fastest for small
             cells: a 40-atom label is no faster with four.
+
+    Raises:
+        ValueError: for less than one of either.
     """
+    check_at_least(1, threads_per_worker=threads_per_worker)
+    if max_workers is not None:
+        check_at_least(1, max_workers=max_workers)
     n_workers = max_workers or max(loky.cpu_count() // threads_per_worker, 1)
     return _ProcessPool(n_workers, dict.fromkeys(THREAD_VARIABLES, str(threads_per_worker)))
 

@@ -45,7 +45,7 @@ def replacing(path: Path) -> Iterator[Path]:
     """A path to write to, which replaces ``path`` once it is on the disk, or is removed.
 
     Raises:
-        OSError: if it cannot be moved.
+        OSError: if it cannot be written or moved; names ``path``.
     """
     part = path.with_name(f".{path.stem}.part{path.suffix}")
     try:
@@ -57,6 +57,10 @@ def replacing(path: Path) -> Iterator[Path]:
             os.fsync(file.fileno())
         part.replace(path)
         sync_folder(path.parent)
+    except OSError as error:
+        if error.filename is None or Path(error.filename) == part:  # it says nothing to a user
+            raise OSError(error.errno, error.strerror, str(path)) from error
+        raise
     finally:
         with suppress(OSError):  # on a full or read-only disk there is no part
             part.unlink()

@@ -91,12 +91,14 @@ def write_page(folder: Path, title: str, sections: Sequence[Section]) -> dict[st
     svg = {}
     for item in (item for section in sections for item in section.items):
         if item.data is not None:
-            item.data.to_csv(folder / "data" / f"{item.name}.csv", index=False)
+            with replacing(folder / "data" / f"{item.name}.csv") as part:
+                item.data.to_csv(part, index=False)
         if isinstance(item, Picture):
             content = io.BytesIO()
             with rc_context({"svg.hashsalt": item.name}):  # the same file each time
                 item.figure.savefig(content, format="svg", metadata={"Date": None})
-            (folder / "figures" / f"{item.name}.svg").write_bytes(content.getvalue())
+            with replacing(folder / "figures" / f"{item.name}.svg") as part:
+                part.write_bytes(content.getvalue())
             svg[item.name] = base64.b64encode(content.getvalue()).decode()
     loader = PackageLoader("schnetpack_phonon.common")
     environment = Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
@@ -126,7 +128,8 @@ def write_markdown(path: Path, title: str, sections: Sequence[Section], figures:
         for item in section.items:
             if isinstance(item, Picture):
                 place = f"{figures}/{item.name}.png".removeprefix("./")
-                item.figure.savefig(path.parent / place, dpi=150)
+                with replacing(path.parent / place) as part:
+                    item.figure.savefig(part, dpi=150)
                 blocks.append(f"![{item.caption}]({place})")
             else:
                 rows = item.rows.map(lambda cell: cell.replace("|", "\\|")).to_numpy().tolist()

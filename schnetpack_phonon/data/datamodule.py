@@ -72,6 +72,8 @@ class EnsembleData(AtomsDataModule):
         loading: GraphLoading | None = None,
         **kwargs: Any,
     ):
+        if Path(datapath).suffix != ".db":  # SchNetPack's message does not name the option
+            raise ValueError(f"data.datapath is {datapath!r}; expected the path of a file NAME.db")
         super().__init__(datapath=datapath, batch_size=batch_size, **kwargs)
         self.generation = Generation(
             Recipe(structure, phonons, ensemble, calculator, elastic),

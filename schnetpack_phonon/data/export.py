@@ -14,7 +14,7 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import write
 from ase.stress import full_3x3_to_voigt_6_stress
 
-from schnetpack_phonon.common.errors import LabellingError
+from schnetpack_phonon.common.errors import DatabaseError, LabellingError
 from schnetpack_phonon.common.files import replacing
 from schnetpack_phonon.common.properties import (
     PROPERTIES,
@@ -147,8 +147,10 @@ def write_extxyz(path: str | Path, target: str | Path) -> None:
     """Writes all rows of a database as extended XYZ, with their provenance in the comment lines.
 
     Raises:
-        DatabaseError: for a database that is damaged or not ours.
+        DatabaseError: for a database that is damaged or not ours, or the target itself.
         OSError: if the file cannot be written.
     """
     read_metadata(path)
+    if Path(target).resolve() == Path(path).resolve():
+        raise DatabaseError(f"{target} is the database itself: write to another file")
     write_xyz(target, read_rows(path))

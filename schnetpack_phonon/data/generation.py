@@ -132,6 +132,8 @@ class Generation:
         return False
 
     def _check_crystals(self) -> None:
+        """Raises errors before anything is computed."""
+        _ = self.recipe.settings  # names files that are not there
         for crystal in self.recipe.structure.crystals:
             self.recipe.calculator.check(crystal.supercell)
 

@@ -64,9 +64,12 @@ class FileEnsemble(SimpleEnsemble):
 
     @property
     def settings(self) -> dict[str, Any]:
+        files = files_of_crystals(self.path)
+        if not files:
+            raise _no_file(Path(self.path))
         return {
             "kind": self.kind,
-            "frames": contents_digest(files_of_crystals(self.path)),
+            "frames": contents_digest(files),
             "temperature": self.parameters[0],
             "n_snapshots": self.n_snapshots,
             "every": self.every,
@@ -81,13 +84,17 @@ class FileEnsemble(SimpleEnsemble):
         """The frames of the file."""
         path = Path(self.path.replace("{name}", crystal.name))
         if not path.is_file():
-            raise ValueError(f"no trajectory at {path.absolute()}: set data.ensemble.path")
+            raise _no_file(path)
         snapshot = self._maker(crystal, source, parameter)
         frames = read_frames(path, f"{self.skip}::{self.every}", self.format, "data.ensemble.")
         for index, frame in enumerate(frames):
             where = f"frame {self.skip + index * self.every} of {path}"
             ideal, atoms = _fitted(source, frame, where)
             yield snapshot(atoms, ideal, index, f"file/{index // self.frames_per_parent}")
+
+
+def _no_file(path: Path) -> ValueError:
+    return ValueError(f"no trajectory at {path.absolute()}: set data.ensemble.path")
 
 
 def _fitted(ideal: Atoms, frame: Atoms, where: str) -> tuple[Atoms, Atoms]:

@@ -9,6 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 from omegaconf import DictConfig, OmegaConf
@@ -137,11 +138,11 @@ def read_run(folder: Path) -> Run:
     if not (model.is_file() and model.with_name(f"{model.name}.task").is_file()):
         raise RunError(f"no {model.name}.task: the run is not finished")
     try:
-        with np.load(folder / SPLIT) as split:
+        with open(folder / SPLIT, "rb") as file, np.load(file) as split:
             train, val, test = (
                 split[f"{name}_idx"].astype(int) for name in ("train", "val", "test")
             )
-    except (OSError, KeyError, ValueError) as error:
+    except (OSError, KeyError, ValueError, BadZipFile) as error:
         raise RunError(f"{SPLIT} is missing or damaged") from error
     datapath = _datapath(folder, record, config)
     _place(config, datapath.parent.parent)

@@ -143,7 +143,10 @@ def supercell_matrix(value: Sequence[Any]) -> tuple[tuple[int, int, int], ...]:
     Raises:
         ValueError: for any other shape, a fractional entry or a determinant below 1.
     """
-    matrix = np.array(value, dtype=float)
+    try:
+        matrix = np.array(value, dtype=float)
+    except (TypeError, ValueError):
+        matrix = np.zeros(0)
     if matrix.shape == (3,):
         matrix = np.diag(matrix)
     if matrix.shape != (3, 3) or not np.array_equal(matrix, matrix.round()):

@@ -15,6 +15,7 @@ NAN = float("nan")
         (lambda: check_positive("Ang", a=1, b=NAN), "b is nan Ang; expected > 0"),
         (lambda: check_at_least(2, n=2, steps=1.5), "steps is 1.5; expected >= 2"),
         (lambda: check_at_least(0, "K", t=NAN), "t is nan K; expected >= 0"),
+        (lambda: check_at_least(1, n="many"), "n is 'many'; expected a number"),
         (lambda: check_choice(("a", "b"), one="a", two="c"), "two is 'c'; expected a, b"),
     ],
 )

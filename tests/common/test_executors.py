@@ -129,3 +129,9 @@ def test_calculators_with_a_time_limit(in_worker, pool, emt):
         one, other = run(limited.label, copper(0)), free.label(copper(0))
         assert all((one[key] == other[key]).all() for key in other)
         assert limited.settings == free.settings
+
+
+@pytest.mark.parametrize("option", ["max_workers", "threads_per_worker"])
+def test_no_workers(option):
+    with pytest.raises(ValueError, match=f"{option} is 0; expected >= 1"):
+        process_pool(**{option: 0})
