@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from schnetpack_phonon.cli.parsers import argument, command, show_messages
+from schnetpack_phonon.cli.parsers import TRUST, argument, command, show_messages, trust_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -41,6 +41,7 @@ METHODS = ("IntegratedGradients", "GradientShap", "FeatureAblation", "Saliency",
     argument("--no-control", action="store_true", help="without the untrained control"),
     argument("--device", default="cpu", help="cpu or cuda (%(default)s)"),
     argument("--out", type=Path, default=Path("attribution"), help="folder (%(default)s)"),
+    *TRUST,
 )
 def attribute(options: argparse.Namespace) -> None:
     """Attribute predictions of trained models to bonds.
@@ -49,8 +50,8 @@ def attribute(options: argparse.Namespace) -> None:
     on different ensembles) the tables of each go to a folder of its own, and their bonds are
     compared.
 
-    A model file is a pickle, which can run any program when it is loaded: load only models that
-    you made or whose maker you trust.
+    Models are read from their weights (best_model.npz). A best_model without that file is a pickle,
+    which can run any program when it is opened: it needs --trust.
 
     Example:
       spkphonon attribute data/NAME.db --model runs/NAME --split runs/NAME/split.npz
@@ -97,7 +98,7 @@ def _attribute(options: argparse.Namespace) -> list[str]:
     models = {}
     units: set[str] = set()
     for name, path in _names(options.model).items():
-        models[name] = load_trained(path).to(options.device)
+        models[name] = load_trained(path, trust_of(options)).to(options.device)
         own = in_the_unit_of(models[name], settings, path if path.is_dir() else path.parent)
         units.add(own.property_unit)
         if len(units) > 1:

@@ -11,12 +11,14 @@ from schnetpack_phonon import __version__
 from schnetpack_phonon.cli.attribute import attribute
 from schnetpack_phonon.cli.generate import collect, export, generate
 from schnetpack_phonon.cli.parsers import (
+    TRUST,
     Parser,
     add_group,
     argument,
     command,
     one_line_errors,
     show_messages,
+    trust_of,
 )
 
 
@@ -173,12 +175,17 @@ def _prune(options: argparse.Namespace) -> None:
     ),
     argument("--test", nargs="+", type=Path, default=[], metavar="FILE", help="more test sets"),
     argument("--reference", default="phonon", help="ensemble to compare others with (%(default)s)"),
+    *TRUST,
 )
 def _report(options: argparse.Namespace) -> None:
     """Print the table of one run, or compare several on one page.
 
     Several runs: each model is tested on the test sets of all and on those of --test. Writes a page
     (index.html), its tables and its figures.
+
+    Models are read from their weights (best_model.npz), which run no code; classes are made of
+    SchNetPack, torch.nn and this package only. Runs without that file (of SchNetPack alone, of
+    version 0.1) have a pickle, which can run any program: they need --trust.
 
     Example:
       spkphonon report runs/NAME
@@ -192,7 +199,7 @@ def _report(options: argparse.Namespace) -> None:
     show_messages()
     from schnetpack_phonon.evaluation.comparison.page import compare  # loads torch
 
-    print(compare(options.runs, options.out, options.test, options.reference))
+    print(compare(options.runs, options.out, options.test, options.reference, trust_of(options)))
 
 
 @command(
@@ -211,12 +218,14 @@ def _report(options: argparse.Namespace) -> None:
     argument(
         "-o", "--out", type=Path, default=Path("thermal"), help="folder of the page (%(default)s)"
     ),
+    *TRUST,
 )
 def _thermal(options: argparse.Namespace) -> None:
     """Average predictions over thermal snapshots at several temperatures.
 
     Writes a page (index.html): quantum and classical averages of the gap, the stress and all other
-    outputs of the model against temperature, and the gap along single modes.
+    outputs of the model against temperature, and the gap along single modes. Runs without
+    best_model.npz need --trust, as for spkphonon report.
 
     Example:
       spkphonon thermal runs/NAME -t 0 150 300
@@ -227,4 +236,5 @@ def _thermal(options: argparse.Namespace) -> None:
     from schnetpack_phonon.evaluation.thermal.page import thermal_report
 
     out, temperatures, n_snapshots = options.out, options.temperatures, options.snapshots
-    print(thermal_report(options.runs, out, temperatures, n_snapshots, options.seed))
+    trust = trust_of(options)
+    print(thermal_report(options.runs, out, temperatures, n_snapshots, options.seed, trust))

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from schnetpack_phonon.common.errors import PhononError
+from schnetpack_phonon.common.files import Trust
 
 _EXIT_CODES = """
 exit codes:
@@ -108,6 +109,28 @@ def command(
 ) -> Callable[[Callable[[argparse.Namespace], None]], Command]:
     """Makes a :class:`Command` of the action below it."""
     return lambda run: Command(name, run, arguments, overrides)
+
+
+#: Options of the commands that open runs; :func:`trust_of` reads them.
+TRUST = (
+    argument(
+        "--trust",
+        action="store_true",
+        help="open pickles, and make what config.yaml names: they can run any program",
+    ),
+    argument(
+        "--allow",
+        action="append",
+        default=[],
+        metavar="PACKAGE",
+        help="of yours, whose classes the model uses; may be repeated",
+    ),
+)
+
+
+def trust_of(options: argparse.Namespace) -> Trust:
+    """What the files of the runs may do."""
+    return Trust(options.trust, tuple(options.allow))
 
 
 @contextmanager

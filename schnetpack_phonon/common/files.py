@@ -1,4 +1,4 @@
-"""Files that are written completely or not at all, locks between processes, advice on errors."""
+"""Files that are written completely or not at all, locks, advice on errors, files of others."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 log = logging.getLogger(__name__)
@@ -17,6 +18,33 @@ DATASETS = Path(__file__).parents[1] / "datasets"  #: label stores that come wit
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
 _NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
+
+
+@dataclass(frozen=True)
+class Trust:
+    """What files may do to the process that opens them.
+
+    Attributes:
+        everything: pickles are opened, which can run any program, programs are called, and any
+            ``_target_`` is made.
+        packages: of the user, whose classes a ``_target_`` may name beside those of
+            :mod:`.models.trained.targets`.
+    """
+
+    everything: bool = False
+    packages: tuple[str, ...] = ()
+
+    def check(self, what: str) -> None:
+        """Raises ValueError unless ``what``, which can run any program, may be opened."""
+        if not self.everything:
+            raise ValueError(
+                f"{what}, which can run any program: give --trust (in Python "
+                "trust=Trust(everything=True)) if you made it or trust its maker"
+            )
+
+
+#: Files of others: no pickle, no program, and only the classes of the list.
+UNTRUSTED = Trust()
 
 
 @contextmanager

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-import hydra
 import numpy as np
 import pandas as pd
 import torch
@@ -14,9 +13,11 @@ from schnetpack import properties as structure_keys
 from schnetpack.interfaces import AtomsConverter
 from schnetpack.model import AtomisticModel
 
+from schnetpack_phonon.common.files import Trust
 from schnetpack_phonon.common.properties import energy, energy_per_atom
 from schnetpack_phonon.evaluation.runs import Question
 from schnetpack_phonon.models.predict import load_trained, with_precise_offsets
+from schnetpack_phonon.models.trained.targets import build
 
 _BATCH = 4  # structures; more do not fit into the cache of a core, and are slower
 _OF_LABELS = ("RemoveOffsets", "ScaleProperty")  # reversed by the postprocessors of the model
@@ -65,7 +66,7 @@ def answers(questions: Iterable[Question], atoms: Sequence[Atoms]) -> list[dict[
     batches: dict[str, list[dict[str, torch.Tensor]]] = {}
     found: list[dict[str, np.ndarray]] = []
     for one in questions:
-        model = with_precise_offsets(load_trained(one.path).eval())
+        model = with_precise_offsets(load_trained(one.path, one.trust).eval())
         model.do_postprocessing = True
         trained = {*one.targets.values()}
         known = trained | ({energy} if energy_per_atom in trained else set())
@@ -73,7 +74,7 @@ def answers(questions: Iterable[Question], atoms: Sequence[Atoms]) -> list[dict[
         targets = {**one.targets, **{key: key for key in sorted(extra)}}
         key = str(one.transforms)
         if targets and key not in batches:
-            batches[key] = _batches(atoms, one.transforms)
+            batches[key] = _batches(atoms, one.transforms, one.trust)
         parts = [_outputs(model, batch, targets) for batch in batches[key]] if targets else []
         found.append(
             {
@@ -96,10 +97,10 @@ def _outputs(
 
 
 def _batches(
-    atoms: Sequence[Atoms], transforms: Iterable[dict[str, Any]]
+    atoms: Sequence[Atoms], transforms: Iterable[dict[str, Any]], trust: Trust
 ) -> list[dict[str, torch.Tensor]]:
     """Batches with the transforms of a data module, without those of labels."""
     kept = [one for one in transforms if not one["_target_"].endswith(_OF_LABELS)]
-    made = [hydra.utils.instantiate(one) for one in kept]
+    made = [build(one, trust) for one in kept]
     convert = AtomsConverter(neighbor_list=None, transforms=made, dtype=torch.float32)
     return [convert([*atoms[k : k + _BATCH]]) for k in range(0, len(atoms), _BATCH)]

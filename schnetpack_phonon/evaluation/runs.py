@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from schnetpack_phonon.common.errors import RunError
-from schnetpack_phonon.common.files import replacing
+from schnetpack_phonon.common.files import UNTRUSTED, Trust, replacing
 
 RECORD = "run.json"
 CONFIG = "config.yaml"
@@ -31,13 +31,14 @@ class Run:
     Attributes:
         folder: absolute path.
         datapath: path of its database.
-        model: path of the trained model, a pickle of SchNetPack.
+        model: path of the trained model, a pickle of SchNetPack; its weights lie beside it.
         config: of Hydra, not resolved, with the current place of database and label store.
         train_idx: database rows of the training set.
         val_idx: database rows of the validation set.
         test_idx: database rows of the test set.
         targets: output of the model -> label.
         record: of :func:`write_record`; empty for runs of SchNetPack alone.
+        trust: what its files may do.
     """
 
     folder: Path
@@ -49,6 +50,7 @@ class Run:
     test_idx: np.ndarray
     targets: dict[str, str]
     record: dict[str, Any] = field(default_factory=dict)
+    trust: Trust = UNTRUSTED
 
     @property
     def name(self) -> str:
@@ -78,16 +80,18 @@ class Question:
     """A model and the properties to predict with it.
 
     Attributes:
-        path: a pickle of SchNetPack: only of runs that one trusts.
+        path: of the model.
         transforms: configuration of the transforms of its data module.
         targets: output -> label.
         labels: all labels that there are; untrained outputs of these names are predicted, too.
+        trust: what the model and the transforms may do.
     """
 
     path: Path
     transforms: tuple[dict[str, Any], ...]
     targets: Mapping[str, str]
     labels: tuple[str, ...]
+    trust: Trust = UNTRUSTED
 
 
 def write_record(folder: Path, record: dict[str, Any]) -> None:
@@ -119,11 +123,16 @@ def find_runs(paths: Iterable[str | Path]) -> list[Path]:
     return list(found)
 
 
-def read_run(folder: Path) -> Run:
+def read_run(folder: Path, trust: Trust = UNTRUSTED) -> Run:
     """Reads a finished run.
 
+    Args:
+        folder: of the run.
+        trust: what its files may do. Runs of SchNetPack alone, and those of before version 0.2,
+            have their model in a pickle only.
+
     Raises:
-        RunError: if the run is not finished or damaged, with the reason.
+        RunError: if the run is not finished, damaged or not trusted, with the reason.
     """
     folder = folder.resolve()
     try:
@@ -137,6 +146,11 @@ def read_run(folder: Path) -> Run:
     # SchNetPack writes the best model so far under model_path, and the task at the very end.
     if not (model.is_file() and model.with_name(f"{model.name}.task").is_file()):
         raise RunError(f"no {model.name}.task: the run is not finished")
+    if not model.with_name(f"{model.name}.npz").is_file():
+        try:
+            trust.check(f"its model is only in a pickle, {model.name}")
+        except ValueError as error:
+            raise RunError(str(error)) from None
     try:
         with open(folder / SPLIT, "rb") as file, np.load(file) as split:
             train, val, test = (
@@ -151,7 +165,7 @@ def read_run(folder: Path) -> Run:
         output["name"]: output.get("target_property") or output["name"]
         for output in config.task.outputs
     }
-    return Run(folder, datapath, model, config, train, val, test, targets, record)
+    return Run(folder, datapath, model, config, train, val, test, targets, record, trust)
 
 
 def _read_record(folder: Path) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """A trained model in use: predictions for structures, and an ASE calculator.
 
-A trained model is a pickle, and opening a pickle runs any code that its author put there: load only
-files that you trust.
+Models are read from the weights that lie beside their pickle (``best_model.npz``). The pickle alone
+is opened on demand only: it runs any code that its author put there.
 """
 
 from __future__ import annotations
@@ -25,9 +25,11 @@ from schnetpack.utils import load_model
 from torch import nn
 
 from schnetpack_phonon.common import properties
+from schnetpack_phonon.common.files import UNTRUSTED, Trust
 from schnetpack_phonon.common.properties import PROPERTIES
 from schnetpack_phonon.models.cutoffs import cutoff_of
 from schnetpack_phonon.models.trained.units import DISTANCE, expected, factor, units_of
+from schnetpack_phonon.models.trained.weights import read_weights, weights_file
 from schnetpack_phonon.structures.elasticity import tensor_to_voigt
 
 _OF_THE_CELL = (properties.stress, properties.elastic_tensor, properties.elastic_tensor_relaxed)
@@ -37,15 +39,16 @@ class Predictor:
     """Properties of structures from a trained model.
 
     Args:
-        model: a SchNetPack model, a run folder, or its ``best_model``: a pickle, which must come
-            from someone you trust.
+        model: a SchNetPack model, a run folder, or its ``best_model``.
         device: on which the model runs.
         batch_size: structures at a time.
         units: of the outputs, and of ``distance``, of a model of SchNetPack alone that was trained
             in other units and tells none: :func:`.units_of`.
+        trust: what the files of the run may do, see :func:`load_trained`.
 
     Raises:
-        ValueError: if there is no such file, no model in it, or its units are not known.
+        ValueError: if there is no such file, no model in it, if it is not trusted, or if its units
+            are not known.
     """
 
     def __init__(
@@ -54,11 +57,12 @@ class Predictor:
         device: str = "cpu",
         batch_size: int = 10,
         units: Mapping[str, str] | None = None,
+        trust: Trust = UNTRUSTED,
     ):
         run = None
         if not isinstance(model, AtomisticModel):
             run = Path(model) if Path(model).is_dir() else Path(model).parent
-            model = load_trained(Path(model))
+            model = load_trained(Path(model), trust)
         own = units_of(model, run, units)
         self._factors = {
             key: factor(own[key], expected(key))
@@ -230,25 +234,33 @@ def with_precise_offsets(model: AtomisticModel) -> AtomisticModel:
     return result
 
 
-def load_trained(path: Path) -> AtomisticModel:
+def load_trained(path: Path, trust: Trust = UNTRUSTED) -> AtomisticModel:
     """A model from a run folder or its ``best_model``, on the CPU.
 
+    Args:
+        path: of the run or of the model.
+        trust: ``best_model.npz`` may name our classes and those of SchNetPack; without that file
+            the pickle is opened if everything is trusted.
+
     Raises:
-        ValueError: if there is no such file, or no model in it.
+        ValueError: if there is no such file, no model in it, or if it is not trusted.
     """
     file = path / "best_model" if path.is_dir() else path
+    weights = file if file.suffix == ".npz" else weights_file(file)
+    if weights.is_file():
+        return read_weights(weights, trust)
     if not file.is_file():
         raise ValueError(
             f"no file {file}; expected a run folder with a best_model, which spktrain writes at "
             "its end, or the file itself"
         )
+    trust.check(f"{file} is a pickle without {weights.name} beside it")
     with warnings.catch_warnings():
-        # torch < 2.6 warns that pickles run code, as do the docstrings here; SchNetPack warns of
-        # files without a model.
+        # torch < 2.6 warns that pickles run code; SchNetPack warns of files without a model.
         warnings.simplefilter("ignore")
         try:
             model = load_model(str(file))
-        except (AttributeError, EOFError, UnpicklingError):
+        except (AttributeError, EOFError, RuntimeError, UnpicklingError):
             model = None  # SchNetPack reads a version from any object
     if not isinstance(model, AtomisticModel):
         raise ValueError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from torchmetrics import Metric
 from schnetpack_phonon.common.errors import TrainingError
 from schnetpack_phonon.data.statistics import label_spread, training_elements
 from schnetpack_phonon.models.trained.units import units_of_data
+from schnetpack_phonon.models.trained.weights import save_weights
 
 
 class ScaledOutput(ModelOutput):
@@ -98,6 +100,16 @@ class ScaledTask(AtomisticTask):
                     output.datamodule(data)
                     seen = training_elements(data, output.target_property)
                     self.model.trained_elements |= seen.to(self.model.trained_elements.device)
+
+    def save_model(self, path: str, do_postprocessing: bool | None = None) -> None:
+        """As SchNetPack's, with the weights beside the pickle: :func:`.write_weights`."""
+        before = self.model.do_postprocessing
+        if do_postprocessing is not None:
+            self.model.do_postprocessing = do_postprocessing
+        super().save_model(path)
+        if self.global_rank == 0:
+            save_weights(self.model, Path(path))
+        self.model.do_postprocessing = before
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Lightning calls this before it takes weights, offsets and scales of a checkpoint.

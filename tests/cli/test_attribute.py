@@ -32,7 +32,8 @@ def files(tmp_path):
 
 @pytest.fixture
 def run(files, monkeypatch):
-    return lambda arguments: call(monkeypatch, "attribute", *arguments)
+    """With ``--trust``: there are pickles only."""
+    return lambda arguments: call(monkeypatch, "attribute", *arguments, "--trust")
 
 
 def test_two_models_in_folders_of_their_own_and_compared(files, run, capsys):
@@ -47,6 +48,11 @@ def test_two_models_in_folders_of_their_own_and_compared(files, run, capsys):
         assert set(table["index"]) == {1, 2, 3}
         assert (files / "attribution" / name / "figures" / "bonds_3d.png").is_file()
     assert (files / "attribution" / "figures" / "bonds_3d_models.png").is_file()
+
+
+def test_pickles_are_opened_on_demand_only(files, monkeypatch):
+    with pytest.raises(SystemExit, match=r"run1/best_model is a pickle .* --trust"):
+        call(monkeypatch, "attribute", "x.extxyz", "--model", "run1")
 
 
 def test_mask_needs_no_ideal_crystal(run):
@@ -80,5 +86,5 @@ def test_bad_input_is_one_line(run, options, said):
 def test_help_names_all_methods_and_warns_of_pickles(run, capsys):
     with pytest.raises(SystemExit):
         run(["--help"])
-    assert "pickle" in capsys.readouterr().out
+    assert "it needs --trust" in capsys.readouterr().out
     assert NAMED_IN_HELP == METHODS

@@ -243,6 +243,6 @@ def test_progress_is_told_where_there_is_no_terminal(tmp_path):
     ideal, displaced = thermal(1)
     ase.io.write(tmp_path / "ideal.extxyz", ideal)
     ase.io.write(tmp_path / "x.extxyz", displaced)
-    options = ["x.extxyz", "--model", "best_model", "--ideal", "ideal.extxyz"]
+    options = ["x.extxyz", "--model", "best_model", "--ideal", "ideal.extxyz", "--trust"]
     done = spkphonon(tmp_path, "attribute", *options)
     assert re.search(r"(?m)^bond attribution: 2 of 2, \S+ per \w+, took 0:0", done.stderr)

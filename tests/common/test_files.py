@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from schnetpack_phonon.common.files import advice, locked, replacing, sync_folder
+from schnetpack_phonon.common.files import Trust, advice, locked, replacing, sync_folder
 
 
 def hold(path: Path) -> None:
@@ -84,3 +84,9 @@ def test_folder_that_cannot_be_synced(tmp_path, monkeypatch, code, error):
 )
 def test_advice(code, what):
     assert re.search(what, advice(OSError(code, os.strerror(code)), "data.datapath"))
+
+
+def test_pickles_are_a_question_of_trust():
+    with pytest.raises(ValueError, match=r"x is a pickle, which can run any program: give --trust"):
+        Trust(packages=("mine",)).check("x is a pickle")
+    Trust(everything=True).check("x is a pickle")

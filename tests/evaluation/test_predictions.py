@@ -11,12 +11,14 @@ from schnetpack.data import AtomsLoader
 from schnetpack.transform import AddOffsets
 from torch import nn
 
+from schnetpack_phonon.common.files import Trust
 from schnetpack_phonon.evaluation.predictions import answers, predict
 from schnetpack_phonon.evaluation.runs import Question
 from schnetpack_phonon.models.heads import BandGap, Energy, Intensive
 from tests.models.model_fixtures import CUTOFF, batch, data_module, potential, state, thermal
 
 LIST = {"_target_": "schnetpack.transform.MatScipyNeighborList", "cutoff": CUTOFF}
+TRUST = Trust(everything=True)  # models that no configuration describes
 CAST = {"_target_": "schnetpack.transform.CastTo32"}
 
 TARGETS = {"band_gap": "band_gap", "pressure": "hydrostatic_stress"}
@@ -119,9 +121,9 @@ def test_tensors_and_numbers_of_several_models(tmp_path, structures):
     other, plain = saved(tmp_path, Intensive(16, "gap_of_mine"), seed=1)
     labels = ("band_gap", "forces", "stress")
     questions = [
-        Question(one, (LIST, CAST), {"forces": "forces"}, labels),
-        Question(other, (LIST, CAST), {"gap_of_mine": "band_gap"}, labels),
-        Question(other, (LIST, CAST), {}, labels),
+        Question(one, (LIST, CAST), {"forces": "forces"}, labels, TRUST),
+        Question(other, (LIST, CAST), {"gap_of_mine": "band_gap"}, labels, TRUST),
+        Question(other, (LIST, CAST), {}, labels, TRUST),
     ]
     first, second, nothing = answers(questions, structures)
     assert set(first) == {"forces", "stress"}  # stress was not trained, but there are labels
@@ -146,7 +148,7 @@ def test_offsets_of_schnetpack_models_are_added(tmp_path, structures):
     add.mean = torch.tensor(7.0)
     path, model = saved(tmp_path, Energy(16), postprocessors=[add])
     remove = {"_target_": "schnetpack.transform.RemoveOffsets", "property": "energy"}
-    question = Question(path, (LIST, remove, CAST), {"energy": "energy"}, ("energy",))
+    question = Question(path, (LIST, remove, CAST), {"energy": "energy"}, ("energy",), TRUST)
     (found,) = answers([question], structures)
     model.do_postprocessing = False
     bare = [model(batch([atoms]))["energy"].item() for atoms in structures]

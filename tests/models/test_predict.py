@@ -18,6 +18,7 @@ from schnetpack.model import NeuralNetworkPotential
 from schnetpack.transform import AddOffsets
 from torch import nn
 
+from schnetpack_phonon.common.files import Trust
 from schnetpack_phonon.models.band_edges import BandEdges
 from schnetpack_phonon.models.heads import Energy, Intensive
 from schnetpack_phonon.models.predict import ModelCalculator, Predictor
@@ -26,6 +27,7 @@ from tests.models.model_fixtures import CUTOFF, REPRESENTATIONS, batch, potentia
 
 STRUCTURES = [thermal(1)[1], thermal(2, "Ag3SeI")[1].repeat((2, 1, 1)), thermal(3)[1]]
 EDGES = ("band_gap", "vbm", "cbm")
+TRUST = Trust(everything=True)
 OLD_MODEL = Path(__file__).parents[1] / "data/version_0.1/runs/schnetpack_2.1/best_model"
 
 
@@ -185,7 +187,12 @@ def test_models_are_read_from_runs(tmp_path, place):
     model = potential(BandEdges(16))
     torch.save(model, tmp_path / "best_model")
     path = tmp_path if place == "run folder" else tmp_path / "best_model"
-    for mine, theirs in zip(Predictor(path)(STRUCTURES), Predictor(model)(STRUCTURES), strict=True):
+    with pytest.raises(
+        ValueError, match=r"best_model is a pickle without best_model.npz .* --trust"
+    ):
+        Predictor(path)
+    opened = Predictor(path, trust=TRUST)
+    for mine, theirs in zip(opened(STRUCTURES), Predictor(model)(STRUCTURES), strict=True):
         np.testing.assert_equal(mine, theirs)
 
 
@@ -198,8 +205,11 @@ import schnetpack.task
 from ase.build import bulk
 before = set(sys.modules)
 import schnetpack_phonon.models
+from schnetpack_phonon.common import Trust
 from schnetpack_phonon.models import Predictor
-(found,) = Predictor({str(OLD_MODEL)!r})([bulk("AgBr", "rocksalt", a=5.8)])
+(found,) = Predictor({str(OLD_MODEL)!r}, trust=Trust(everything=True))(
+    [bulk("AgBr", "rocksalt", a=5.8)]
+)
 assert found["band_gap"] >= 0
 new = set(sys.modules) - before
 heavy = {{"phonopy", "matplotlib", "loky", "pandas", "hydra", "tblite", "spglib"}}
@@ -224,7 +234,7 @@ def test_what_is_no_model_is_named(tmp_path, content, message):
     if content is not None:
         torch.save(content, tmp_path / "best_model")
     with pytest.raises(ValueError, match=message):
-        Predictor(tmp_path)
+        Predictor(tmp_path, trust=TRUST)
 
 
 def test_elements_that_were_not_trained_on_are_refused():

@@ -79,7 +79,7 @@ def _question(run: Run, test_set: TestSet) -> Question:
     labels = tuple(str(key) for key in test_set.labels)
     targets = {output: label for output, label in run.targets.items() if label in labels}
     chosen = run.resolved("data.test_transforms") or run.resolved("data.transforms", [])
-    return Question(run.model, tuple(chosen), targets, labels)
+    return Question(run.model, tuple(chosen), targets, labels, run.trust)
 
 
 def _cache(run: Run, question: Question, content: str) -> Path:

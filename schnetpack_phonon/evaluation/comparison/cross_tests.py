@@ -15,6 +15,7 @@ import pandas as pd
 from ase.data import chemical_symbols
 
 from schnetpack_phonon.common.errors import ComparisonError, RunError
+from schnetpack_phonon.common.files import UNTRUSTED, Trust
 from schnetpack_phonon.evaluation.comparison.cached_predictions import predictions_of
 from schnetpack_phonon.evaluation.comparison.run_groups import group_runs
 from schnetpack_phonon.evaluation.runs import Run, read_run
@@ -50,18 +51,21 @@ class CrossTests:
     notes: Sequence[str]
 
 
-def cross_test(folders: Iterable[Path], test_paths: Sequence[Path] = ()) -> CrossTests:
+def cross_test(
+    folders: Iterable[Path], test_paths: Sequence[Path] = (), trust: Trust = UNTRUSTED
+) -> CrossTests:
     """Tests all finished runs on all test sets.
 
     Args:
-        folders: of runs; unfinished ones are listed and skipped.
+        folders: of runs; those that are unfinished or not trusted are listed and skipped.
         test_paths: more test sets than the runs' own databases: databases or structure files.
+        trust: what the files of the runs may do.
 
     Raises:
         ComparisonError: if no run is finished, or if units or calculators differ.
         HeldOutError: if a test set cannot be read.
     """
-    runs, skipped = finished(folders)
+    runs, skipped = finished(folders, trust)
     paths = dict.fromkeys([*(run.datapath for run in runs), *(p.resolve() for p in test_paths)])
     sets = _named_apart({path: read_test_set(path) for path in paths})
     table_of_runs, notes = group_runs(runs, sets)
@@ -100,7 +104,7 @@ def cross_test(folders: Iterable[Path], test_paths: Sequence[Path] = ()) -> Cros
     )
 
 
-def finished(folders: Iterable[Path]) -> tuple[list[Run], dict[str, str]]:
+def finished(folders: Iterable[Path], trust: Trust = UNTRUSTED) -> tuple[list[Run], dict[str, str]]:
     """The finished runs, and why the others are skipped.
 
     Raises:
@@ -109,7 +113,7 @@ def finished(folders: Iterable[Path]) -> tuple[list[Run], dict[str, str]]:
     runs, skipped = [], {}
     for folder in folders:
         try:
-            runs.append(read_run(folder))
+            runs.append(read_run(folder, trust))
         except RunError as error:
             skipped[str(folder)] = str(error)
     if not runs:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from schnetpack_phonon.attribution.checks import checks_table, checks_text
+from schnetpack_phonon.common.files import UNTRUSTED, Trust
 from schnetpack_phonon.common.page import Picture, Section, Table, strings, write_page
 from schnetpack_phonon.common.properties import band_gap, label
 from schnetpack_phonon.evaluation.comparison import figures, learning_curves, tables
@@ -27,6 +28,7 @@ def compare(
     folder: Path,
     test_paths: Sequence[Path] = (),
     reference: str = "phonon",
+    trust: Trust = UNTRUSTED,
 ) -> str:
     """Tests finished runs on each other's data and writes a page about it.
 
@@ -35,6 +37,7 @@ def compare(
         folder: of the page.
         test_paths: more test sets: databases or structure files with labels.
         reference: ensemble that the others are compared with; the first one if it is missing.
+        trust: what the files of the runs may do.
 
     Returns:
         The main results, in a few lines.
@@ -44,7 +47,7 @@ def compare(
         ComparisonError: if none is finished, or if units or calculators differ.
         HeldOutError: if a test set cannot be read.
     """
-    found = cross_test(find_runs(paths), test_paths)
+    found = cross_test(find_runs(paths), test_paths, trust)
     ensembles = list(found.runs["ensemble"].unique())
     if reference not in ensembles:
         reference = ensembles[0]

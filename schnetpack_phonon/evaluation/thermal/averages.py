@@ -83,7 +83,7 @@ def thermal_properties(
             the first.
     """
     run = runs[0]
-    models = _Models([Predictor(run.model, batch_size=16) for run in runs], run)
+    models = _Models([Predictor(run.model, batch_size=16, trust=run.trust) for run in runs], run)
     test_set = read_test_set(run.datapath)
     train = training_set([test_set.atoms[k] for k in run.train_idx])
     every = sorted({*map(float, temperatures), float(mode_temperature)})

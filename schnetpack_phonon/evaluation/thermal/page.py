@@ -10,6 +10,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from schnetpack_phonon.common.files import UNTRUSTED, Trust
 from schnetpack_phonon.common.page import Picture, Section, Table, strings, write_page
 from schnetpack_phonon.common.properties import band_gap, label
 from schnetpack_phonon.common.style import COLORS, color, grid, hide_frame, panels, property_of
@@ -24,7 +25,12 @@ _DIFFERENCE = "quantum - classical"
 
 
 def thermal_report(
-    paths: Sequence[Path], folder: Path, temperatures: Sequence[float], n_snapshots: int, seed: int
+    paths: Sequence[Path],
+    folder: Path,
+    temperatures: Sequence[float],
+    n_snapshots: int,
+    seed: int,
+    trust: Trust = UNTRUSTED,
 ) -> str:
     """Averages of finished runs over thermal snapshots, and a page about them.
 
@@ -34,6 +40,7 @@ def thermal_report(
         temperatures: in K.
         n_snapshots: of each crystal, temperature and statistics.
         seed: of the snapshots.
+        trust: what the files of the runs may do.
 
     Returns:
         The main results, in a few lines.
@@ -41,7 +48,7 @@ def thermal_report(
     Raises:
         RunError: if a run is not finished, or its phonons are not known.
     """
-    runs = [read_run(path) for path in find_runs(paths)]
+    runs = [read_run(path, trust) for path in find_runs(paths)]
     every = sorted({*map(float, temperatures)})
     found = _in_report_units(thermal_properties(runs, every, n_snapshots, seed, MODE_TEMPERATURE))
     claims = [*_renormalisation(found, every), *(f"Far outside: {w}." for w in found.warnings)]

@@ -5,16 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import hydra
-from hydra.errors import InstantiationException
-
+from schnetpack_phonon.calculators.external_code import ExternalCode
 from schnetpack_phonon.common.errors import LabellingError, MissingLabelsError, RunError
 from schnetpack_phonon.common.files import DATASETS
+from schnetpack_phonon.data.database import read_metadata
 from schnetpack_phonon.data.preparation import Recipe, prepare
 from schnetpack_phonon.ensembles.base import Ensemble
 from schnetpack_phonon.evaluation.runs import Run
 from schnetpack_phonon.labels.labelling import Planner
 from schnetpack_phonon.labels.store import LabelStore
+from schnetpack_phonon.models.trained.targets import build
 from schnetpack_phonon.phonons.force_constants import Models
 from schnetpack_phonon.structures.crystals import Crystal
 
@@ -37,8 +37,13 @@ def vibrations(run: Run, ensemble: Ensemble) -> tuple[list[Crystal], Models]:
     path = Path(run.resolved("data.label_store"))
     try:
         structure, phonons, calculator = (
-            hydra.utils.instantiate(data[part]) for part in ("structure", "phonons", "calculator")
+            build(run.resolved(f"data.{part}"), run.trust)
+            for part in ("structure", "phonons", "calculator")
         )
+        if isinstance(calculator, ExternalCode) and calculator.version is None:
+            # Of the labels; the installed one would be asked by a command of the configuration.
+            code = read_metadata(run.datapath)["versions"]["calculator"]
+            calculator.version = code.removeprefix(f"{calculator.name} ")
         recipe = Recipe(structure, phonons, ensemble, calculator)
         planner = Planner(LabelStore(path, DATASETS / shipped if shipped else None))
         with TemporaryDirectory() as folder:
@@ -50,5 +55,5 @@ def vibrations(run: Run, ensemble: Ensemble) -> tuple[list[Crystal], Models]:
             f"{path}: run spkphonon generate --dry-run with data/ensemble=phonon "
             "and the other options of the run first"
         ) from error
-    except (LabellingError, InstantiationException, ValueError) as error:
+    except (LabellingError, ValueError) as error:
         raise RunError(f"no phonons for {run.folder}: {error}") from error

@@ -1,4 +1,4 @@
-"""Trained models: their units, and training that starts from them."""
+"""Trained models: files that run no code, their units, and training that starts from them."""
 
 from schnetpack_phonon._moved import names_of
 
@@ -6,6 +6,8 @@ __getattr__, __dir__ = names_of(
     __name__,
     """
     start_from: StartFrom start_from
+    targets: build
     units: units_of units_of_data
+    weights: read_weights save_weights weights_file write_weights
     """,
 )

@@ -12,6 +12,7 @@ from schnetpack.model import NeuralNetworkPotential
 from torch import nn
 
 from schnetpack_phonon.common.errors import TrainingError, check_choice
+from schnetpack_phonon.common.files import Trust
 from schnetpack_phonon.models.cutoffs import cutoff_of
 from schnetpack_phonon.models.predict import load_trained
 
@@ -24,10 +25,11 @@ class StartFrom(Callback):
     """Starts training from a trained model: :func:`start_from`. A new run, not a continued one.
 
     Args:
-        path: run folder, or its ``best_model``: a pickle, only of runs that you trust.
+        path: run folder, or its ``best_model``.
         parts: ``representation``, ``heads`` (output modules) or both.
         frozen: those of them that are not trained any further.
         folder: of a relative path.
+        trust: opens the pickle of a run without ``best_model.npz``, which can run any program.
     """
 
     def __init__(
@@ -36,15 +38,19 @@ class StartFrom(Callback):
         parts: Sequence[str] = PARTS,
         frozen: Sequence[str] = (),
         folder: str = ".",
+        trust: bool = False,
     ):
         self.path, self.parts, self.frozen = Path(folder) / path, tuple(parts), tuple(frozen)
         _check_parts(self.parts, self.frozen)
+        self.trust = Trust(everything=trust)
         self._started = False
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         # Before the task takes offsets and scales from the training set.
         if stage == "fit" and not self._started:
-            start_from(pl_module.model, load_trained(self.path), self.parts, self.frozen)
+            start_from(
+                pl_module.model, load_trained(self.path, self.trust), self.parts, self.frozen
+            )
             log.info("training starts from %s of %s", " and ".join(self.parts), self.path)
             self._started = True
 

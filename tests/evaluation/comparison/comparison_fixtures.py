@@ -14,9 +14,11 @@ from torch import nn
 
 from schnetpack_phonon.ensembles.independent import RandomEnsemble
 from schnetpack_phonon.ensembles.thermal import PhononEnsemble
-from schnetpack_phonon.models.heads import Intensive
+from schnetpack_phonon.models.heads import Energy, Intensive
+from schnetpack_phonon.models.trained.weights import write_weights
 from tests.data.data_fixtures import ensemble_data
 from tests.models.model_fixtures import potential
+from tests.models.trained.trained_fixtures import model_config
 
 ENERGY, STRESS = "energy_per_atom", "hydrostatic_stress"
 
@@ -45,12 +47,17 @@ def write_run(
     heads: Sequence[nn.Module] = (),
     test: Sequence[int] = (),
 ) -> Path:
-    """A run as SchNetPack leaves it, with random weights, tested on all other rows by default."""
+    """A run as our task leaves it, with random weights, tested on all other rows by default.
+
+    Heads that are not of this package are in the pickle only.
+    """
     folder.mkdir(parents=True)
     heads = heads or [Intensive(16, key) for key in (ENERGY, STRESS)]
     model = potential(*heads, seed=seed)
     torch.save(model, folder / "best_model")
     torch.save({}, folder / "best_model.task")
+    if all(type(one).__module__.startswith("schnetpack_phonon.") for one in heads):
+        write_weights(model, folder / "best_model", model_config(*map(_described, heads)))
     everything = set(range(16)) - {*train, *val}
     np.savez(
         folder / "split.npz", train_idx=train, val_idx=val, test_idx=test or sorted(everything)
@@ -73,6 +80,12 @@ def write_run(
     }
     (folder / "config.yaml").write_text(yaml.safe_dump(content))
     return folder
+
+
+def _described(head: nn.Module) -> dict[str, object]:
+    """As a configuration names a head."""
+    key = {} if isinstance(head, Energy) else {"output_key": head.output_key}
+    return {"_target_": f"{type(head).__module__}.{type(head).__name__}", "n_in": 16, **key}
 
 
 def change(folder: Path, name: str, **values: object) -> None:

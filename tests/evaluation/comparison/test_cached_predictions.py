@@ -69,7 +69,8 @@ def test_predictions_are_kept_and_looked_up(prepared, runs, monkeypatch):
 
 def test_a_changed_model_alone_is_asked_again(prepared, runs):
     ((before, _),) = predictions_of(runs, [prepared[1]])
-    shutil.copy(runs[1].model, runs[0].model)
+    for suffix in ("", ".npz"):
+        shutil.copy(f"{runs[1].model}{suffix}", f"{runs[0].model}{suffix}")
     os.utime(runs[0].model, (1, 1))
     ((first, second),) = predictions_of(runs, [prepared[1]])
     assert not np.allclose(first[ENERGY], before[ENERGY])

@@ -8,6 +8,7 @@ from schnetpack.atomistic import Forces
 from torch import nn
 
 from schnetpack_phonon.common.errors import RunError
+from schnetpack_phonon.common.files import Trust
 from schnetpack_phonon.data.reading import read_labels, read_provenance
 from schnetpack_phonon.ensembles.fixed import ModeEnsemble, SpecialEnsemble
 from schnetpack_phonon.ensembles.thermal import PhononEnsemble
@@ -20,6 +21,7 @@ from tests.evaluation.comparison.comparison_fixtures import ENERGY
 from tests.evaluation.thermal.thermal_fixtures import thermal_run
 
 N, SEED, HOT = 12, 5, 4000.0
+TRUST = Trust(everything=True)  # for heads that are in the pickle only
 
 
 @pytest.fixture(scope="module")
@@ -121,7 +123,7 @@ class Isotropic(nn.Module):
 def test_moduli_against_temperature(tmp_path):
     """Closed form: Hill's average of isotropic tensors is linear, and so is their mean."""
     heads = [Intensive(16, ENERGY), Isotropic()]
-    run = read_run(thermal_run(tmp_path, 1, heads))
+    run = read_run(thermal_run(tmp_path, 1, heads), TRUST)
     found = thermal_properties([run], [100, 300], 40, SEED)
     crystals, models = vibrations(run, PhononEnsemble([100.0, 300.0], n_snapshots=1, seed=1))
     for temperature in (100.0, 300.0):
@@ -195,6 +197,6 @@ def test_models_of_other_outputs(tmp_path):
 def test_labels_of_tensors_have_no_average(tmp_path):
     forces = Forces()
     forces.output_key = "forces"
-    run = read_run(thermal_run(tmp_path, 1, [Energy(16), forces]))
+    run = read_run(thermal_run(tmp_path, 1, [Energy(16), forces]), TRUST)
     table = thermal_properties([run], [300], 2, SEED).averages
     assert set(table.loc[table["estimate"] == "labels", "property"]) == {ENERGY}

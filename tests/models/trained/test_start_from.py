@@ -14,6 +14,7 @@ from schnetpack.atomistic import Atomwise
 from torch import nn
 
 from schnetpack_phonon.common.errors import TrainingError
+from schnetpack_phonon.common.files import Trust
 from schnetpack_phonon.models.band_edges import BandEdges
 from schnetpack_phonon.models.heads import Intensive
 from schnetpack_phonon.models.predict import Predictor
@@ -21,6 +22,7 @@ from schnetpack_phonon.models.task import ScaledOutput, ScaledTask
 from schnetpack_phonon.models.trained.start_from import StartFrom, start_from
 from tests.models.model_fixtures import batch, data_module, potential, thermal
 
+TRUST = Trust(everything=True)  # the models are in pickles only
 OLD, OTHER, BOTH = [47, 16, 35], [12, 8], [8, 12, 16, 35, 47]
 VBM = [5.0, 5.3, 4.9, 5.4, 5.1, 5.2]
 ENERGY = [-732.0, -731.0, -731.5, -731.9, -731.2, -731.4]
@@ -84,8 +86,8 @@ def weights(module: nn.Module) -> list[torch.Tensor]:
 @pytest.mark.parametrize("frozen", [(), ("representation",), ("heads",)])
 def test_offsets_of_the_new_data_and_frozen_parts(trained, data, frozen):
     """Fits of the new labels; elements that the new data do not have keep their offsets."""
-    task, old = fresh_task(), Predictor(trained).model
-    fit(task, data, StartFrom(trained.name, frozen=frozen, folder=str(trained.parent)))
+    task, old = fresh_task(), Predictor(trained, trust=TRUST).model
+    fit(task, data, StartFrom(trained.name, frozen=frozen, folder=str(trained.parent), trust=True))
     model = task.model.eval()
     energy, edges = model.output_modules
     assert energy.offset[OTHER].mean().item() == pytest.approx(np.mean(ENERGY[:4]))
@@ -105,7 +107,8 @@ def test_offsets_of_the_new_data_and_frozen_parts(trained, data, frozen):
 
 def test_representation_alone_starts_as_a_model_of_the_new_elements(trained, data):
     task = fresh_task()
-    fit(task, data, StartFrom(str(trained), parts=["representation"], frozen=["representation"]))
+    options = {"parts": ["representation"], "frozen": ["representation"], "trust": True}
+    fit(task, data, StartFrom(str(trained), **options))
     energy = task.model.output_modules[0]
     assert not energy.offset[OLD].any()
     assert energy.offset[OTHER].mean().item() == pytest.approx(np.mean(ENERGY[:4]))
@@ -113,7 +116,7 @@ def test_representation_alone_starts_as_a_model_of_the_new_elements(trained, dat
 
 
 def test_before_the_fit_it_is_the_trained_model(trained):
-    model, old = potential(*heads(), seed=2), Predictor(trained).model
+    model, old = potential(*heads(), seed=2), Predictor(trained, trust=TRUST).model
     start_from(model, old)
     inputs = batch([thermal()[1]])
     found, expected = model(dict(inputs)), old(dict(inputs))
@@ -133,12 +136,12 @@ def test_before_the_fit_it_is_the_trained_model(trained):
 )
 def test_models_that_do_not_fit_are_refused(new, options, message, trained):
     with pytest.raises(TrainingError, match=message):
-        start_from(new(), Predictor(trained).model, **options)
+        start_from(new(), Predictor(trained, trust=TRUST).model, **options)
 
 
 def test_another_cutoff_is_refused(trained):
     """Also if shapes fit: the neighbour list would be another one."""
-    old = Predictor(trained).model
+    old = Predictor(trained, trust=TRUST).model
     old.representation.cutoff_fn.cutoff.fill_(6.0)
     old.representation.cutoff = old.representation.cutoff_fn.cutoff
     with pytest.raises(TrainingError, match=r"set globals\.cutoff=6"):

@@ -20,6 +20,7 @@ from torch import nn
 
 from schnetpack_phonon.attribution.report import Settings, in_the_unit_of
 from schnetpack_phonon.common.errors import AttributionError, UnitError
+from schnetpack_phonon.common.files import Trust
 from schnetpack_phonon.models.heads import BandGap, Energy, Intensive
 from schnetpack_phonon.models.predict import ModelCalculator, Predictor
 from schnetpack_phonon.models.stress import StressTrace
@@ -29,6 +30,7 @@ from tests.models.model_fixtures import CUTOFF, batch, potential, thermal
 
 CRYSTAL = thermal(1)[1]
 KCAL = kcal / mol
+TRUST = Trust(everything=True)  # SchNetPack's own task writes a pickle only
 
 
 def foreign(*others: nn.Module) -> NeuralNetworkPotential:
@@ -82,7 +84,7 @@ def test_energies_forces_and_stress_are_converted(source, tmp_path):
         (tmp_path / "data").mkdir()
         database(tmp_path / "data" / "kcal.db")
         folder = run_folder(tmp_path, model)
-        predictor = Predictor(folder if source == "run" else folder / "best_model")
+        predictor = Predictor(folder if source == "run" else folder / "best_model", trust=TRUST)
     check_kcal(predictor, model)
     atoms = CRYSTAL.copy()
     atoms.calc = ModelCalculator(predictor)
