@@ -5,8 +5,7 @@ from schnetpack_phonon._moved import names_of
 __getattr__, __dir__ = names_of(
     __name__,
     """
-    base: AseCalculator LabellingCalculator as_ase_calculator band_edges labels_from_results
-        mesh_edges
+    base: AseCalculator LabellingCalculator as_ase_calculator labels_from_results
     cp2k: CP2K
     espresso: Espresso
     external_code: ExternalCode

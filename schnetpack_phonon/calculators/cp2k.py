@@ -15,13 +15,13 @@ from typing import Any
 
 import numpy as np
 from ase import Atoms
-from ase.calculators.calculator import CalculationFailed
 
-from schnetpack_phonon.calculators.base import check_known, mesh_edges
+from schnetpack_phonon.calculators.base import check_known
 from schnetpack_phonon.calculators.external_code import ExternalCode
 from schnetpack_phonon.calculators.output import check_structure, check_symbols
 from schnetpack_phonon.calculators.reading import cp2k_text
 from schnetpack_phonon.calculators.reading.convergence import check_cp2k
+from schnetpack_phonon.calculators.reading.levels import mesh_edges
 from schnetpack_phonon.common.errors import check_at_least
 
 FUNCTIONALS = {"PBE": "ORIG", "PBEsol": "PBESOL", "revPBE": "REVPBE"}
@@ -109,32 +109,22 @@ class CP2K(ExternalCode):
             raise self.lacks("copy of its input: set ECHO_INPUT there")
         if "SCF run converged" not in text:
             raise self.lacks("word about convergence of its density")
-        if re.search(r"^ MO\| (ALPHA|BETA)", text, re.MULTILINE):
-            raise CalculationFailed("CP2K's output is spin-polarised; expected no UKS")
-        levels = [
-            _numbers(r"^ MO\|\s+\d+\s+\S+\s+(-?\d+\.\d+)\s+(\d+\.\d+)\s*$", block)
-            for block in text.split("EIGENVALUES AND OCCUPATION NUMBERS")[1:]
-        ]
-        if not levels or not all(map(len, levels)):
-            raise self.lacks("orbital energies")
-        at_gamma = levels[0][:, 0]
+        levels = cp2k_text.levels(text)  # electrons in each last
+        at_gamma = levels[..., 0, :, 0]
         if (folder / "bands").exists():
-            _, _, bands = (folder / "bands").read_text().rpartition("# Set")
-            at_gamma = np.loadtxt(bands.splitlines()[1:], usecols=1, ndmin=1)
+            at_gamma = cp2k_text.levels_at_gamma((folder / "bands").read_text())
         elif "FOR K POINT" in text:
             raise self.lacks("levels at Gamma beside those of the mesh")
         symbols, forces = cp2k_text.forces(text)
         check_symbols(atoms, symbols or structure[0][: len(forces)], self.name)
-        pattern = r"Number of electrons:\s+(\d+)"
-        n_electrons = cp2k_text.found(pattern, text, "number of electrons")
         return {
             "energy": cp2k_text.energy(text),
             "forces": forces,
             "stress": cp2k_text.stress(text),
             **mesh_edges(
-                int(n_electrons),
-                energies=np.array([found[:, 0] for found in levels]),
-                occupations=np.array([found[:, 1] for found in levels]),
+                cp2k_text.n_electrons(text, n_spins=levels.ndim - 2),
+                energies=levels[..., 0],
+                occupations=levels[..., 1],
                 at_gamma=at_gamma,
             ),
         }

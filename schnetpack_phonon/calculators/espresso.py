@@ -21,10 +21,10 @@ from ase.calculators.calculator import CalculationFailed
 from ase.io.espresso import write_espresso_in
 from ase.units import Bohr, Hartree, Rydberg, kB
 
-from schnetpack_phonon.calculators.base import mesh_edges
 from schnetpack_phonon.calculators.external_code import ExternalCode
 from schnetpack_phonon.calculators.output import LOG, check_structure, text_of, xml_root
 from schnetpack_phonon.calculators.reading.convergence import check_espresso, check_espresso_log
+from schnetpack_phonon.calculators.reading.levels import mesh_edges
 from schnetpack_phonon.common.digests import file_digest
 from schnetpack_phonon.common.errors import UnavailableError
 
@@ -148,12 +148,8 @@ class Espresso(ExternalCode):
             )
         check_espresso(root)
         bands = self.find(root, "output/band_structure")
-        for spin in ("lsda", "noncolin"):
-            if self.find(bands, spin).text != "false":
-                raise CalculationFailed(
-                    f"{self.name}'s output is spin-polarised ({spin}); expected nspin=1, "
-                    "noncolin=.false."
-                )
+        if self.find(bands, "noncolin").text != "false":
+            raise self.noncollinear("noncolin=.true.")
         structure = self.find(root, "output/atomic_structure")
         sites = structure.findall("atomic_positions/atom")
         symbols = [site.get("name", "") for site in sites]
@@ -167,6 +163,10 @@ class Espresso(ExternalCode):
             )
             for key in ("eigenvalues", "occupations", "k_point")
         )
+        if self.find(bands, "lsda").text == "true":  # at each k-point both spins
+            energies, occupations = (
+                np.array(np.split(levels, 2, axis=1)) for levels in (energies, occupations)
+            )
         values = {
             key: self.numbers(self.find(root, f"output/{key}"))
             for key in ("total_energy/etot", "forces", "stress")
@@ -179,7 +179,7 @@ class Espresso(ExternalCode):
                 self.numbers(self.find(bands, "nelec")).item(),
                 energies * Hartree,
                 2 * occupations,
-                at_gamma=energies[self.gamma(kpoints.reshape(-1, 3))] * Hartree,
+                at_gamma=energies[..., self.gamma(kpoints.reshape(-1, 3)), :] * Hartree,
             ),
         }
 

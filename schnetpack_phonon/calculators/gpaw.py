@@ -20,9 +20,9 @@ from ase.calculators.calculator import CalculationFailed
 from ase.data import chemical_symbols
 from ase.units import kB
 
-from schnetpack_phonon.calculators.base import mesh_edges
 from schnetpack_phonon.calculators.external_code import ExternalCode
 from schnetpack_phonon.calculators.output import NotConverged, check_structure
+from schnetpack_phonon.calculators.reading.levels import mesh_edges
 
 _SCRIPT = Path(__file__).with_name("_gpaw_script.py")
 _TAKEN = {"xc", "mode", "kpts", "occupations", "mixer", "convergence", "spinpol", "txt"}

@@ -56,7 +56,7 @@ class OutputReader(ABC):
             NotConverged: if the density did not converge.
             OutOfTime: if the run was ended before.
             OtherStructure: if elements, their order, cell or positions are different.
-            CalculationFailed: if the output is missing, incomplete or spin-polarised.
+            CalculationFailed: if the output is missing, incomplete or non-collinear.
         """
 
     @abstractmethod
@@ -99,6 +99,13 @@ class OutputReader(ABC):
     def lacks(self, what: str) -> CalculationFailed:
         """The error of an output without a certain part."""
         return CalculationFailed(f"{self.name}'s output has no {what}")
+
+    def noncollinear(self, found: str) -> CalculationFailed:
+        """The error of an output whose bands hold one electron each, of no spin."""
+        return CalculationFailed(
+            f"{self.name}'s output is non-collinear ({found}): spin-orbit coupling and "
+            "non-collinear magnetism are not supported"
+        )
 
     def find(self, element: ElementTree.Element, path: str) -> ElementTree.Element:
         """What is at a path in XML."""

@@ -16,15 +16,14 @@ from schnetpack_phonon.calculators.base import (
     EDGE_LABELS,
     FORCE_LABELS,
     as_ase_calculator,
-    band_edges,
     check_known,
     check_size,
     labels_from_results,
     package_version,
-    partial_occupation,
     refuse_moments,
 )
 from schnetpack_phonon.calculators.output import NotConverged
+from schnetpack_phonon.calculators.reading.levels import band_edges, partial_occupation
 from schnetpack_phonon.common import properties
 from schnetpack_phonon.common.executors import call_within
 from schnetpack_phonon.common.properties import Labels

@@ -14,14 +14,14 @@ from xml.etree import ElementTree
 
 import numpy as np
 from ase import Atoms
-from ase.calculators.calculator import CalculationFailed
 from ase.io.vasp import write_vasp
 from ase.units import GPa, kB
 
-from schnetpack_phonon.calculators.base import check_known, mesh_edges
+from schnetpack_phonon.calculators.base import check_known
 from schnetpack_phonon.calculators.external_code import ExternalCode
 from schnetpack_phonon.calculators.output import check_structure, text_of, xml_root
 from schnetpack_phonon.calculators.reading.convergence import check_vasp
+from schnetpack_phonon.calculators.reading.levels import mesh_edges
 from schnetpack_phonon.common.errors import UnavailableError
 
 FUNCTIONALS = {"PBE": "PE", "PBEsol": "PS", "revPBE": "RE"}
@@ -29,6 +29,8 @@ FUNCTIONALS = {"PBE": "PE", "PBEsol": "PS", "revPBE": "RE"}
 _PARALLEL = {"KPAR", "NCORE", "NPAR", "NSIM", "LPLANE", "LSCALU"}
 # Tags that the user may change.
 _CHOICES = {"PREC": "Accurate", "ALGO": "Normal", "LREAL": False, "LASPH": True, "NELM": 100}
+
+_LEVELS = "eigenvalues/array/set/set[@comment='spin {spin}']/set[@comment='kpoint {kpoint}']"
 
 
 @dataclass(eq=False)
@@ -120,18 +122,22 @@ class Vasp(ExternalCode):
         cell = self._rows(step, "structure/crystal/varray[@name='basis']")
         positions = self._rows(step, "structure/varray[@name='positions']") @ cell
         check_structure(atoms[order], symbols, cell, positions, self.name)
-        for tag, expected in (("ISPIN", "1"), ("LNONCOLLINEAR", "F")):
-            if (found := self._parameter(root, tag)) != expected:
-                raise CalculationFailed(
-                    f"VASP's output is spin-polarised: {tag}={found}; expected {expected}"
-                )
+        if self._parameter(root, "LNONCOLLINEAR") != "F":
+            raise self.noncollinear("LNONCOLLINEAR=T")
         check_vasp(root, text_of(folder / "OUTCAR"))
         kpoints = self._rows(root, "kpoints/varray[@name='kpointlist']")
-        paths = (
-            f"eigenvalues/array/set/set/set[@comment='kpoint {number}']"
-            for number in range(1, len(kpoints) + 1)
+        n_spins = int(self._parameter(root, "ISPIN"))
+        levels = np.array(
+            [
+                [
+                    self._rows(step, _LEVELS.format(spin=spin, kpoint=kpoint), "r")
+                    for kpoint in range(1, len(kpoints) + 1)
+                ]
+                for spin in range(1, n_spins + 1)
+            ]
         )
-        levels = np.array([self._rows(step, path, "r") for path in paths])
+        if n_spins == 1:
+            levels = levels[0]
         forces = np.empty((len(atoms), 3))
         forces[order] = self._rows(step, "varray[@name='forces']")
         pressure = self._rows(step, "varray[@name='stress']") / 10  # VASP writes kbar
@@ -141,9 +147,9 @@ class Vasp(ExternalCode):
             "stress": -pressure * GPa,
             **mesh_edges(
                 float(self._parameter(root, "NELECT")),
-                energies=levels[:, :, 0],
-                occupations=2 * levels[:, :, 1],
-                at_gamma=levels[self.gamma(kpoints), :, 0],
+                energies=levels[..., 0],
+                occupations=2 * levels[..., 1],
+                at_gamma=levels[..., self.gamma(kpoints), :, 0],
             ),
         }
 

@@ -14,9 +14,7 @@ from ase.calculators.emt import EMT
 from schnetpack_phonon.calculators.base import (
     AseCalculator,
     as_ase_calculator,
-    band_edges,
     labels_from_results,
-    mesh_edges,
 )
 from schnetpack_phonon.calculators.cp2k import CP2K
 from schnetpack_phonon.calculators.external_code import ExternalCode
@@ -159,65 +157,6 @@ def test_ase_calculator_of_a_function():
         assert atoms.get_potential_energy() == atoms.positions.sum()
         assert atoms.get_forces().sum() == -12
     assert calls == [4, 4]
-
-
-@pytest.mark.parametrize(
-    ("occupations", "edges"),
-    [
-        ([2.0, 2.0, 0.0, 0.0], (-3.0, 1.0)),
-        ([1.9, 1.2, 0.8, 0.1], (-3.0, 1.0)),
-        ([2.0, 0.9, 0.6, 0.5], (-3.0, 1.0)),  # levels hold two electrons each
-        ([1.5, 1.4, 0.6, 0.5], (-3.0, 1.0)),
-        ([2.0, 1.0, 0.0, 0.0], (-3.0, -3.0)),  # no gap
-    ],
-)
-@pytest.mark.parametrize("order", [[0, 1, 2, 3], [3, 1, 0, 2]])
-def test_band_edges(occupations, edges, order):
-    energies = np.array([-5.0, -3.0, 1.0, 2.0])
-    assert band_edges(energies[order], np.array(occupations)[order]) == edges
-
-
-@pytest.mark.parametrize("occupations", [[2.0, 2.0], [0.0, 0.5]])
-def test_no_band_edge(occupations):
-    with pytest.raises(CalculationFailed, match=r"no band edge: [40] electrons in 2 levels"):
-        band_edges(np.array([-1.0, 1.0]), np.array(occupations))
-
-
-LEVELS = np.array([[-5.0, -1.0, 2.0, 3.0], [-4.0, 0.5, 1.5, 9.0]])
-AT_GAMMA = np.array([-6.0, 0.0, 1.25])
-FULL = np.array([[2.0, 2.0, 0.0, 0.0]] * 2)
-
-
-def test_edges_of_a_mesh():
-    """Over the mesh and Gamma, which may have another number of bands."""
-    edges = {"vbm": 0.5, "cbm": 1.25, "band_gap_gamma": 1.25, "partial_occupation": 0.0}
-    assert mesh_edges(4, LEVELS, FULL, AT_GAMMA) == edges
-    assert mesh_edges(3.9999999, LEVELS, FULL, AT_GAMMA) == edges  # as some codes write it
-    higher = mesh_edges(4, LEVELS, FULL, AT_GAMMA + 0.75)
-    assert (higher["vbm"], higher["cbm"], higher["band_gap_gamma"]) == (0.75, 1.5, 1.25)
-
-
-@pytest.mark.parametrize(("band", "occupation"), [(1, 1.75), (1, 0.25), (2, 0.25)])
-def test_partial_occupation_of_a_mesh(band, occupation):
-    """Bands are counted by electrons, so that the edges do not move with it."""
-    occupations = FULL.copy()
-    occupations[1, band] = occupation
-    edges = mesh_edges(4, LEVELS, occupations, AT_GAMMA)
-    assert edges == mesh_edges(4, LEVELS, FULL, AT_GAMMA) | {"partial_occupation": 0.25}
-
-
-@pytest.mark.parametrize(
-    ("n_electrons", "message"),
-    [
-        (3, "3 electrons: a closed shell needs an even number"),
-        (4.5, r"4\.5 electrons: a closed shell"),
-        (6, "no band edge: 3 bands and 6 electrons"),
-        (0, "no band edge: 3 bands and 0 electrons"),
-    ],
-)
-def test_no_edges_of_a_mesh(n_electrons, message):
-    with pytest.raises(CalculationFailed, match=message):
-        mesh_edges(n_electrons, LEVELS, FULL, AT_GAMMA)
 
 
 RESULTS = {"energy": -1.0, "forces": np.zeros((2, 3)), "stress": np.zeros(6)}

@@ -9,8 +9,8 @@ import pytest
 from ase.calculators.calculator import CalculationFailed
 from ase.units import Bohr, GPa, Hartree
 
-from schnetpack_phonon.calculators.base import band_edges
 from schnetpack_phonon.calculators.cp2k import CP2K
+from schnetpack_phonon.calculators.reading.levels import band_edges
 from tests.calculators.code_fixtures import MESHES
 from tests.calculators.cp2k_fixtures import STORED, aluminium_phosphide
 

@@ -8,7 +8,7 @@ import pytest
 from ase.calculators.calculator import CalculationFailed
 from ase.constraints import FixAtoms
 
-from schnetpack_phonon.calculators.base import band_edges
+from schnetpack_phonon.calculators.reading.levels import band_edges
 from schnetpack_phonon.common.errors import UnavailableError
 from tests.calculators.code_fixtures import CODES, MESHES
 

@@ -10,7 +10,7 @@ from ase.constraints import FixAtoms
 from ase.io import read
 from ase.units import GPa
 
-from schnetpack_phonon.calculators.base import band_edges
+from schnetpack_phonon.calculators.reading.levels import band_edges
 from schnetpack_phonon.calculators.vasp import Vasp, grouped
 from schnetpack_phonon.common.errors import UnavailableError
 from tests.calculators.code_fixtures import CODES, MESHES

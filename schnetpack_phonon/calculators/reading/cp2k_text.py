@@ -84,6 +84,42 @@ def stress(text: str) -> np.ndarray:
     return -np.array(rows, dtype=float) * _factor(text, "stress", header[1], _STRESS)
 
 
+def n_electrons(text: str, n_spins: int) -> int:
+    """Number of electrons; printed for each spin if there are two."""
+    numbers = re.findall(r"Number of electrons:\s+(\d+)", text)[:n_spins]
+    if len(numbers) < n_spins:
+        raise _lacks(text, "number of electrons")
+    return sum(map(int, numbers))
+
+
+def levels(text: str) -> np.ndarray:
+    """Levels in eV and occupations, which are 2 for a full level, of one spin, too.
+
+    Returns:
+        shape=(n_kpoints, n_bands, 2), or (2, n_kpoints, n_bands, 2) for two spins.
+    """
+    title = r"^ MO\| *(ALPHA|BETA)? *EIGENVALUES AND OCCUPATION NUMBERS"
+    _, *parts = re.split(title, text, flags=re.MULTILINE)
+    row = rf"^ MO\|\s+\d+\s+\S+{2 * _NUMBER}\s*$"
+    spins: dict[str, list] = {}
+    for spin, block in zip(parts[::2], parts[1::2], strict=True):
+        spins.setdefault(spin, []).append(re.findall(row, block, re.MULTILINE))
+    if not spins or not all(map(len, (rows for own in spins.values() for rows in own))):
+        raise _lacks(text, "orbital energies")
+    n_bands = min(len(rows) for own in spins.values() for rows in own)
+    found = np.array([[rows[:n_bands] for rows in own] for own in spins.values()], dtype=float)
+    return found[0] if len(found) == 1 else found * [1, 2]
+
+
+def levels_at_gamma(bands: str) -> np.ndarray:
+    """Levels in eV in the last set of a band structure, shape=(n_bands,) or (2, n_bands)."""
+    _, *spins = bands.rpartition("# Set")[2].split("#  Point")
+    rows = [re.findall(rf"^\s+\d+{_NUMBER}", spin, re.MULTILINE) for spin in spins]
+    n_bands = min(map(len, rows))
+    found = np.array([own[:n_bands] for own in rows], dtype=float)
+    return found[0] if len(found) == 1 else found
+
+
 def found(pattern: str, text: str, what: str) -> str:
     """The first group of the first match.
 

@@ -1,0 +1,90 @@
+"""Band edges from levels, counted by electrons."""
+
+from __future__ import annotations
+
+import numpy as np
+from ase.calculators.calculator import CalculationFailed
+
+from schnetpack_phonon.common import properties
+
+
+def band_edges(energies: np.ndarray, occupations: np.ndarray) -> tuple[float, float]:
+    """Highest level that the electrons fill, two in each, and the lowest of the others.
+
+    With an odd number of electrons both are the level that holds one, and there is no gap.
+
+    Args:
+        energies: orbital energies, shape=(n_orbitals,), any unit.
+        occupations: electrons per orbital between 0 and 2, shape=(n_orbitals,).
+
+    Raises:
+        CalculationFailed: if all levels are full or all are empty.
+    """
+    n_electrons = round(float(occupations.sum()))
+    highest, lowest = (n_electrons + 1) // 2 - 1, n_electrons // 2
+    if highest < 0 or lowest >= energies.size:
+        raise CalculationFailed(f"no band edge: {n_electrons} electrons in {energies.size} levels")
+    levels = np.sort(energies)
+    return float(levels[highest]), float(levels[lowest])
+
+
+def partial_occupation(occupations: np.ndarray) -> float:
+    """Largest deviation of an orbital from full or empty, in electrons: 0 to 1.
+
+    Args:
+        occupations: electrons per orbital between 0 and 2, any shape.
+    """
+    return float(np.minimum(occupations, 2 - occupations).max())
+
+
+def mesh_edges(
+    n_electrons: float, energies: np.ndarray, occupations: np.ndarray, at_gamma: np.ndarray
+) -> dict[str, float]:
+    """Band edges of a crystal over k-points and spins.
+
+    Without spin polarisation each band holds two electrons. With it, each band of one spin holds
+    one; how many electrons have each spin follows from the occupations. The gap is that between
+    all levels of both spins, which is not above that of either.
+    If the bands overlap, ``vbm`` is above ``cbm``; :func:`.labels_from_results` handles that.
+
+    Args:
+        n_electrons: number of electrons in the cell.
+        energies: levels in eV, ascending at each k-point, shape=(n_kpoints, n_bands), or
+            (2, n_kpoints, n_bands) for two spins.
+        occupations: 2 for a full level and 0 for an empty one, of two spins, too; same shape.
+        at_gamma: levels at Gamma, which may be one of the k-points, shape=(n_bands,) or
+            (2, n_bands).
+
+    Returns:
+        vbm, cbm (over the k-points and Gamma), band_gap_gamma and partial_occupation.
+
+    Raises:
+        CalculationFailed: if the number of electrons is odd without spin polarisation, or no band
+            is empty.
+    """
+    n_bands = min(energies.shape[-1], at_gamma.shape[-1])
+    levels = np.concatenate([energies[..., :n_bands], at_gamma[..., None, :n_bands]], axis=-2)
+    if energies.ndim == 2:
+        levels = levels[None]
+        if round(n_electrons, 4) % 2:
+            raise CalculationFailed(
+                f"{n_electrons:g} electrons: a closed shell needs an even number"
+            )
+        filled = [round(n_electrons) // 2]
+    else:
+        n_up = round(float(occupations[0].sum(axis=-1).mean()) / 2)
+        filled = [n_up, round(n_electrons) - n_up]
+    if not (sum(filled) > 0 and 0 <= min(filled) <= max(filled) < n_bands):
+        raise CalculationFailed(
+            f"no band edge: {n_bands} bands and {n_electrons:g} electrons, "
+            + ("two in each" if len(filled) == 1 else f"{filled[0]} and {filled[1]} by spin")
+        )
+    spins = list(zip(levels, filled, strict=True))
+    valence = np.concatenate([own[:, :n][:, -1:] for own, n in spins], axis=1)  # Gamma last
+    conduction = np.concatenate([own[:, n : n + 1] for own, n in spins], axis=1)
+    return {
+        "vbm": float(valence.max()),
+        "cbm": float(conduction.min()),
+        properties.band_gap_gamma: float(conduction[-1].min() - valence[-1].max()),
+        properties.partial_occupation: partial_occupation(occupations),
+    }
