@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from pathlib import Path
 from typing import Any
@@ -97,7 +97,7 @@ class EnsembleData(AtomsDataModule):
         return self.generation.preview()
 
     def _load_partitions(self) -> None:
-        sizes = [self.num_train, self.num_val, self.num_test]
+        sizes: Sequence[float | None] = [self.num_train, self.num_val, self.num_test]
         # A split by parent may be smaller than requested. SchNetPack compares a stored split with
         # the requested sizes and would refuse to continue its own run.
         if self.split_file is not None and os.path.exists(self.split_file):

@@ -86,6 +86,8 @@ class ScaledTask(AtomisticTask):
         super().__init__(model, *args, **kwargs)
         if not hasattr(self.model, "trained_elements"):
             self.model.register_buffer("trained_elements", torch.zeros(101, dtype=torch.bool))
+        # TorchScript (spkdeploy) cannot tell the type of an empty list, as without forces.
+        model.__annotations__ = {"required_derivatives": list[str]}
         for module in model.modules():
             if hasattr(module, "check_model"):
                 module.check_model(model)

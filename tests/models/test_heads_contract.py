@@ -165,7 +165,7 @@ def test_batch_equals_single_structures(head, dtype, tolerance, fitted):
 @heads
 @pytest.mark.parametrize("training", [False, True])
 def test_scripted_model_equals_eager(head, training, fitted):
-    """With forces, as SchNetPack scripts no others: an empty list of derivatives has no type."""
+    """With forces; without them it is in the tests of ScaledTask, which makes it possible."""
     model = fitted(head, Atomwise(16, output_key="energy"), Forces()).train(training)
     eager = model(batch(STRUCTURES[:3]))
     loaded = scripted(model)

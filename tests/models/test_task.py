@@ -12,6 +12,7 @@ from pytorch_lightning.callbacks import EarlyStopping
 from schnetpack.atomistic import Atomwise, Strain
 from schnetpack.data import AtomsDataModule
 from schnetpack.model import NeuralNetworkPotential
+from schnetpack.utils import load_model
 from torch import nn
 from torch.utils.data import DataLoader
 from torchmetrics.regression import MeanAbsoluteError
@@ -23,7 +24,15 @@ from schnetpack_phonon.models.elastic_tensor import ElasticTensor
 from schnetpack_phonon.models.heads import BandGap
 from schnetpack_phonon.models.stress import StressTensor
 from schnetpack_phonon.models.task import RelativeFrobeniusError, ScaledOutput, ScaledTask
-from tests.models.model_fixtures import CUTOFF, assemble, batch, data_module, potential, thermal
+from tests.models.model_fixtures import (
+    CUTOFF,
+    assemble,
+    batch,
+    data_module,
+    potential,
+    scripted,
+    thermal,
+)
 
 
 def output(name: str = "band_gap", scale: float = 1.0, **kwargs) -> ScaledOutput:
@@ -272,3 +281,18 @@ def test_options_that_a_checkpoint_overrides_are_named(data, tmp_path):
     assert "step_size" not in text
     with pytest.raises(TrainingError, match=r"StepLR.*but task\.scheduler_cls is None"):
         quiet(tmp_path).fit(fresh_task().train(), datamodule=data, ckpt_path=path)
+
+
+@pytest.mark.filterwarnings("ignore:You are using `torch.load`:FutureWarning")
+def test_a_trained_model_without_forces_can_be_deployed(trained, tmp_path):
+    """As spkdeploy does it, from the file; predictions are equal in single precision."""
+    torch.save(trained[0].model.eval(), tmp_path / "best_model")
+    model = load_model(tmp_path / "best_model")
+    assert not model.required_derivatives
+    structures = [thermal(1)[1], thermal(2)[1].repeat((2, 1, 1))]
+    expected, deployed = model(batch(structures)), scripted(model)
+    for _ in range(3):
+        found = deployed(batch(structures))
+        assert found.keys() == expected.keys()
+        for key, value in expected.items():
+            torch.testing.assert_close(found[key], value.float(), rtol=1e-5, atol=1e-6)
