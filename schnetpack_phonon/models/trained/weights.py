@@ -169,7 +169,8 @@ def _changed(model: nn.Module, fresh: nn.Module) -> dict[str, dict[str, Any]]:
 
 def _attributes(module: nn.Module) -> dict[str, Any]:
     """All but tensors and modules; lists of OmegaConf as plain ones."""
-    own = {name: value for name, value in vars(module).items() if name not in _OF_MODULES}
+    left_out = {*_OF_MODULES, "__annotations__"}  # the latter for TorchScript, from the pickle
+    own = {name: value for name, value in vars(module).items() if name not in left_out}
     return {
         name: OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
         for name, value in own.items()
