@@ -1,5 +1,7 @@
 """Structure files: formats, frames, masses, symmetry within a tolerance, and errors."""
 
+from tempfile import TemporaryDirectory
+
 import ase.io
 import numpy as np
 import pytest
@@ -7,6 +9,8 @@ from ase import Atoms
 from ase.build import bulk, molecule
 from ase.calculators.emt import EMT
 from ase.calculators.singlepoint import SinglePointCalculator
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from schnetpack_phonon.common.errors import UnreadableFileError
 from schnetpack_phonon.structures.crystals import antiperovskite
@@ -205,3 +209,61 @@ def test_noise_is_no_moment(tmp_path):
     ase.io.write(tmp_path / "cr.extxyz", atoms)
     (crystal,) = StructureFile(str(tmp_path / "cr.extxyz"), [2, 1, 1]).crystals
     assert "initial_magmoms" not in crystal.supercell.arrays
+
+
+@st.composite
+def crystals(draw) -> Atoms:
+    """One to four atoms, more than 1 Ang apart, in any cell and any place."""
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    cell = np.diag(rng.uniform(3.5, 6.0, 3))
+    cell[np.tril_indices(3, -1)] = rng.uniform(-1.5, 1.5, 3)
+    n = draw(st.integers(1, 4))
+    sites = [(0, 0, 0), (0.5, 0.5, 0.5), (0.5, 0.0, 0.5), (0, 0.5, 0.0)][:n]
+    symbols = draw(st.lists(st.sampled_from(["H", "Na", "Cl", "Ag"]), min_size=n, max_size=n))
+    scaled = sites + rng.uniform(-0.05, 0.05, (n, 3))
+    return Atoms(symbols, scaled_positions=scaled, cell=cell, pbc=True)
+
+
+def check_round_trip(atoms: Atoms, name: str, format: str) -> None:
+    """Lengths, angles and fractional positions of each atom; some formats turn the cell."""
+    with TemporaryDirectory() as folder:
+        if format == "espresso-in":
+            pseudopotentials = dict.fromkeys(set(atoms.symbols), "any.upf")
+            atoms.write(f"{folder}/{name}", format=format, pseudopotentials=pseudopotentials)
+        else:
+            atoms.write(f"{folder}/{name}", format=format)
+        found = read_structure(f"{folder}/{name}")
+    np.testing.assert_array_equal(found.numbers, atoms.numbers)
+    np.testing.assert_allclose(found.cell.cellpar(), atoms.cell.cellpar(), rtol=1e-5)
+    steps = found.get_scaled_positions() - atoms.get_scaled_positions()
+    np.testing.assert_allclose(steps - steps.round(), 0, atol=1e-5)
+    np.testing.assert_allclose(found.get_masses(), atoms.get_masses(), rtol=1e-3)
+    assert found.pbc.all()
+
+
+FORMATS = [
+    ("POSCAR", "vasp"),
+    ("x.cif", "cif"),
+    ("x.extxyz", "extxyz"),
+    ("x.in", "espresso-in"),
+    ("x.pwi", "espresso-in"),
+    ("x.traj", "traj"),
+    ("x.json", "json"),
+    ("x.db", "db"),
+    ("x.xsf", "xsf"),
+    ("x.gen", "gen"),
+    ("x.res", "res"),
+]
+
+
+@settings(max_examples=40, deadline=None, derandomize=True)
+@given(atoms=crystals(), written=st.sampled_from(FORMATS))
+def test_random_crystals_in_all_formats(atoms, written):
+    check_round_trip(atoms, *written)
+
+
+@pytest.mark.slow
+@settings(max_examples=2000, deadline=None)
+@given(atoms=crystals(), written=st.sampled_from(FORMATS))
+def test_many_random_crystals_in_all_formats(atoms, written):
+    check_round_trip(atoms, *written)
