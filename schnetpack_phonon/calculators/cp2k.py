@@ -22,6 +22,7 @@ from schnetpack_phonon.calculators.output import check_structure, check_symbols
 from schnetpack_phonon.calculators.reading import cp2k_text
 from schnetpack_phonon.calculators.reading.convergence import check_cp2k
 from schnetpack_phonon.calculators.reading.levels import mesh_edges
+from schnetpack_phonon.calculators.reading.settings import cp2k_differences
 from schnetpack_phonon.common.errors import check_at_least
 
 FUNCTIONALS = {"PBE": "ORIG", "PBEsol": "PBESOL", "revPBE": "REVPBE"}
@@ -128,6 +129,20 @@ class CP2K(ExternalCode):
                 at_gamma=at_gamma,
             ),
         }
+
+    def other_settings(self, folder: Path) -> dict[str, str]:
+        expected = {
+            "PARAMETRIZATION": FUNCTIONALS[self.functional],
+            "BASIS_SET": self.basis_set,
+            "POTENTIAL": self.potential,
+            "CUTOFF": self.cutoff,
+            "REL_CUTOFF": self.rel_cutoff,
+            "EPS_DEFAULT": self.eps_default,
+            "EPS_SCF": self.eps_scf,
+            "ELECTRONIC_TEMPERATURE": self.electronic_temperature,
+            "SCHEME MONKHORST-PACK": self.kpoints,
+        }
+        return cp2k_differences(self.parsed(folder, _last_run), expected)
 
     def read_version(self, folder: Path) -> str:
         return cp2k_text.version(self.parsed(folder, _last_run))

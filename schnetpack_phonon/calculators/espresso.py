@@ -25,6 +25,7 @@ from schnetpack_phonon.calculators.external_code import ExternalCode
 from schnetpack_phonon.calculators.output import LOG, check_structure, text_of, xml_root
 from schnetpack_phonon.calculators.reading.convergence import check_espresso, check_espresso_log
 from schnetpack_phonon.calculators.reading.levels import mesh_edges
+from schnetpack_phonon.calculators.reading.settings import espresso_differences
 from schnetpack_phonon.common.digests import file_digest
 from schnetpack_phonon.common.errors import UnavailableError
 
@@ -182,6 +183,23 @@ class Espresso(ExternalCode):
                 at_gamma=energies[..., self.gamma(kpoints.reshape(-1, 3)), :] * Hartree,
             ),
         }
+
+    def other_settings(self, folder: Path) -> dict[str, str]:
+        system = self.namelists.get("system", {})
+        expected = {
+            "ecutwfc": self.ecutwfc / 2,
+            "ecutrho": self.ecutrho / 2,
+            "conv_thr": self.conv_thr / 2,
+            "degauss": self.electronic_temperature * kB / Hartree,
+            "smearing": "f",
+            "occupations": "smearing",
+            "lsda": "false",
+            "vdw_corr": system.get("vdw_corr", "none"),
+            "k-points, mesh": self.kpoints,
+            "k-points, shift": (0, 0, 0),
+        }
+        expected |= {"functional": self.functional} if self.functional else {}
+        return espresso_differences(self._root(folder), expected)
 
     def read_version(self, folder: Path) -> str:
         version = self.find(self._root(folder), "general_info/creator").get("VERSION")

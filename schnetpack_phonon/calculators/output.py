@@ -59,6 +59,10 @@ class OutputReader(ABC):
             CalculationFailed: if the output is missing, incomplete or non-collinear.
         """
 
+    def other_settings(self, folder: Path) -> dict[str, str]:
+        """Sentences about settings that the output names and that are not ours, by name."""
+        return {}
+
     @abstractmethod
     def read_version(self, folder: Path) -> str:
         """Version of the program that wrote an output.

@@ -22,6 +22,7 @@ from schnetpack_phonon.calculators.external_code import ExternalCode
 from schnetpack_phonon.calculators.output import check_structure, text_of, xml_root
 from schnetpack_phonon.calculators.reading.convergence import check_vasp
 from schnetpack_phonon.calculators.reading.levels import mesh_edges
+from schnetpack_phonon.calculators.reading.settings import vasp_differences
 from schnetpack_phonon.common.errors import UnavailableError
 
 FUNCTIONALS = {"PBE": "PE", "PBEsol": "PS", "revPBE": "RE"}
@@ -108,7 +109,7 @@ class Vasp(ExternalCode):
                 potcar.write(path.read_bytes())
         mesh = " ".join(map(str, self.kpoints))
         (folder / "KPOINTS").write_text(f"{mesh}\n0\nGamma\n{mesh}\n0 0 0\n")
-        tags = {**_CHOICES, **self.incar, **self._needed_tags(mixing)}
+        tags = self._tags(mixing)
         lines = [f"{tag} = {_value(value)}\n" for tag, value in tags.items()]
         (folder / "INCAR").write_text("".join(lines))
 
@@ -153,6 +154,10 @@ class Vasp(ExternalCode):
             ),
         }
 
+    def other_settings(self, folder: Path) -> dict[str, str]:
+        tags = {tag: x for tag, x in self._tags(self.mixing[0]).items() if tag not in _PARALLEL}
+        return vasp_differences(self.parsed(folder, xml_root), tags, tuple(self.kpoints))
+
     def read_version(self, folder: Path) -> str:
         version = self.find(self.parsed(folder, xml_root), "generator/i[@name='version']")
         return (version.text or "").strip()
@@ -165,6 +170,9 @@ class Vasp(ExternalCode):
             return " ".join(" ".join(line.strip(" |") for line in lines).split())
         line = re.search(r"^.*(?:\berror\b|BAD NEWS).*$", text, re.MULTILINE | re.IGNORECASE)
         return line[0].strip() if line else ""
+
+    def _tags(self, mixing: float) -> dict[str, Any]:
+        return {**_CHOICES, **self.incar, **self._needed_tags(mixing)}
 
     def _needed_tags(self, mixing: float) -> dict[str, Any]:
         return {

@@ -20,6 +20,7 @@ from schnetpack_phonon.calculators.output import (
     check_structure,
 )
 from schnetpack_phonon.calculators.reading.convergence import check_file
+from schnetpack_phonon.calculators.reading.settings import TOLD
 from schnetpack_phonon.common.digests import file_digest
 from schnetpack_phonon.common.properties import Labels
 from schnetpack_phonon.labels.manifest import Calculation, Manifest
@@ -37,6 +38,7 @@ class Status(Enum):
     BROKEN = "cut off, failed or still running"
     OTHER_STRUCTURE = "of another structure"
     OTHER_VERSION = "of another version of the code"
+    OTHER_SETTINGS = "computed with other settings"
     GIVEN_UP = "given up, stored as failed"
 
 
@@ -120,7 +122,7 @@ def _result(
     run = file in there if code is None or file else there - calculation.files.keys()
     if not run:
         return Result(calculation, Status.NOT_RUN)
-    unchecked = None
+    unchecked, told = None, []
     try:
         if code is None or file:
             found = _read_with_ase(folder / str(file), calculation)
@@ -135,6 +137,11 @@ def _result(
                     "export to another folder with data.calculator.version set"
                 )
                 return Result(calculation, Status.OTHER_VERSION, reason=reason)
+            other = code.other_settings(folder)
+            if refused := [text for name, text in other.items() if name not in TOLD]:
+                reason = f"{'; '.join(refused)}: run the exported input, or export with these"
+                return Result(calculation, Status.OTHER_SETTINGS, reason=reason)
+            told = list(other.values())
         labels = labels_from_results(calculation.atoms, found)
         missing = [key for key in manifest.properties if key not in labels]
         if missing:
@@ -154,7 +161,8 @@ def _result(
         for name, written in calculation.files.items()
         if name in there and file_digest(folder / name) != written
     ]
-    remark = f"accepted, but {', '.join(changed)} was changed after the export" if changed else None
+    told += [f"{', '.join(changed)} was changed after the export"] if changed else []
+    remark = f"accepted, but {'; '.join(told)}" if told else None
     labels = {key: labels[key] for key in manifest.properties}
     return Result(calculation, Status.FINISHED, labels, remark, unchecked)
 

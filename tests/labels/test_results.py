@@ -119,6 +119,14 @@ def test_outputs_that_are_refused(root, first, refused, pattern, replacement, ex
     assert named in reason
 
 
+def test_outputs_of_other_settings_are_refused(root, first, refused):
+    """Those that the output names: got and expected."""
+    spoil(root, first, r"eps_scf:( +)1\.00E-03", r"eps_scf:\g<1>1.00E-05")
+    status, reason = refused()
+    assert status is Status.OTHER_SETTINGS
+    assert reason.startswith("EPS_SCF is 1.00E-05; expected 0.001: run the exported input")
+
+
 def test_folder_that_was_deleted(root, first, refused, generation):
     """Its input is written again."""
     shutil.rmtree(root / first)
