@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import pickle
+import json
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
@@ -162,13 +162,27 @@ def measure(
 
 def clear_part(folder: Path, rank: int) -> None:
     """Removes the file of this process from an earlier run."""
-    (folder / f"{rank}.pkl").unlink(missing_ok=True)
+    (folder / f"{rank}.json").unlink(missing_ok=True)
 
 
 def write_part(folder: Path, rank: int, tables: Tables) -> None:
     """Keeps the results of one process for :func:`merge_parts`."""
     folder.mkdir(exist_ok=True)
-    (folder / f"{rank}.pkl").write_bytes(pickle.dumps(tables))
+    content = {
+        name: {key: (str(table[key].dtype), table[key].tolist()) for key in table}
+        for name, table in vars(tables).items()
+    }
+    (folder / f"{rank}.json").write_text(json.dumps(content))
+
+
+def _read_part(file: Path) -> Tables:
+    content = json.loads(file.read_text())
+    return Tables(
+        **{
+            name: pd.DataFrame({key: pd.Series(v, dtype=kind) for key, (kind, v) in own.items()})
+            for name, own in content.items()
+        }
+    )
 
 
 def merge_parts(folder: Path, n_ranks: int) -> Tables:
@@ -177,8 +191,8 @@ def merge_parts(folder: Path, n_ranks: int) -> Tables:
     Raises:
         FileNotFoundError: if a process left no results.
     """
-    files = [folder / f"{rank}.pkl" for rank in range(n_ranks)]
-    parts = [pickle.loads(file.read_bytes()) for file in files]  # of this run
+    files = [folder / f"{rank}.json" for rank in range(n_ranks)]
+    parts = [_read_part(file) for file in files]
     owner: dict[int, int] = {}
     merged: dict[str, pd.DataFrame] = {}
     for field in fields(Tables):

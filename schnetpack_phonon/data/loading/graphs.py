@@ -134,7 +134,7 @@ class Graphs:
         """
         try:
             index = json.loads((folder / INDEX).read_text())
-            bounds = np.load(folder / _BOUNDS)
+            bounds = np.load(folder / _BOUNDS, allow_pickle=False)
             columns = [
                 Column(
                     column["key"],
