@@ -5,7 +5,7 @@ from schnetpack_phonon._moved import names_of
 __getattr__, __dir__ = names_of(
     __name__,
     """
-    checks: check_force_constants
+    checks: check_fit check_force_constants check_symmetry same_atoms
     dispersion: Dispersion bands convergence
     force_constants: FiniteDisplacements PhononSource different_models harmonic_models
         mixed_force_constants save_phonopy sources unmixed
@@ -14,7 +14,7 @@ __getattr__, __dir__ = names_of(
         normal_modes to_blocks to_matrix
     instabilities: Instabilities
     modes: BlochModes Modes WholeModes bloch_modes whole_modes
-    phonopy_files: PhonopyFiles same_atoms
+    phonopy_files: PhonopyFiles
     renormalization: NotConvergedError Renormalised Step
     """,
 )

@@ -32,6 +32,11 @@ class ForcePool:
         self.energies = np.empty(0)
         self._drawn_with: list[tuple[HarmonicModel, int]] = []
 
+    @property
+    def n_draws(self) -> int:
+        """How often structures were added."""
+        return len(self._drawn_with)
+
     def add(self, model: HarmonicModel, found: Sequence[tuple[Atoms, np.ndarray, float]]) -> None:
         """Adds structures with forces and energies, drawn from ``model``."""
         shape = (-1, len(model.ideal), 3)

@@ -6,23 +6,32 @@ import logging
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import yaml
 from ase import Atoms
-from ase.geometry import find_mic
 from phonopy import Phonopy
 from phonopy.cui.load_helper import select_and_extract_force_constants
-from phonopy.file_IO import get_io_module_to_decompress, parse_FORCE_SETS
+from phonopy.file_IO import (
+    get_io_module_to_decompress,
+    parse_FORCE_SETS,
+    read_force_constants_hdf5,
+)
 from phonopy.interface.calculator import get_calculator_physical_units
 from phonopy.interface.phonopy_yaml import PhonopyYamlData, load_phonopy_yaml
 from phonopy.structure.atoms import PhonopyAtoms
 from phonopy.structure.dataset import forces_in_dataset
 
 from schnetpack_phonon.common.digests import contents_digest
-from schnetpack_phonon.phonons.checks import check_force_constants
+from schnetpack_phonon.phonons.checks import (
+    check_fit,
+    check_force_constants,
+    check_symmetry,
+    same_atoms,
+)
 from schnetpack_phonon.phonons.force_constants import (
     LabelFunction,
     Models,
@@ -41,6 +50,7 @@ from schnetpack_phonon.structures.crystals import Crystal, files_of_crystals
 log = logging.getLogger(__name__)
 
 _FORCE_FILES = ("FORCE_SETS", "FORCE_CONSTANTS", "force_constants.hdf5")
+_NOISE = 0.01  # change of force constants by symmetrising, relative to the largest
 _UNREADABLE = (
     RuntimeError,
     ValueError,
@@ -130,8 +140,16 @@ class PhonopyFiles:
             content = load_phonopy_yaml(_plain_yaml(path))
         if not sets and not constants:
             sets, constants = _forces_beside(path, content)
-        with _reading(sets or constants or path):
-            phonon = _with_force_constants(content, sets, constants)
+        source = sets or constants or path
+        with _reading(source):
+            phonon = _with_forces(content, sets, constants)
+        if phonon.dataset:
+            check_fit(phonon, str(source))
+            random = "displacements" in phonon.dataset
+            with _reading(source):
+                phonon.produce_force_constants(
+                    fc_calculator="symfc" if random else "traditional", show_drift=False
+                )
         units = get_calculator_physical_units(phonon.calculator)
         there = to_ase(phonon.supercell)
         there.set_cell(there.cell * units.distance_to_A, scale_atoms=True)
@@ -140,16 +158,38 @@ class PhonopyFiles:
         check_same_moments(there[order], crystal.supercell, str(path))
         crystal = _with_masses_of(there[order], crystal, where)
         factor = units.force_to_eVperA / units.distance_to_A
-        check_force_constants(there, np.array(phonon.force_constants) * factor)
+        raw = np.array(phonon.force_constants) * factor
+        check_force_constants(there, raw)
         phonon.symmetrize_force_constants()
-        return crystal, np.array(phonon.force_constants)[np.ix_(order, order)] * factor
+        found = np.array(phonon.force_constants) * factor
+        change = np.abs(found - raw).max() / np.abs(raw).max()
+        if change > _NOISE:
+            log.warning(
+                "%s: symmetrising changes force constants by up to %.1f %% of the largest: are the "
+                "forces converged?",
+                source,
+                100 * change,
+            )
+        found = found[np.ix_(order, order)]
+        check_symmetry(crystal, found, str(source))
+        return crystal, found
 
 
 def _plain_yaml(path: Path) -> Any:
-    """Plain values only: phonopy's own loader runs the programs that tags in a file name."""
+    """Plain values only: phonopy's own loader runs the programs that tags in a file name.
+
+    Units are spelt as phonopy does now, which up to version 2.6 wrote "Angstrom".
+    """
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     with get_io_module_to_decompress(path).open(path, "rb") as file:
-        return yaml.load(file, Loader=loader)
+        content = yaml.load(file, Loader=loader)
+    units = isinstance(content, dict) and content.get("physical_unit")
+    if units:
+        code = (content.get("phonopy") or {}).get("calculator")
+        own = asdict(get_calculator_physical_units(code)).values()
+        spelling = {unit.lower(): unit for unit in own if isinstance(unit, str)}
+        content["physical_unit"] = {k: spelling.get(u.lower(), u) for k, u in units.items()}
+    return content
 
 
 def _no_file(option: str, path: Path) -> ValueError:
@@ -182,23 +222,29 @@ def _forces_beside(path: Path, content: PhonopyYamlData) -> tuple[Path | None, P
     )
 
 
-def _with_force_constants(
-    content: PhonopyYamlData, sets: Path | None, constants: Path | None
-) -> Phonopy:
-    """Phonopy object with full force constants, from a yaml file or the given file.
+def _with_forces(content: PhonopyYamlData, sets: Path | None, constants: Path | None) -> Phonopy:
+    """Phonopy object with full force constants, or forces, from a yaml file or the given file.
 
     phonopy.load prefers forces in the yaml file to the given file, and FORCE_SETS and
     FORCE_CONSTANTS of the working directory to both, so it is not used.
     """
+    known = None if sets or constants else content.force_constants
+    n_rows = _n_rows(constants, known)
     primitive = content.primitive_matrix
+    if primitive is None and n_rows == len(content.unitcell):
+        primitive = "P"  # up to phonopy 3, compact constants were those of the unit cell
     phonon = Phonopy(
         content.unitcell,
         content.supercell_matrix,
         primitive_matrix="auto" if primitive is None else primitive,
         calculator=content.calculator,
     )
-    known = None if sets or constants else content.force_constants
-    if constants or known is not None:
+    if n_rows is not None:
+        if n_rows not in (len(phonon.primitive), len(phonon.supercell)):
+            raise ValueError(
+                f"force constants of {n_rows} atoms; expected all {len(phonon.supercell)} of the "
+                f"supercell, or {len(phonon.primitive)} of the primitive cell"
+            )
         phonon.force_constants = select_and_extract_force_constants(
             phonon,
             force_constants=known,
@@ -209,10 +255,6 @@ def _with_force_constants(
     phonon.dataset = content.dataset
     if sets:
         phonon.dataset = parse_FORCE_SETS(natom=len(phonon.supercell), filename=sets)
-    all_displaced = "displacements" in phonon.dataset
-    phonon.produce_force_constants(
-        fc_calculator="symfc" if all_displaced else "traditional", show_drift=False
-    )
     return phonon
 
 
@@ -240,40 +282,11 @@ def _with_masses_of(there: Atoms, crystal: Crystal, where: str) -> Crystal:
     return crystal
 
 
-def same_atoms(there: Atoms, here: Atoms, where: str, tolerance: float = 0.02) -> np.ndarray:
-    """Index in ``there`` of each atom of ``here``.
-
-    Args:
-        there: supercell of a file.
-        here: supercell of the structure.
-        where: name of both for the error message.
-        tolerance: in Ang, of cell vectors and positions.
-
-    Raises:
-        ValueError: if the cells differ, or an atom has no partner of its species.
-    """
-    if len(there) != len(here):
-        raise ValueError(
-            f"{where} do not match: {len(there)} atoms in the file's supercell, {len(here)} here. "
-            "Set data.structure.supercell to the matrix of the force constants"
-        )
-    if not np.allclose(there.cell.array, here.cell.array, rtol=0, atol=tolerance):
-        difference = np.abs(there.cell.array - here.cell.array).max()
-        raise ValueError(
-            f"{where} do not match: the supercells differ by {difference:.3f} Ang (diagonals: "
-            f"{np.round(np.diag(there.cell.array), 3)} in the file, "
-            f"{np.round(np.diag(here.cell.array), 3)} here). Use the structure for which the force "
-            "constants were computed, and set data.structure.relax=false"
-        )
-    order = np.empty(len(here), dtype=int)
-    for i, (position, number) in enumerate(zip(here.positions, here.numbers, strict=True)):
-        _, distances = find_mic(there.positions - position, here.cell)
-        nearest = int(distances.argmin())
-        if distances[nearest] > tolerance or there.numbers[nearest] != number:
-            raise ValueError(
-                f"{where} do not match: atom {i} ({here.symbols[i]} at {position.round(3)}) is "
-                f"nearest to atom {nearest} ({there.symbols[nearest]}) of the file, "
-                f"{distances[nearest]:.3f} Ang away"
-            )
-        order[i] = nearest
-    return order
+def _n_rows(file: Path | None, known: np.ndarray | None) -> int | None:
+    """Number of atoms whose force constants with all others are known; None without any."""
+    if file is None:
+        return None if known is None else len(known)
+    if file.suffix == ".hdf5":
+        return len(read_force_constants_hdf5(file))
+    with file.open() as lines:
+        return int(lines.readline().split()[0])

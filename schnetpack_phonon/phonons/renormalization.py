@@ -35,6 +35,7 @@ from schnetpack_phonon.common.errors import (
     check_positive,
 )
 from schnetpack_phonon.common.seeding import snapshot_stream
+from schnetpack_phonon.phonons.checks import check_fit
 from schnetpack_phonon.phonons.force_constants import (
     LabelFunction,
     Models,
@@ -227,9 +228,12 @@ class Renormalised:
 
 def _fit(crystal: Crystal, pool: ForcePool, weights: np.ndarray) -> np.ndarray:
     """Weighted least squares over the pool with all symmetries; shape=(n_atoms, n_atoms, 3, 3)."""
+    phonon = crystal.phonopy()
+    if pool.n_draws == 1:  # later there are more
+        phonon.dataset = {"displacements": pool.displacements, "forces": pool.forces}
+        check_fit(phonon, f"{crystal.name}, first step (see data.phonons.n_samples)")
     # F = -Phi u is linear: the square root of a weight on both sides gives the weight in the fit.
     root = np.sqrt(weights * len(weights))[:, None, None]
-    phonon = crystal.phonopy()
     phonon.dataset = {"displacements": pool.displacements * root, "forces": pool.forces * root}
     phonon.produce_force_constants(fc_calculator="symfc", show_drift=False)
     return np.array(phonon.force_constants)
