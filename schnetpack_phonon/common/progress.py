@@ -69,7 +69,8 @@ class Progress:
             self._bar.set_postfix(failed=failed, refresh=False)
         self._failed = failed
         self._bar.update(number)
-        if not self._terminal and time.monotonic() - self._logged > _LOG_INTERVAL:
+        due = time.monotonic() - self._logged > _LOG_INTERVAL
+        if due and not self._terminal and self._done < self._total:  # the last line is that at exit
             self._logged = time.monotonic()
             self._log()
 

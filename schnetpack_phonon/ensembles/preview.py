@@ -48,7 +48,11 @@ class Preview:
 
 
 def preview(ensemble: Ensemble, crystals: Sequence[Crystal], models: Models) -> Preview:
-    """Draws all snapshots of an ensemble and describes them."""
+    """Draws all snapshots of an ensemble and describes them.
+
+    Raises:
+        ValueError: for an ensemble without any snapshot.
+    """
     groups, displacements, distances = [], [], []
     for group in snapshot_groups(ensemble, crystals, models):
         snapshots, n_rejected = accepted(group.stream, group.n_snapshots)
@@ -66,6 +70,10 @@ def preview(ensemble: Ensemble, crystals: Sequence[Crystal], models: Models) -> 
         groups.append(name | _summary(group, snapshots, u) | {"n_rejected": n_rejected})
         displacements += [name | row for row in _displacements(group, first.ideal, u)]
         distances += [table.assign(**name) for table in _distances(snapshots)]
+    if not groups:
+        raise ValueError(
+            f"no group of the ensemble {ensemble.settings['kind']} has a snapshot; expected one"
+        )
     return Preview(pd.DataFrame(groups), pd.DataFrame(displacements), pd.concat(distances))
 
 

@@ -17,6 +17,9 @@ from schnetpack_phonon.structures.crystals import Crystal
 
 _POINTS = 40  # of each segment of the path
 _MESH = 80.0  # density of q-points for the density of states, times 2 pi / Ang
+# Cells with more branches have a smaller Brillouin zone and get fewer q-points, since the time of
+# each grows with the third power of their number.
+_BRANCHES = 60
 
 
 @dataclass(frozen=True)
@@ -56,10 +59,12 @@ def dispersion(crystal: Crystal, force_constants: np.ndarray) -> Dispersion:
     # GX1M,R is G to X1 to M, and a jump to R.
     parts = [re.findall(r"\D\d*", part) for part in path.path.split(",")]
     labels = [ends for names in parts for ends in pairwise(names)]
-    segments = [np.linspace(points[start], points[end], _POINTS) for start, end in labels]
+    share = min(1.0, _BRANCHES / (3 * len(crystal.unitcell)))
+    n_points = max(round(share * _POINTS), 3)
+    segments = [np.linspace(points[start], points[end], n_points) for start, end in labels]
     phonon.run_band_structure(segments)
     bands = phonon.band_structure
-    phonon.run_mesh(_MESH, is_gamma_center=True)
+    phonon.run_mesh(_MESH * share ** (1 / 3), is_gamma_center=True)
     phonon.run_total_dos()
     dos = phonon.total_dos
     # NaN after each segment: no line across a jump of the path.

@@ -70,6 +70,16 @@ def test_log_file(caplog, monkeypatch):
     )
 
 
+def test_the_end_is_told_once(caplog, monkeypatch):
+    """Also when the last job takes longer than the time between lines."""
+    monkeypatch.setattr(progress, "_LOG_INTERVAL", 0.0)
+    caplog.set_level("INFO")
+    with Progress("lattice", total=1) as shown:
+        shown.update()
+    (line,) = [r.getMessage() for r in caplog.records]
+    assert line.startswith("lattice: 1 of 1, ")
+
+
 def test_jobs_that_cannot_fail_come_several_at_once(caplog):
     caplog.set_level("INFO")
     with Progress("bonds", total=6, unit="structures") as shown:

@@ -103,6 +103,13 @@ def test_changed_modes_are_compared_with_harmonic_ones(copper, kind):
     assert row["theory"] < 0.8 * expected
 
 
+def test_ensemble_without_snapshots(copper):
+    ensemble = RandomEnsemble([0.3], "uniform", **OPTIONS)
+    ensemble.n_snapshots = 0  # as a mixture may set it
+    with pytest.raises(ValueError, match="no group of the ensemble random has a snapshot"):
+        preview(ensemble, *copper)
+
+
 def test_page_and_pictures(copper, tmp_path):
     ensemble = PhononEnsemble([300], n_snapshots=5, seed=1)
     text = write_preview(tmp_path / "preview", ensemble, *copper, "what it takes")

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from ase import Atoms
+from ase.build import bulk
 
 from schnetpack_phonon.phonons.dispersion import dispersion
 from schnetpack_phonon.phonons.harmonic import THZ_PER_SQRT_FC, to_blocks
@@ -73,3 +74,18 @@ def test_antiperovskite_has_the_cubic_path():
     expected = np.sort(THZ_PER_SQRT_FC * np.sqrt(np.arange(1.0, 16.0) / masses))
     np.testing.assert_allclose(found.frequencies[0], expected, rtol=1e-6)
     assert [name for name, _ in found.ticks] == ["Γ", "X", "M", "Γ", "R", "X|M", "R"]
+
+
+def test_large_cells_get_fewer_points(central_springs):
+    """One cell of 64 atoms has 12 points a segment, with phonopy's frequencies at each."""
+    cell = bulk("Cu", cubic=True).repeat((2, 2, 4))
+    crystal = Crystal("Cu", cell, supercell_matrix((1, 1, 1)))
+    springs = central_springs(crystal.supercell, {3.61 / 2**0.5: 3.0})
+    found = dispersion(crystal, springs)
+    n_segments = np.isnan(found.frequencies).all(axis=1).sum()
+    assert len(found.distances) == n_segments * (12 + 1)
+    phonon = crystal.phonopy()
+    phonon.force_constants = springs
+    phonon.run_qpoints([[0, 0, 0]])
+    np.testing.assert_allclose(found.frequencies[0], phonon.qpoints.frequencies[0], atol=1e-6)
+    assert np.trapezoid(found.dos, found.dos_frequencies) == pytest.approx(192, rel=0.05)
