@@ -132,7 +132,11 @@ def measure(
     names = ["trained"] if settings.control_seed is None else ["trained", "untrained"]
     bonds, rows, totals, effects = [], [], [], []
     total = len(names) * len(structures)
-    with Progress("bond attribution", total, unit="structures") as progress:
+    # A Trainer of Lightning tests in inference mode, whose tensors have no gradients.
+    with (
+        torch.inference_mode(False),
+        Progress("bond attribution", total, unit="structures") as progress,
+    ):
         for name in names:
             one = model if name == "trained" else _control(model, settings)
             for first in range(0, len(structures), _AT_ONCE):

@@ -67,8 +67,7 @@ def run(folder, callbacks):
         enable_progress_bar=False,
         enable_model_summary=False,
         callbacks=callbacks,
-        accelerator="cpu",
-        inference_mode=False,
+        accelerator="cpu",  # in inference mode, as a Trainer of Lightning is by default
     )
     module = data(folder)
     trainer.fit(task, datamodule=module)
