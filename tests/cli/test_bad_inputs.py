@@ -37,7 +37,7 @@ EMT = (
     "~data.executor.threads_per_worker data.executor.max_workers=1 "
 )
 TRAJECTORY = "data/ensemble=file data.ensemble.n_snapshots=1 data.ensemble.temperature=300 "
-MODEL = "--model model --no-control --n-steps 1 --ideal ideal.extxyz "
+MODEL = "--model model --trust --no-control --n-steps 1 --ideal ideal.extxyz "
 REPORT, THERMAL = "report run ", "thermal run -n 2 -t 0 "
 
 
@@ -195,6 +195,7 @@ TABLE = [
     (f"attribute x.extxyz {MODEL}", "x.extxyz|half", 1, "x.extxyz"),
     (f"attribute x.extxyz {MODEL}", "model|=text", 1, "model"),
     (f"attribute x.extxyz {MODEL}", "ideal.extxyz|=POSCAR", 1, "ideal.extxyz"),
+    ("attribute x.extxyz --model model --kind mask", "", 1, "give --trust"),
     (f"attribute x.extxyz {MODEL} --output nothing", "", 1, "nothing"),
     (f"attribute x.extxyz {MODEL} --indices 7", "", 1, "no index 7"),
     (f"attribute x.extxyz {MODEL} --indices one", "", 2, "one"),
