@@ -106,8 +106,9 @@ def read_frames(
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"no structure file at {path.absolute()}")
+    kind = format
     try:
-        kind = format or _format(path)
+        kind = kind or _format(path)
         if kind == "cif":
             parts = [int(part) if part else None for part in index.split(":")]
             yield from read_cif(path)[slice(*parts)]
@@ -118,8 +119,9 @@ def read_frames(
     except Exception as error:  # ASE raises whatever its many readers raise
         named = isinstance(error, ValueError) and str(error)
         reason = str(error) if named else f"{type(error).__name__}: {error}"
-        other = f"; set {option}format if it is of another format ('ase info --formats')"
-        raise UnreadableFileError(f"cannot read {path}: {reason}{option and other}") from error
+        if option and kind != "cif":
+            reason += f"; set {option}format if it is of another format ('ase info --formats')"
+        raise UnreadableFileError(f"cannot read {path}: {reason}") from error
 
 
 def read_structure(
