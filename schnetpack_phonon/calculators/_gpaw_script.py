@@ -35,26 +35,34 @@ def calculate(job):
         occupations=FermiDirac(job["width"]),
         mixer=Mixer(job["mixing"], 5, 50),
         convergence={"density": job["density"], "bands": "CBM+0.5"},
-        spinpol=False,
+        spinpol="magnetic_moments" in job,
         txt="-",
         **job["parameters"],
     )
     atoms = Atoms(job["numbers"], job["positions"], cell=job["cell"], pbc=True)
+    atoms.set_initial_magnetic_moments(job.get("magnetic_moments"))
     atoms.calc = calculator
     energy = atoms.get_potential_energy(force_consistent=True)
     weights = calculator.get_k_point_weights()
-    points = range(len(weights))
-    occupations = [calculator.get_occupation_numbers(k) / weights[k] for k in points]
+    points, spins = range(len(weights)), range(calculator.get_number_of_spins())
+    energies = [[calculator.get_eigenvalues(k, s).tolist() for k in points] for s in spins]
+    occupations = [  # 2 of a full level, of one spin, too
+        [
+            (len(spins) * calculator.get_occupation_numbers(k, s) / weights[k]).tolist()
+            for k in points
+        ]
+        for s in spins
+    ]
     return {
         "energy": energy,
         "forces": atoms.get_forces().tolist(),
         "stress": atoms.get_stress(voigt=False).tolist(),
         "n_electrons": float(calculator.get_number_of_electrons()),
-        "n_spins": calculator.get_number_of_spins(),
+        "n_spins": len(spins),
         "kpoints": calculator.get_ibz_k_points().tolist(),
         "weights": weights.tolist(),
-        "energies": [calculator.get_eigenvalues(k).tolist() for k in points],
-        "occupations": [occupation.tolist() for occupation in occupations],
+        "energies": energies if len(spins) == 2 else energies[0],
+        "occupations": occupations if len(spins) == 2 else occupations[0],
     }
 
 

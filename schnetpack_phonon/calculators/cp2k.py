@@ -7,7 +7,6 @@ second package halves the computing time).
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +23,7 @@ from schnetpack_phonon.calculators.reading.convergence import check_cp2k
 from schnetpack_phonon.calculators.reading.levels import mesh_edges
 from schnetpack_phonon.calculators.reading.settings import cp2k_differences
 from schnetpack_phonon.common.errors import check_at_least
+from schnetpack_phonon.structures.atom_properties import magnetic_kinds, magnetic_moments
 
 FUNCTIONALS = {"PBE": "ORIG", "PBEsol": "PBESOL", "revPBE": "REVPBE"}
 
@@ -31,6 +31,9 @@ FUNCTIONALS = {"PBE": "ORIG", "PBEsol": "PBESOL", "revPBE": "REVPBE"}
 @dataclass(eq=False)
 class CP2K(ExternalCode):
     """DFT with CP2K: energy, forces, analytical stress and the Kohn-Sham band edges.
+
+    A structure with magnetic moments is calculated with two spins: each element and moment is a
+    kind with MAGNETIZATION, and MULTIPLICITY is that of their sum.
 
     Band edges are taken over the mesh and Gamma, which need not be in the mesh. Levels are
     relative to the average electrostatic potential of the cell: compare them within one crystal.
@@ -83,13 +86,13 @@ class CP2K(ExternalCode):
             )
 
     def write_input(self, folder: Path, atoms: Atoms, mixing: float) -> None:
-        symbols = atoms.get_chemical_symbols()
-        kinds = (_KIND.format(symbol=symbol, **vars(self)) for symbol in sorted(set(symbols)))
+        names, kinds, spin = self._kinds(atoms)
         mesh = self.kpoints != (1, 1, 1)
         given = {
             "cell": _rows("ABC", atoms.cell.array),
-            "coordinates": _rows([f"{symbol:2}" for symbol in symbols], atoms.positions),
-            "kinds": "\n".join(kinds),
+            "coordinates": _rows([f"{name:2}" for name in names], atoms.positions),
+            "kinds": kinds,
+            "spin": spin,
             "kpoints": _KPOINTS.format(*self.kpoints) if mesh else "",
             "bands": _BANDS if mesh else "",
             "functional": FUNCTIONALS[self.functional],
@@ -97,10 +100,28 @@ class CP2K(ExternalCode):
         }
         (folder / "label.inp").write_text(_INPUT.format(**vars(self) | given))
 
+    def _kinds(self, atoms: Atoms) -> tuple[list[str], str, str]:
+        """Name of the kind of each atom, the section of all kinds, and how spins are treated."""
+        names, magnetic, spin = atoms.get_chemical_symbols(), {}, ""
+        if (moments := magnetic_moments(atoms)) is not None:
+            pairs = zip(names, moments, strict=True)
+            lines = [_MAGNETIC.format(symbol=symbol, moment=moment) for symbol, moment in pairs]
+            names = [f"{s}{k}" for s, k in zip(names, magnetic_kinds(atoms), strict=True)]
+            magnetic = dict(zip(names, lines, strict=True))
+            # Cores have closed shells: an odd number of electrons is that of the nuclear charges.
+            unpaired = round(abs(moments.sum()))
+            unpaired += (unpaired + int(atoms.numbers.sum())) % 2
+            spin = _SPIN.format(unpaired + 1)
+        texts = (
+            _KIND.format(symbol=name, magnetic=magnetic.get(name, ""), **vars(self))
+            for name in sorted(set(names))
+        )
+        return names, "\n".join(texts), spin
+
     def read_output(self, folder: Path, atoms: Atoms) -> dict[str, Any]:
         """ASE results from ``label.out`` and, for a mesh, the levels at Gamma in ``bands``."""
         text = self.parsed(folder, _last_run)
-        structure = _structure(text)
+        structure = cp2k_text.structure(text)
         if structure is not None:
             check_structure(atoms, *structure, self.name)
         check_cp2k(text)
@@ -130,7 +151,7 @@ class CP2K(ExternalCode):
             ),
         }
 
-    def other_settings(self, folder: Path) -> dict[str, str]:
+    def other_settings(self, folder: Path, atoms: Atoms) -> dict[str, str]:
         expected = {
             "PARAMETRIZATION": FUNCTIONALS[self.functional],
             "BASIS_SET": self.basis_set,
@@ -170,7 +191,7 @@ _INPUT = """\
 &FORCE_EVAL
   METHOD QUICKSTEP
   STRESS_TENSOR ANALYTICAL
-  &DFT
+  &DFT{spin}
     BASIS_SET_FILE_NAME BASIS_MOLOPT
     POTENTIAL_FILE_NAME GTH_POTENTIALS
     &QS
@@ -240,10 +261,18 @@ _INPUT = """\
 """
 
 _KIND = """\
-    &KIND {symbol}
+    &KIND {symbol}{magnetic}
       BASIS_SET {basis_set}
       POTENTIAL {potential}
     &END KIND"""
+
+_MAGNETIC = """
+      ELEMENT {symbol}
+      MAGNETIZATION {moment:g}"""
+
+_SPIN = """
+    UKS
+    MULTIPLICITY {}"""
 
 _KPOINTS = """
     &KPOINTS
@@ -266,20 +295,3 @@ _BANDS = """
 def _last_run(path: Path) -> str:
     """What the last run in a folder wrote: CP2K appends to an existing output."""
     return path.read_text(errors="replace").rpartition("PROGRAM STARTED AT")[2]
-
-
-def _numbers(pattern: str, text: str) -> np.ndarray:
-    """Groups of all matches of a pattern, shape=(n_matches, n_groups)."""
-    return np.array(re.findall(pattern, text, re.MULTILINE), dtype=float)
-
-
-def _structure(text: str) -> tuple[list[str], np.ndarray, np.ndarray] | None:
-    """Symbols, cell and positions in Ang from the copy of the input, if the output has one."""
-    number = r" +(-?\d\S*)"
-    cell = _numbers(rf"^ +[ABC]{3 * number}$", text)
-    section = re.search(r"&COORD\n(.*?)&END COORD", text, re.DOTALL)
-    if len(cell) != 3 or section is None:
-        return None
-    sites = re.findall(rf"^ *([A-Z][a-z]?){3 * number}$", section[1], re.MULTILINE)
-    positions = np.array([values for _, *values in sites], dtype=float).reshape(-1, 3)
-    return [symbol for symbol, *_ in sites], cell, positions

@@ -28,13 +28,18 @@ from schnetpack_phonon.calculators.reading.levels import mesh_edges
 from schnetpack_phonon.calculators.reading.settings import espresso_differences
 from schnetpack_phonon.common.digests import file_digest
 from schnetpack_phonon.common.errors import UnavailableError
+from schnetpack_phonon.structures.atom_properties import magnetic_kinds, magnetic_moments
 
 _UNITS = "Hartree atomic units"
+_MOST_SPECIES = 10  # compiled into pw.x
 
 
 @dataclass(eq=False)
 class Espresso(ExternalCode):
     """DFT with pw.x of Quantum ESPRESSO: energy, forces, stress and the Kohn-Sham band edges.
+
+    A structure with magnetic moments is calculated with two spins: each element and moment is a
+    species with starting_magnetization, the moment over the valence electrons, at most 1.
 
     Levels are relative to the average electrostatic potential of the cell, of electrons and point
     cores: compare them within one crystal.
@@ -121,6 +126,11 @@ class Espresso(ExternalCode):
         super().check(atoms)
         for symbol in sorted(set(atoms.get_chemical_symbols())):
             self._pseudopotential(symbol)
+        if (n_kinds := len(set(magnetic_kinds(atoms)))) > _MOST_SPECIES:
+            raise ValueError(
+                f"{atoms.get_chemical_formula()} has {n_kinds} different pairs of element and "
+                f"magnetic moment; pw.x takes at most {_MOST_SPECIES} species: round the moments"
+            )
 
     def write_input(self, folder: Path, atoms: Atoms, mixing: float) -> None:
         files = {}
@@ -131,11 +141,16 @@ class Espresso(ExternalCode):
         namelists = self._needed_namelists(mixing)
         for name, entries in self.namelists.items():
             namelists[name] = namelists.get(name, {}) | dict(entries)
+        plain = Atoms(atoms.numbers, atoms.positions, cell=atoms.cell, pbc=True)
+        if (moments := magnetic_moments(atoms)) is not None:
+            # ASE makes a species of each element and moment, and sets nspin=2.
+            valence = {symbol: _valence(self._pseudopotential(symbol)) for symbol in files}
+            shares = moments / [valence[symbol] for symbol in atoms.symbols]
+            plain.set_initial_magnetic_moments(shares.clip(-1, 1))
         with (folder / "label.in").open("w") as file:
             write_espresso_in(
                 file,
-                # Without constraints, and without magnetic moments, which cause spin polarisation.
-                Atoms(atoms.numbers, atoms.positions, cell=atoms.cell, pbc=True),
+                plain,
                 namelists,
                 files,
                 kpts=None if self.kpoints == (1, 1, 1) else self.kpoints,
@@ -153,7 +168,7 @@ class Espresso(ExternalCode):
             raise self.noncollinear("noncolin=.true.")
         structure = self.find(root, "output/atomic_structure")
         sites = structure.findall("atomic_positions/atom")
-        symbols = [site.get("name", "") for site in sites]
+        symbols = [site.get("name", "").rstrip("0123456789") for site in sites]
         cell = np.array([self.numbers(self.find(structure, f"cell/a{n}")) for n in (1, 2, 3)])
         positions = np.array([self.numbers(site) for site in sites])
         check_structure(atoms, symbols, cell * Bohr, positions * Bohr, self.name)
@@ -184,7 +199,7 @@ class Espresso(ExternalCode):
             ),
         }
 
-    def other_settings(self, folder: Path) -> dict[str, str]:
+    def other_settings(self, folder: Path, atoms: Atoms) -> dict[str, str]:
         system = self.namelists.get("system", {})
         expected = {
             "ecutwfc": self.ecutwfc / 2,
@@ -193,7 +208,7 @@ class Espresso(ExternalCode):
             "degauss": self.electronic_temperature * kB / Hartree,
             "smearing": "f",
             "occupations": "smearing",
-            "lsda": "false",
+            "lsda": "false" if magnetic_moments(atoms) is None else "true",
             "vdw_corr": system.get("vdw_corr", "none"),
             "k-points, mesh": self.kpoints,
             "k-points, shift": (0, 0, 0),
@@ -251,3 +266,15 @@ class Espresso(ExternalCode):
                 "diago_full_acc": True,  # the lowest conduction level is a label
             },
         }
+
+
+def _valence(pseudopotential: Path) -> float:
+    """Valence electrons by the header of a pseudopotential, of both versions of UPF."""
+    pattern = rb"z_valence\s*=\s*[\"']\s*([\d.+\-EDed]+)|^\s*([\d.]+)\s+Z valence"
+    found = re.search(pattern, pseudopotential.read_bytes(), re.MULTILINE)
+    if found is None:
+        raise UnavailableError(
+            f"{pseudopotential} does not say how many valence electrons it has, which the "
+            "magnetisation needs; expected a UPF file with z_valence"
+        )
+    return float((found[1] or found[2]).decode().lower().replace("d", "e"))

@@ -24,7 +24,6 @@ from schnetpack_phonon.calculators.base import (
     FORCE_LABELS,
     as_ase_calculator,
     labels_from_results,
-    refuse_moments,
 )
 from schnetpack_phonon.calculators.output import LOG, NotConverged, OutputReader, last_line
 from schnetpack_phonon.common import properties
@@ -157,7 +156,6 @@ class ExternalCode(OutputReader):
 
     def check(self, atoms: Atoms) -> None:
         _ = self.code_version
-        refuse_moments(atoms, self.name)
         if not atoms.pbc.all():
             raise ValueError(f"{atoms.get_chemical_formula()} is not periodic in 3 directions")
 

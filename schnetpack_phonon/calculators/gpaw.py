@@ -23,6 +23,7 @@ from ase.units import kB
 from schnetpack_phonon.calculators.external_code import ExternalCode
 from schnetpack_phonon.calculators.output import NotConverged, check_structure
 from schnetpack_phonon.calculators.reading.levels import mesh_edges
+from schnetpack_phonon.structures.atom_properties import magnetic_moments
 
 _SCRIPT = Path(__file__).with_name("_gpaw_script.py")
 _TAKEN = {"xc", "mode", "kpts", "occupations", "mixer", "convergence", "spinpol", "txt"}
@@ -31,6 +32,8 @@ _TAKEN = {"xc", "mode", "kpts", "occupations", "mixer", "convergence", "spinpol"
 @dataclass(eq=False)
 class Gpaw(ExternalCode):
     """DFT with GPAW's plane waves: energy, forces, stress and the Kohn-Sham band edges.
+
+    A structure with magnetic moments is calculated with two spins.
 
     Levels are relative to the average electrostatic potential of the cell, of electrons and
     smeared cores: compare them within one crystal.
@@ -82,6 +85,8 @@ class Gpaw(ExternalCode):
             "mixing": mixing,
             **self.settings,
         }
+        if (moments := magnetic_moments(atoms)) is not None:
+            job["magnetic_moments"] = moments.tolist()
         (folder / "label.json").write_text(json.dumps(job, indent=1))
 
     def read_output(self, folder: Path, atoms: Atoms) -> dict[str, Any]:
@@ -92,16 +97,15 @@ class Gpaw(ExternalCode):
         check_structure(atoms, symbols, cell, positions, self.name)
         if not found["converged"]:
             raise NotConverged("GPAW's density did not converge")
-        if found["n_spins"] != 1:
-            raise CalculationFailed("GPAW's output is spin-polarised; expected spinpol=False")
         energies, occupations = np.array(found["energies"]), np.array(found["occupations"])
-        n_electrons = np.array(found["weights"]) @ occupations.sum(axis=1)
+        at_points = occupations.sum(axis=-1).reshape(found["n_spins"], -1).mean(axis=0)
+        n_electrons = np.array(found["weights"]) @ at_points
         if abs(n_electrons - found["n_electrons"]) > 1e-3:
             raise CalculationFailed(
                 f"GPAW's output has {n_electrons:g} electrons in its levels; expected "
                 f"{found['n_electrons']:g}"
             )
-        at_gamma = energies[self.gamma(np.array(found["kpoints"]))]
+        at_gamma = energies[..., self.gamma(np.array(found["kpoints"])), :]
         return {
             "energy": found["energy"],
             "forces": np.array(found["forces"]),

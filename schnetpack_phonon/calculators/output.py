@@ -59,7 +59,7 @@ class OutputReader(ABC):
             CalculationFailed: if the output is missing, incomplete or non-collinear.
         """
 
-    def other_settings(self, folder: Path) -> dict[str, str]:
+    def other_settings(self, folder: Path, atoms: Atoms) -> dict[str, str]:
         """Sentences about settings that the output names and that are not ours, by name."""
         return {}
 

@@ -8,6 +8,7 @@ import shlex
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -24,6 +25,7 @@ from schnetpack_phonon.calculators.reading.convergence import check_vasp
 from schnetpack_phonon.calculators.reading.levels import mesh_edges
 from schnetpack_phonon.calculators.reading.settings import vasp_differences
 from schnetpack_phonon.common.errors import UnavailableError
+from schnetpack_phonon.structures.atom_properties import magnetic_moments
 
 FUNCTIONALS = {"PBE": "PE", "PBEsol": "PS", "revPBE": "RE"}
 # Tags that distribute the work among processors and change no label.
@@ -37,6 +39,8 @@ _LEVELS = "eigenvalues/array/set/set[@comment='spin {spin}']/set[@comment='kpoin
 @dataclass(eq=False)
 class Vasp(ExternalCode):
     """DFT with VASP: energy, forces, stress and the Kohn-Sham band edges.
+
+    Magnetic moments of the structure are written as MAGMOM, with ISPIN=2.
 
     VASP writes levels with 4 decimals. They are relative to the average local potential of the
     cell without exchange and correlation: compare them within one crystal.
@@ -84,7 +88,8 @@ class Vasp(ExternalCode):
         check_known("functional", self.functional, FUNCTIONALS)
         self.setups = dict(self.setups or {})
         self.incar = {tag.upper(): _plain(value) for tag, value in (self.incar or {}).items()}
-        self.refuse("incar", self.incar.keys() & self._needed_tags(self.mixing[0]).keys())
+        taken = {*self._needed_tags(self.mixing[0]), "MAGMOM"}
+        self.refuse("incar", self.incar.keys() & taken)
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -110,6 +115,9 @@ class Vasp(ExternalCode):
         mesh = " ".join(map(str, self.kpoints))
         (folder / "KPOINTS").write_text(f"{mesh}\n0\nGamma\n{mesh}\n0 0 0\n")
         tags = self._tags(mixing)
+        if (moments := magnetic_moments(atoms)) is not None:
+            runs = [(moment, len(list(run))) for moment, run in groupby(moments[order])]
+            tags |= {"ISPIN": 2, "MAGMOM": [f"{n}*{moment:g}" for moment, n in runs]}
         lines = [f"{tag} = {_value(value)}\n" for tag, value in tags.items()]
         (folder / "INCAR").write_text("".join(lines))
 
@@ -154,8 +162,10 @@ class Vasp(ExternalCode):
             ),
         }
 
-    def other_settings(self, folder: Path) -> dict[str, str]:
+    def other_settings(self, folder: Path, atoms: Atoms) -> dict[str, str]:
         tags = {tag: x for tag, x in self._tags(self.mixing[0]).items() if tag not in _PARALLEL}
+        if (moments := magnetic_moments(atoms)) is not None:
+            tags |= {"ISPIN": 2, "MAGMOM": moments[grouped(atoms)].tolist()}
         return vasp_differences(self.parsed(folder, xml_root), tags, tuple(self.kpoints))
 
     def read_version(self, folder: Path) -> str:

@@ -24,6 +24,7 @@ from schnetpack_phonon.calculators.reading.settings import TOLD
 from schnetpack_phonon.common.digests import file_digest
 from schnetpack_phonon.common.properties import Labels
 from schnetpack_phonon.labels.manifest import Calculation, Manifest
+from schnetpack_phonon.structures.atom_properties import magnetic_moments
 from schnetpack_phonon.structures.files import read_frames
 
 
@@ -137,8 +138,9 @@ def _result(
                     "export to another folder with data.calculator.version set"
                 )
                 return Result(calculation, Status.OTHER_VERSION, reason=reason)
-            other = code.other_settings(folder)
-            if refused := [text for name, text in other.items() if name not in TOLD]:
+            other = code.other_settings(folder, calculation.atoms)
+            told_only = TOLD if magnetic_moments(calculation.atoms) is None else ()
+            if refused := [text for name, text in other.items() if name not in told_only]:
                 reason = f"{'; '.join(refused)}: run the exported input, or export with these"
                 return Result(calculation, Status.OTHER_SETTINGS, reason=reason)
             told = list(other.values())

@@ -6,10 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from ase.build import bulk
 from ase.calculators.calculator import CalculationFailed
 from ase.units import Bohr, GPa, Hartree
 
 from schnetpack_phonon.calculators.cp2k import CP2K
+from schnetpack_phonon.calculators.reading import cp2k_text
 from schnetpack_phonon.calculators.reading.levels import band_edges
 from tests.calculators.code_fixtures import MESHES
 from tests.calculators.cp2k_fixtures import STORED, aluminium_phosphide
@@ -55,6 +57,27 @@ def test_structure_in_the_input(tmp_path):
     positions = np.array([numbers for _, *numbers in sites], dtype=float)
     np.testing.assert_allclose(positions, atoms.positions, atol=1e-10)
     assert re.findall(r"&KIND (\S+)", text) == ["Al", "P"]
+
+
+def test_moments_become_kinds(tmp_path):
+    """Each element and moment; the multiplicity has the parity of the nuclear charges."""
+    atoms = bulk("FeO", "rocksalt", a=4.3).repeat((2, 1, 1))
+    for moments, multiplicity in (([2.0, 0.0, -2.0, 0.0], 1), ([2.4, 0.0, 2.4, 0.1], 7)):
+        atoms.set_initial_magnetic_moments(moments)
+        CP2K().write_input(tmp_path, atoms, 0.4)
+        text = (tmp_path / "label.inp").read_text()
+        assert f"  &DFT\n    UKS\n    MULTIPLICITY {multiplicity}\n" in text
+        sections = re.findall(r"&KIND (\S+)\n(.*?)&END KIND", text, re.DOTALL)
+        kinds = {name: dict(map(str.split, own.strip().splitlines())) for name, own in sections}
+        symbols, *_ = cp2k_text.structure(text)
+        assert symbols == atoms.get_chemical_symbols()
+        names = re.findall(r"^ +((?:Fe|O)\d)", text, re.MULTILINE)
+        assert [float(kinds[name]["MAGNETIZATION"]) for name in names] == moments
+        assert [kinds[name]["ELEMENT"] for name in names] == symbols
+        assert len(kinds) == len(set(zip(symbols, moments, strict=True)))
+    atoms.set_initial_magnetic_moments([1.0, 0.0, 0.0, 0.0])
+    CP2K().write_input(tmp_path, atoms, 0.4)
+    assert "MULTIPLICITY 3\n" in (tmp_path / "label.inp").read_text()
 
 
 def test_output_at_gamma():

@@ -58,9 +58,47 @@ def test_structure_in_the_input(tmp_path):
     assert found.get_chemical_symbols() == ["Al", "As", "Al", "As"]
     np.testing.assert_allclose(found.positions, atoms.positions, atol=1e-10)
     np.testing.assert_allclose(found.cell.array, atoms.cell.array, atol=1e-10)
-    atoms.set_initial_magnetic_moments([1.0, -1.0, 1.0, -1.0])
+    atoms.set_momenta(np.ones((4, 3)))
     atoms.set_constraint(FixAtoms([0]))
     assert lines(CODE.make(), atoms, tmp_path) == plain
+
+
+@pytest.mark.parametrize("header", ['z_valence="   3.000E+00"', "    3.00000000000      Z valence"])
+def test_moments_become_species(tmp_path, header):
+    """Each element and moment, with its share of the valence electrons, at most all of them."""
+    for element in ("Al", "As"):
+        (tmp_path / f"{element}.UPF").write_text(f"<PP_HEADER\n{header}\n")
+    files = {element: f"{element}.UPF" for element in ("Al", "As")}
+    calculator = CODE.make(pseudopotentials=files, pseudo_dir=str(tmp_path))
+    atoms = ATOMS.repeat((2, 1, 1))
+    atoms.set_initial_magnetic_moments([1.5, 0.0, -1.5, 4.0])
+    (tmp_path / "run").mkdir()
+    text = lines(calculator, atoms, tmp_path / "run")
+    assert "nspin = 2" in text
+    shares = [line for line in text if line.startswith("starting_magnetization")]
+    assert shares == [
+        f"starting_magnetization({n}) = {x}" for n, x in enumerate((0.5, 0.0, -0.5, 1.0), 1)
+    ]
+    sites = [line.split()[0] for line in text[text.index("ATOMIC_POSITIONS angstrom") + 1 :]]
+    assert sites[:4] == ["Al", "As", "Al1", "As1"]
+    species = text[text.index("ATOMIC_SPECIES") + 1 :][:4]
+    assert [line.split()[::2] for line in species] == [
+        [name, f"{name[:2]}.UPF"] for name in ("Al", "As", "Al1", "As1")
+    ]
+
+
+def test_moments_without_the_number_of_valence_electrons(tmp_path):
+    atoms = ATOMS.copy()
+    atoms.set_initial_magnetic_moments([1.0, -1.0])
+    with pytest.raises(UnavailableError, match=r"Al.pz-vbc.UPF does not say how many valence"):
+        CODE.make().write_input(tmp_path, atoms, 0.4)
+
+
+def test_too_many_moments():
+    atoms = ATOMS.repeat((3, 2, 1))
+    atoms.set_initial_magnetic_moments(np.arange(12))
+    with pytest.raises(ValueError, match=r"12 different pairs of element and .* at most 10 spec"):
+        CODE.make(version="6.7MaX").check(atoms)
 
 
 def test_pseudopotentials_go_with_the_input(tmp_path):

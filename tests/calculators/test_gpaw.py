@@ -2,10 +2,15 @@
 
 import json
 import re
+import runpy
+import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from ase.build import bulk
 from ase.calculators.calculator import CalculationFailed
+from ase.calculators.emt import EMT
 from ase.constraints import FixAtoms
 
 from schnetpack_phonon.calculators.reading.levels import band_edges
@@ -29,9 +34,11 @@ def test_default_input(tmp_path):
     assert plain["positions"] == atoms.positions.tolist()
     assert plain["cell"] == atoms.cell.array.tolist()
     assert (plain["mixing"], plain["kpoints"]) == (0.4, [2, 2, 2])
-    atoms.set_initial_magnetic_moments([1.0, -1.0])
     atoms.set_constraint(FixAtoms([0]))
     assert job(CODE.make(), atoms, tmp_path) == plain
+    atoms.set_initial_magnetic_moments([1.0, -1.0])
+    moments = {"magnetic_moments": [1.0, -1.0]}
+    assert job(CODE.make(), atoms, tmp_path) == plain | moments
     assert {path.name for path in tmp_path.iterdir()} == {"label.json", "label.py"}
 
 
@@ -43,6 +50,72 @@ def test_script_is_what_runs(tmp_path):
     script = (tmp_path / "label.py").read_text()
     assert "schnetpack" not in script
     compile(script, "label.py", "exec")
+
+
+class _StandIn(EMT):
+    """What the script asks of GPAW, with levels that tell spin, k-point and band."""
+
+    def __init__(self, spinpol, **options):
+        super().__init__()
+        self.n_spins = 1 + spinpol
+
+    def get_number_of_spins(self):
+        return self.n_spins
+
+    def get_number_of_electrons(self):
+        return 4
+
+    def get_k_point_weights(self):
+        return np.array([0.25, 0.75])
+
+    def get_ibz_k_points(self):
+        return np.eye(2, 3)
+
+    def get_eigenvalues(self, kpt=0, spin=0):
+        return 100.0 * spin + 10 * kpt + np.arange(3)
+
+    def get_occupation_numbers(self, kpt=0, spin=0):  # GPAW's have the weight of the k-point
+        return self.get_k_point_weights()[kpt] * 2 / self.n_spins * np.array([1, 1, 0])
+
+
+@pytest.mark.parametrize("kind", MESHES)
+def test_two_spins_that_are_alike(tmp_path, kind):
+    """Have the labels of one."""
+    found = json.loads((CODE.stored(kind) / "results.json").read_text())
+    twice = {key: [found[key]] * 2 for key in ("energies", "occupations")}
+    (tmp_path / "results.json").write_text(json.dumps(found | twice | {"n_spins": 2}))
+    one, two = (CODE.make().read_output(folder, ATOMS) for folder in (CODE.stored(kind), tmp_path))
+    assert {key: two[key] for key in ("vbm", "cbm", "band_gap_gamma")} == {
+        key: one[key] for key in ("vbm", "cbm", "band_gap_gamma")
+    }
+
+
+@pytest.mark.parametrize("moments", [None, [1.0, -1.0]])
+def test_script_of_one_and_two_spins(monkeypatch, tmp_path, moments):
+    """Occupations are 2 of a full level, of one spin too; moments reach the calculator."""
+    made = []
+
+    def gpaw(**options):
+        made.append(_StandIn(**options))
+        return made[-1]
+
+    names = {"GPAW": gpaw, "KohnShamConvergenceError": RuntimeError, "__version__": "22.8.0"}
+    plain = dict.fromkeys(("PW", "FermiDirac", "Mixer"), lambda *_: None)
+    monkeypatch.setitem(sys.modules, "gpaw", SimpleNamespace(**names, **plain))
+    monkeypatch.setitem(sys.modules, "gpaw.xc", SimpleNamespace(XC=lambda _: SimpleNamespace()))
+    atoms = bulk("CuAu", "cesiumchloride", a=3.1)
+    atoms.set_initial_magnetic_moments(moments)
+    given = job(CODE.make(), atoms, tmp_path)
+    calculate = runpy.run_path(str(tmp_path / "label.py"))["calculate"]
+    found = calculate(given)
+    shape = (2, 3) if moments is None else (2, 2, 3)
+    assert found["n_spins"] == len(shape) - 1
+    assert np.shape(found["energies"]) == shape
+    np.testing.assert_array_equal(found["occupations"], np.broadcast_to([2, 2, 0], shape))
+    last = np.array(found["energies"]).reshape(-1, 3)[-1]
+    np.testing.assert_array_equal(last, 10 + 100 * (len(shape) - 2) + np.arange(3))
+    given_moments = made[0].atoms.get_initial_magnetic_moments()
+    np.testing.assert_array_equal(given_moments, [0, 0] if moments is None else moments)
 
 
 def test_python_without_gpaw(tmp_path):

@@ -206,7 +206,6 @@ CUT_OFF = "output is cut off: the calculation was killed or the disk is full"
         ),
         (GPAW, r".*", "", CUT_OFF),
         (GPAW, r'"energies".*', "", CUT_OFF),
-        (GPAW, r'"n_spins": 1', '"n_spins": 2', "spin-polarised; expected spinpol=False"),
         (
             GPAW,
             r'"n_electrons": 8',

@@ -62,7 +62,6 @@ def test_elements_stand_together_in_order_of_appearance(pseudopotentials, tmp_pa
     atoms = Atoms("SAgBrAgSAg", rng.uniform(-1, 6, (6, 3)), cell=rng.normal(5, 1, (3, 3)), pbc=True)
     atoms.set_constraint(FixAtoms([0]))
     atoms.set_momenta(np.ones((6, 3)))
-    atoms.set_initial_magnetic_moments(np.ones(6))
     calculator = CODE.make(
         pp_path=str(pseudopotentials), potentials="potpaw_PBE.54", setups={"Ag": "Ag_pv"}
     )
@@ -76,6 +75,17 @@ def test_elements_stand_together_in_order_of_appearance(pseudopotentials, tmp_pa
     assert "MAGMOM" not in (tmp_path / "INCAR").read_text()
     titles = (tmp_path / "POTCAR").read_text().split("\nEnd of Dataset\n")
     assert titles == ["PAW_PBE S", "PAW_PBE Ag_pv", "PAW_PBE Br", ""]
+
+
+def test_moments_in_the_order_of_the_atoms(pseudopotentials, tmp_path):
+    atoms = Atoms("SAgBrAgSAg", np.eye(6, 3), cell=5 * np.eye(3), pbc=True)
+    atoms.set_initial_magnetic_moments([0.5, 2.0, 0.0, 2.0, -0.5, -2.0])
+    calculator = CODE.make(pp_path=str(pseudopotentials), potentials="potpaw_PBE.54")
+    calculator.write_input(tmp_path, atoms, 0.4)
+    tags = dict(line.split(" = ") for line in (tmp_path / "INCAR").read_text().splitlines())
+    assert (tags["ISPIN"], tags["MAGMOM"]) == ("2", "1*0.5 1*-0.5 2*2 1*-2 1*0")
+    with pytest.raises(ValueError, match="incar sets MAGMOM, which other options set"):
+        CODE.make(incar={"magmom": [1, 1]})
 
 
 def test_names_of_pseudopotentials_tell_labels_apart():

@@ -34,6 +34,19 @@ def version(text: str) -> str:
     return found(r"CP2K\| version string:\s+CP2K version (\S+)", text, "version")
 
 
+def structure(text: str) -> tuple[list[str], np.ndarray, np.ndarray] | None:
+    """Symbols, cell and positions in Ang from the copy of the input, if the output has one."""
+    number = r" +(-?\d\S*)"
+    vectors = re.findall(rf"^ +[ABC]{3 * number}$", text, re.MULTILINE)
+    section = re.search(r"&COORD\n(.*?)&END COORD", text, re.DOTALL)
+    if len(vectors) != 3 or section is None:
+        return None
+    # Kinds of one element have numbers.
+    sites = re.findall(rf"^ *([A-Z][a-z]?)\d*{3 * number}$", section[1], re.MULTILINE)
+    positions = np.array([values for _, *values in sites], dtype=float).reshape(-1, 3)
+    return [symbol for symbol, *_ in sites], np.array(vectors, dtype=float), positions
+
+
 def energy(text: str) -> float:
     """Free energy, in eV."""
     pattern = r"^ ENERGY\| Total FORCE_EVAL.*?energy [\[(](.+?)[\])]:?\s+(-?\d+\.\d+)\s*$"

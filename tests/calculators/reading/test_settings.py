@@ -3,10 +3,12 @@
 import re
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from ase.units import Hartree, kB
 
 from schnetpack_phonon.calculators.reading.settings import differences
+from schnetpack_phonon.calculators.vasp import grouped
 from tests.calculators.code_fixtures import CODES, output  # noqa: F401
 
 WIDTH = 100 * kB
@@ -74,9 +76,9 @@ def test_settings_that_were_asked_for(name, output):  # noqa: F811
     code = CODES[name]
     calculator = code.make()
     folder = folder_of(name, output)
-    assert calculator.other_settings(folder) == {}
+    assert calculator.other_settings(folder, code.atoms) == {}
     assert calculator.read_output(folder, code.atoms)
-    assert calculator.other_settings(code.stored("mesh")) == {}  # which name none
+    assert calculator.other_settings(code.stored("mesh"), code.atoms) == {}  # which name none
 
 
 @pytest.mark.parametrize(
@@ -118,19 +120,43 @@ def test_settings_that_were_asked_for(name, output):  # noqa: F811
 )  # fmt: skip
 def test_other_settings(name, change, expected, output):  # noqa: F811
     calculator = CODES[name].make(**({"functional": "pbesol"} if name[0] == "Q" else {}))
-    found = calculator.other_settings(folder_of(name, output, change))
+    found = calculator.other_settings(folder_of(name, output, change), CODES[name].atoms)
     assert any(re.match(expected, text) for text in found.values()), found
 
 
 def test_tags_that_were_asked_for(output):  # noqa: F811
+    atoms = CODES["VASP"].atoms
     change = (" </incar>", '<i name="IVDW">12</i></incar>')
     folder = folder_of("VASP", output, change)
-    assert CODES["VASP"].make(incar={"IVDW": 12}).other_settings(folder) == {}
-    assert CODES["VASP"].make(incar={"IVDW": 11}).other_settings(folder).keys() == {"IVDW"}
+    assert CODES["VASP"].make(incar={"IVDW": 12}).other_settings(folder, atoms) == {}
+    assert CODES["VASP"].make(incar={"IVDW": 11}).other_settings(folder, atoms).keys() == {"IVDW"}
     calculator = CODES["VASP"].make(functional="PBE")
     folder = folder_of("VASP", output, ('"GGA">PS', '"GGA">--'))
-    assert calculator.other_settings(folder).keys() == {"GGA"}  # no title of a pseudopotential
-    assert replace(calculator, kpoints=(1, 1, 1)).other_settings(folder).keys() > {"GGA"}
+    assert calculator.other_settings(folder, atoms).keys() == {
+        "GGA"
+    }  # no title of a pseudopotential
+    assert replace(calculator, kpoints=(1, 1, 1)).other_settings(folder, atoms).keys() > {"GGA"}
+
+
+def test_spins_that_were_asked_for(output):  # noqa: F811
+    """Of a structure with moments; MAGMOM in the order of the output."""
+    atoms = CODES["VASP"].atoms.copy()
+    moments = np.arange(len(atoms)) - 1.5
+    atoms.set_initial_magnetic_moments(moments)
+    calculator = CODES["VASP"].make()
+    two = ('"ISPIN">     1', '"ISPIN">     2')
+    folder = folder_of("VASP", output)
+    assert calculator.other_settings(folder, atoms).keys() == {"ISPIN"}
+    text = (folder / "vasprun.xml").read_text().replace(*two)
+    for values, wrong in ((moments[grouped(atoms)], set()), (np.ones(len(atoms)), {"MAGMOM"})):
+        tag = f'<v name="MAGMOM"> {" ".join(map(str, values))} </v></incar>'
+        (folder / "vasprun.xml").write_text(text.replace(" </incar>", tag))
+        assert calculator.other_settings(folder, atoms).keys() == wrong
+    code = CODES["Quantum ESPRESSO"]
+    atoms = code.atoms.copy()
+    atoms.set_initial_magnetic_moments([2.0, -2.0])
+    found = code.make().other_settings(folder_of(code.name, output), atoms)
+    assert found.keys() == {"lsda"}
 
 
 def test_values_as_they_are_printed():
