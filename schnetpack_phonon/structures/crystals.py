@@ -81,15 +81,21 @@ class Crystal:
         """A new phonopy object; its primitive cell is the unit cell itself ("P").
 
         phonopy's default ("auto") would reduce an ordered alloy to a smaller cell.
+
+        Raises:
+            ValueError: for a cell that phonopy or spglib cannot use, such as overlapping atoms.
         """
         with warnings.catch_warnings():
             # Harmless: the case for every supercell that is longer in one direction.
             warnings.filterwarnings("ignore", ".*Point group symmetries of supercell and primitive")
-            return Phonopy(
-                to_phonopy(self.unitcell),
-                supercell_matrix=np.array(self.supercell_matrix),
-                primitive_matrix="P",
-            )
+            try:
+                return Phonopy(
+                    to_phonopy(self.unitcell),
+                    supercell_matrix=np.array(self.supercell_matrix),
+                    primitive_matrix="P",
+                )
+            except RuntimeError as error:
+                raise ValueError(f"phonopy cannot use the crystal {self.name}: {error}") from error
 
     @property
     def space_group(self) -> str:

@@ -14,12 +14,13 @@ from ase import Atoms
 from ase.io import iread
 from ase.io.espresso import get_atomic_positions, get_atomic_species, read_fortran_namelist
 from ase.io.formats import filetype
+from ase.neighborlist import neighbor_list
 from ase.spacegroup.symmetrize import refine_symmetry
 
 from schnetpack_phonon.common.errors import UnreadableFileError, check_positive
 from schnetpack_phonon.structures.atom_properties import check_atom_properties, own_masses
 from schnetpack_phonon.structures.cif import SMALLEST_DISTANCE, read_cif
-from schnetpack_phonon.structures.crystals import Crystal, shortest_distance, supercell_matrix
+from schnetpack_phonon.structures.crystals import Crystal, supercell_matrix
 
 log = logging.getLogger(__name__)
 
@@ -68,10 +69,12 @@ class StructureFile:
             raise ValueError(
                 f"{path} is periodic along {atoms.pbc.sum()} of 3 directions; expected a crystal"
             )
-        distance = shortest_distance(atoms)
-        if distance < SMALLEST_DISTANCE:
+        i, j, distances = neighbor_list("ijd", atoms, SMALLEST_DISTANCE)
+        if distances.size:
+            k = int(distances.argmin())
+            pair = " and ".join(f"{atom} ({atoms.symbols[atom]})" for atom in (i[k], j[k]))
             raise ValueError(
-                f"{path} has atoms {distance:.3f} Ang apart; expected at least "
+                f"{path} has atoms {pair} {distances[k]:.3f} Ang apart; expected at least "
                 f"{SMALLEST_DISTANCE:g} Ang: the positions or the cell are wrong"
             )
         if symmetry_tolerance is not None:

@@ -133,3 +133,12 @@ def test_space_group_is_that_of_the_crystal():
     other = atoms.copy()
     other.symbols[0] = "Cu"
     assert Crystal("mixed", other, supercell_matrix([1, 1, 1])).space_group == "P4/mmm (123)"
+
+
+def test_crystal_that_phonopy_refuses():
+    """Its RuntimeError becomes a message with the name of the crystal."""
+    twice = bulk("NaCl", "rocksalt", a=5.6) + Atoms("Cl", [(2.8, 2.8, -2.8)])
+    with pytest.raises(
+        ValueError, match=r"(?s)phonopy cannot use the crystal NaCl: .* atoms overlap"
+    ):
+        _ = Crystal("NaCl", twice, supercell_matrix([2, 2, 2])).space_group

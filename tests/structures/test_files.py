@@ -156,7 +156,10 @@ def test_frames(tmp_path, index):
 def test_atoms_on_each_other(tmp_path):
     atoms = Atoms("Cu2", [(0, 0, 0), (0, 0, 0.2)], cell=[3, 3, 3], pbc=True)
     atoms.write(tmp_path / "POSCAR")
-    with pytest.raises(ValueError, match=r"POSCAR has atoms 0\.200 Ang apart; expected at least"):
+    with pytest.raises(
+        ValueError,
+        match=r"POSCAR has atoms 0 \(Cu\) and 1 \(Cu\) 0\.200 Ang apart; expected at least",
+    ):
         StructureFile("POSCAR", [1, 1, 1])
 
 
