@@ -134,9 +134,10 @@ class ScaledTask(AtomisticTask):
                 changed.append(f"{name} differs")
         if changed:
             raise TrainingError(
-                f"the checkpoint is of a run with another training set ({'; '.join(changed)}), and "
-                "its offsets, scales and elements would replace those of this one: continue the "
-                f"other run with its own data, or start a new one {_NEW_RUN}"
+                "the checkpoint is of a run with another training set "
+                f"({'; '.join(changed[:3])}), and its offsets, scales and elements would replace "
+                "those of this one: continue the other run with its own data, or start a new one "
+                f"{_NEW_RUN}"
             )
 
     def _check_options(self, checkpoint: dict[str, Any]) -> None:
