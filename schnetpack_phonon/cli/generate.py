@@ -102,7 +102,12 @@ def _with_data(options: argparse.Namespace, act: Callable[[Any, Any], None]) -> 
     argument("folder", type=Path, metavar="FOLDER", help="written by spkphonon export"),
     argument("--results", metavar="FILE", help="read this file in each folder with ASE"),
     argument("--give-up", action="store_true", help="store what failed as failed, to be replaced"),
-    argument("--label-store", type=Path, metavar="STORE", help="default: that of the export"),
+    argument(
+        "--label-store",
+        type=Path,
+        metavar="STORE",
+        help="default: that of the export, a .jsonl file in or below the working directory",
+    ),
 )
 def collect(options: argparse.Namespace) -> None:
     """Read the outputs in an exported folder into the label store.
@@ -113,7 +118,9 @@ def collect(options: argparse.Namespace) -> None:
     """
     from schnetpack_phonon.labels import offline
 
-    folder, store = options.folder.absolute(), options.label_store
+    folder = options.folder.absolute()
+    store = options.label_store or offline.store_of(folder)
+    print(f"label store: {store.absolute()}", flush=True)
     found = offline.collect(folder, options.results, options.give_up, store)
     print(found)
     if not found.complete:

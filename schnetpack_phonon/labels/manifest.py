@@ -147,12 +147,25 @@ def read_manifest(root: Path) -> Manifest:
                 f"{path} has format version {version}; this version of schnetpack_phonon reads "
                 f"{_HEADER['version']}: use the version that wrote it, or export to another folder"
             )
-        return Manifest(**content | {"calculations": [*_calculations(content)]})
+        calculations = [*_calculations(content)]
+        for calculation in calculations:
+            _check_folder(root, calculation.folder)
+        return Manifest(**content | {"calculations": calculations})
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ManifestError(
             f"{path} is damaged or not a manifest ({type(error).__name__}: {error}): export to "
             "another folder"
         ) from error
+
+
+def _check_folder(root: Path, folder: str) -> None:
+    """Raises ManifestError unless a folder of a manifest lies below it, links resolved."""
+    place = (root / folder).resolve()
+    if root.resolve() not in place.parents or not folder.isprintable():
+        raise ManifestError(
+            f"{root / NAME} names the folder {folder!r}, which is {str(place)!r}; expected one "
+            f"inside of {root.resolve()}: the manifest is not as spkphonon export wrote it"
+        )
 
 
 def _calculations(content: dict[str, Any]) -> Iterator[Calculation]:

@@ -41,9 +41,9 @@ _SCRIPT = """\
 # One calculation after the other. In a job array, each job runs one:
 #   cd "$(sed -n "${{SLURM_ARRAY_TASK_ID}}p" {todo})" && {command}
 cd "$(dirname "$0")" || exit
-for folder in $(cat {todo}); do
-    (cd "$folder" && {command} > {log} 2>&1)
-done
+while IFS= read -r folder || [ -n "$folder" ]; do
+    (cd "$folder" && {command} > {log} 2>&1 < /dev/null)
+done < {todo}
 """
 
 
@@ -99,10 +99,12 @@ def export(
         if program is not None:
             command = shlex.join(program.arguments())
             if not (root / SCRIPT).exists():  # the user may have changed it
-                (root / SCRIPT).write_text(_SCRIPT.format(todo=TODO, command=command, log=LOG))
+                with replacing(root / SCRIPT) as part:  # in place of a link, too
+                    part.write_text(_SCRIPT.format(todo=TODO, command=command, log=LOG))
             lines.append(f"in each of them: {command} > {LOG} 2>&1")
     if n_todo < len(jobs):
-        lines.append(f"{len(jobs) - n_todo} have been run: spkphonon collect {root}")
+        command = f"spkphonon collect {shlex.quote(str(root))}"
+        lines.append(f"{len(jobs) - n_todo} have been run: {command}")
     return "\n".join(lines)
 
 
@@ -120,7 +122,7 @@ def collect(
             the units of ASE. It is read instead of the output of the code; the user is then
             responsible for version and settings.
         give_up: whether calculations that were run but have no labels are stored as failed.
-        label_store: the store; that of the export by default.
+        label_store: the store; that of :func:`store_of` by default.
 
     Raises:
         ManifestError: if there is no manifest, or it cannot be used.
@@ -135,7 +137,7 @@ def collect(
                 f"{root} contains structures without inputs: name the file in each folder that "
                 "contains energy, forces and stress, such as --results=result.extxyz"
             )
-        path = label_store or Path(manifest.label_store)
+        path = label_store or store_of(root)
         if not path.parent.is_dir():
             raise ManifestError(f"no folder for the label store {path}: set --label-store")
         store = LabelStore(path)
@@ -160,6 +162,25 @@ def collect(
         for key in stored
     }
     return Summary([found[key] for key in by_key])
+
+
+def store_of(root: Path) -> Path:
+    """The label store that the manifest of a folder names.
+
+    A manifest may come from anybody, so it may only name a ``.jsonl`` file in or below the working
+    directory, that of the project.
+
+    Raises:
+        ManifestError: if there is no manifest, or it names another place.
+    """
+    path = Path(read_manifest(root).label_store)
+    if path.suffix != ".jsonl" or Path.cwd() not in path.resolve().parents:
+        raise ManifestError(
+            f"{root / NAME} names the label store {str(path)!r}; expected a .jsonl file in or "
+            f"below {Path.cwd()}: call the command in the folder of the project, or say "
+            "which store is meant with --label-store"
+        )
+    return path
 
 
 def _manifest(
@@ -239,6 +260,8 @@ def _write(
 ) -> None:
     """Writes the manifest and all folders that do not exist; each completely or not at all."""
     part = root / ".part"
+    if part.is_symlink():
+        part.unlink()
     shutil.rmtree(part, ignore_errors=True)
     calculations = []
     for calculation in (*manifest.calculations, *attempts):

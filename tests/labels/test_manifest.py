@@ -48,6 +48,23 @@ def test_round_trip(manifest, tmp_path):
     assert [file.name for file in tmp_path.iterdir()] == [NAME]
 
 
+@pytest.mark.parametrize(
+    "folder", ["../x", "/x", ".", "a/../../x", "link/x", "a\nb", "$(x)\x1b[0m"]
+)
+def test_folders_lie_below_the_manifest(manifest, tmp_path, folder):
+    """Symbolic links resolved."""
+    root = tmp_path / "exported"
+    root.mkdir()
+    (root / "link").symlink_to(tmp_path)
+    (one,) = manifest.calculations
+    replace(manifest, calculations=[replace(one, folder=folder)]).write(root)
+    with pytest.raises(ManifestError, match=r"names the folder .*expected one inside of"):
+        read_manifest(root)
+    (root / "inside").mkdir()
+    replace(manifest, calculations=[replace(one, folder="inside/x y")]).write(root)
+    assert read_manifest(root).calculations[0].folder == "inside/x y"
+
+
 def test_moments_are_part_of_it(manifest, tmp_path):
     (one,) = manifest.calculations
     atoms = one.atoms.copy()

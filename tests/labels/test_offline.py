@@ -1,5 +1,7 @@
 """Out, run elsewhere, back in: nothing lost, nothing taken twice, nothing of another structure."""
 
+import json
+import shutil
 import subprocess
 from functools import partial
 from pathlib import Path
@@ -206,10 +208,10 @@ def test_export_that_was_killed_is_completed(tmp_path, generation, monkeypatch, 
             raise KeyboardInterrupt
         moved.append(path.replace(target))
 
-    monkeypatch.setattr(Path, "rename", rename)
-    with pytest.raises(KeyboardInterrupt):
-        export_from(generation, root, CODE)
-    monkeypatch.undo()
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", rename)
+        with pytest.raises(KeyboardInterrupt):
+            export_from(generation, root, CODE)
     assert statuses(collect(root)) == [Status.NOT_RUN] * 3
     export_from(generation, root, CODE)
     assert len(run(root)) == 3
@@ -342,3 +344,55 @@ def test_installed_program_elsewhere_and_here(tmp_path):
     snapshot = list(calculations(root).values())[-1].atoms
     for key, value in calculator.label(snapshot).items():
         np.testing.assert_allclose(row[key], value, atol=1e-6, err_msg=key)
+
+
+def renamed_store(root: Path, place: str) -> None:
+    text = (root / "manifest.json").read_text()
+    content = json.loads(text) | {"label_store": place}
+    (root / "manifest.json").write_text(json.dumps(content))
+
+
+@pytest.mark.parametrize("place", [".profile", "../labels.jsonl", "/nowhere/labels.jsonl", "out/l"])
+def test_a_manifest_does_not_choose_any_place_for_labels(root, tmp_path, monkeypatch, place):
+    """Only a .jsonl file of the project; the user may name any other."""
+    (tmp_path / "project").mkdir()
+    monkeypatch.chdir(tmp_path / "project")
+    run(root)
+    renamed_store(root, str(tmp_path / "project" / place))
+    before = contents(tmp_path)
+    with pytest.raises(ManifestError, match=r"names the label store .* with --label-store"):
+        collect(root)
+    assert contents(tmp_path) == before
+    assert collect(root, label_store=Path("mine.jsonl")).complete
+    renamed_store(root, str(tmp_path / "project" / "theirs.jsonl"))
+    assert collect(root).complete
+    assert Path("theirs.jsonl").read_bytes() == Path("mine.jsonl").read_bytes()
+
+
+def test_links_in_an_exported_folder_lead_nowhere(tmp_path, generation):
+    root, outside = tmp_path / "out", tmp_path / "outside"
+    outside.mkdir()
+    export_from(generation, root, CODE)
+    for name in ("run_all.sh", ".part"):
+        (root / name).unlink(missing_ok=True)
+        (root / name).symlink_to(outside / name)
+    (outside / ".part").mkdir()
+    for folder in calculations(root):
+        shutil.rmtree(root / folder)
+    export_from(generation, root, CODE)
+    assert [file.name for file in outside.rglob("*")] == [".part"]
+    assert not (root / "run_all.sh").is_symlink()
+
+
+def test_the_script_runs_folders_of_any_name(root):
+    """Also a command that reads its standard input."""
+    for name in ("a b", "$(touch evil)", "*"):
+        (root / name).mkdir()
+    (root / "todo.txt").write_text("a b\n$(touch evil)\n*\n")
+    script = (root / "run_all.sh").read_text()
+    (root / "run_all.sh").write_text(
+        script.replace("no-such-cp2k -i label.inp -o label.out", "cat")
+    )
+    subprocess.run(["sh", root / "run_all.sh"], check=True)
+    assert not list(root.rglob("evil"))
+    assert len(list(root.glob("*/label.log"))) == 3
