@@ -72,10 +72,17 @@ def test_report_of_both_runs(old, tmp_path):
     spkphonon("report", old / "runs", "--trust", "-o", tmp_path / "page")
     found = pd.read_csv(tmp_path / "page" / "data" / "errors.csv")
     expected = pd.read_csv(OLD / "report_errors.csv")
-    pd.testing.assert_frame_equal(found, expected, rtol=1e-4)
+    # Offsets of -105 eV an atom were added in float32, which resolves 0.008 meV of these 4 meV.
+    totals = expected["property"] == "energy_per_atom"
+    for rows, tolerance in ((~totals, 1e-4), (totals, 0.02)):
+        pd.testing.assert_frame_equal(found[rows], expected[rows], rtol=tolerance)
 
 
 def test_thermal_averages_of_a_run(old, tmp_path):
+    config = old / "runs" / RUNS[0] / "config.yaml"
+    config.write_text(
+        config.read_text().replace("floor: 1.5", "floor: 1.5\n      min_frequency: 1.5")
+    )
     spkphonon(
         "thermal", old / "runs" / RUNS[0], "--trust", "-t", 300, "-n", 10, "-o", tmp_path / "page"
     )
@@ -94,7 +101,7 @@ def test_a_label_store_and_its_keys():
 
 
 def test_the_database_is_made_again_from_the_store_without_a_calculation(old, compose_train):
-    """Keys of labels, snapshots and content are those of then."""
+    """Keys of labels, snapshots and content are those of then, with its floor of all modes."""
     from hydra.utils import instantiate
 
     database = old / "data" / "antiperovskite_phonon.db"
@@ -102,6 +109,7 @@ def test_the_database_is_made_again_from_the_store_without_a_calculation(old, co
     database.unlink()
     store = (old / "data" / "labels.jsonl").read_bytes()
     overrides = json.loads((OLD / "overrides.json").read_text())
+    overrides += ["data.phonons.instabilities.min_frequency=1.5"]
     config = compose_train(*overrides, f"run.data_dir={old / 'data'}", f"data.datapath={database}")
     data = instantiate(config.data)
     data.prepare_data()
