@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 log = logging.getLogger(__name__)
 
@@ -72,9 +73,17 @@ def locked(path: Path, waiting: str = "") -> Iterator[None]:
 def replacing(path: Path) -> Iterator[Path]:
     """A path to write to, which replaces ``path`` once it is on the disk, or is removed.
 
+    Devices and pipes such as ``/dev/stdout`` are not replaced: the content goes into them.
+
     Raises:
         OSError: if it cannot be written or moved; names ``path``.
     """
+    if path.exists() and not path.is_file() and not path.is_dir():
+        with TemporaryDirectory() as folder:
+            yield Path(folder, path.name)
+            with open(Path(folder, path.name), "rb") as source, open(path, "wb") as target:
+                shutil.copyfileobj(source, target)
+        return
     part = path.with_name(f".{path.stem}.part{path.suffix}")
     try:
         part.unlink(missing_ok=True)

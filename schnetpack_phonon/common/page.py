@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -121,19 +122,19 @@ def write_markdown(path: Path, title: str, sections: Sequence[Section], figures:
     Returns:
         The text.
     """
-    blocks = [f"# {title}"]
+    blocks = [f"# {_no_tags(title)}"]
     for section in sections:
-        blocks += [f"## {section.title}"] if section.title else []
-        blocks += section.paragraphs
+        blocks += [f"## {_no_tags(section.title)}"] if section.title else []
+        blocks += map(_no_tags, section.paragraphs)
         for item in section.items:
             if isinstance(item, Picture):
                 place = f"{figures}/{item.name}.png".removeprefix("./")
                 with replacing(path.parent / place) as part:
                     item.figure.savefig(part, dpi=150)
-                blocks.append(f"![{item.caption}]({place})")
+                blocks.append(f"![{_no_tags(item.caption)}]({place})")
             else:
-                rows = item.rows.map(lambda cell: cell.replace("|", "\\|")).to_numpy().tolist()
-                blocks += [item.caption] if item.caption else []
+                rows = item.rows.to_numpy().tolist()
+                blocks += [_no_tags(item.caption)] if item.caption else []
                 blocks.append("\n".join(markdown_table([*map(str, item.rows)], rows)))
     text = "\n\n".join(blocks) + "\n"
     with replacing(path) as part:
@@ -157,12 +158,25 @@ def strings(table: pd.DataFrame, formats: Mapping[str, str]) -> pd.DataFrame:
 
 
 def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """Lines of a Markdown table whose columns are aligned in a terminal too."""
+    """Lines of a Markdown table whose columns are aligned in a terminal too.
+
+    Names in cells may hold anything: pipes and tags are escaped, lines joined.
+    """
+    head, rows = [*map(_cell, head)], [[*map(_cell, row)] for row in rows]
     longest = (max(len(row[k]) for row in (head, *rows)) for k in range(len(head)))
     widths = [min(n, _WIDEST) for n in longest]
     lines = [head, ["-" * width for width in widths], *rows]
     padded = ([cell.ljust(w) for cell, w in zip(row, widths, strict=True)] for row in lines)
     return [f"| {' | '.join(row)} |" for row in padded]
+
+
+def _cell(text: str) -> str:
+    return _no_tags(" ".join(text.splitlines())).replace("|", "\\|")
+
+
+def _no_tags(text: str) -> str:
+    """Text with what a browser would take for HTML escaped; ``a < b`` stays as it is."""
+    return re.sub(r"<(?=[A-Za-z/!?])", r"\\<", text)
 
 
 def _text(value: object, form: str) -> str:

@@ -90,3 +90,19 @@ def test_pickles_are_a_question_of_trust():
     with pytest.raises(ValueError, match=r"x is a pickle, which can run any program: give --trust"):
         Trust(packages=("mine",)).check("x is a pickle")
     Trust(everything=True).check("x is a pickle")
+
+
+def test_pipes_and_devices_are_written_to_and_not_replaced(tmp_path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    for target in (pipe, Path("/dev/null")):
+        with replacing(target) as part:
+            part.write_text("content")
+        assert not target.is_file()
+    assert os.read(reader, 100) == b"content"
+    os.close(reader)
+    assert pipe.is_fifo()
+    with pytest.raises(OSError, match=str(tmp_path)), replacing(tmp_path) as part:
+        part.write_text("content")
+    assert list(tmp_path.iterdir()) == [pipe]

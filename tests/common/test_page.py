@@ -96,7 +96,7 @@ def test_files_beside_it(written):
     assert text.startswith("# A title\n")
     for link in re.findall(r"\]\((.*?)\)", text):
         assert (folder / link).is_file()
-    assert "| a<b  | 1.23  |" in text
+    assert r"| a\<b | 1.23  |" in text
 
 
 def test_page_is_the_same_each_time(tmp_path):
@@ -124,3 +124,14 @@ def test_markdown_alone(tmp_path):
     assert text.endswith("|\n\n![A curve](curve.png)\n")
     assert max(map(len, text.splitlines())) == 50 + 4
     assert {path.name for path in tmp_path.iterdir()} == {"card.md", "curve.png"}
+
+
+def test_markdown_escapes_names(tmp_path):
+    """A script in the name of a run, a crystal or a bond; what is no tag stays as it is."""
+    name = "<script>alert(1)</script>|x\ny"
+    sections = [Section(name, [name, "a < b"], [Table("t", pd.DataFrame({name: [name]}))])]
+    text = write_markdown(tmp_path / "page.md", name, sections)
+    assert not re.search(r"(?<!\\)<[a-z/]", text)
+    cell = r"\<script>alert(1)\</script>\|x y"
+    assert f"| {cell} |\n" in text
+    assert "a < b" in text
