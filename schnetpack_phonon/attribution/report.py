@@ -176,7 +176,8 @@ def write_part(folder: Path, rank: int, tables: Tables) -> None:
         name: {key: (str(table[key].dtype), table[key].tolist()) for key in table}
         for name, table in vars(tables).items()
     }
-    (folder / f"{rank}.json").write_text(json.dumps(content))
+    with replacing(folder / f"{rank}.json") as part:
+        part.write_text(json.dumps(content))
 
 
 def _read_part(file: Path) -> Tables:

@@ -137,11 +137,9 @@ def _test_set(split: Path) -> list[int]:
 
 def _save(folder: Path, figure: Figure, name: str) -> None:
     from schnetpack_phonon.attribution.results import FIGURES
-    from schnetpack_phonon.common.files import replacing
+    from schnetpack_phonon.common.style import save_figure
 
-    (folder / FIGURES).mkdir(exist_ok=True)
-    with replacing(folder / FIGURES / f"{name}.png") as part:
-        figure.savefig(part, dpi=150)
+    save_figure(figure, folder / FIGURES / f"{name}.png")
 
 
 def _names(paths: list[Path]) -> dict[str, Path]:

@@ -14,6 +14,7 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 
 from schnetpack_phonon.common.files import replacing
+from schnetpack_phonon.common.style import save_figure
 
 _WIDEST = 40  # characters that cells of Markdown tables are padded to
 
@@ -129,8 +130,7 @@ def write_markdown(path: Path, title: str, sections: Sequence[Section], figures:
         for item in section.items:
             if isinstance(item, Picture):
                 place = f"{figures}/{item.name}.png".removeprefix("./")
-                with replacing(path.parent / place) as part:
-                    item.figure.savefig(part, dpi=150)
+                save_figure(item.figure, path.parent / place)
                 blocks.append(f"![{_no_tags(item.caption)}]({place})")
             else:
                 rows = item.rows.to_numpy().tolist()

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from schnetpack_phonon.common.files import replacing
 from schnetpack_phonon.common.properties import PROPERTIES, Property
 
 #: Colours that remain distinct in the common forms of colour blindness (Okabe and Ito).
@@ -24,6 +26,17 @@ def color(k: int) -> str:
 def marker(k: int) -> str:
     """Marker of the k-th curve; they repeat after the last."""
     return MARKERS[k % len(MARKERS)]
+
+
+def save_figure(figure: Figure, path: Path) -> None:
+    """Writes a figure as PNG, completely or not at all; its folder is made.
+
+    Raises:
+        OSError: if it cannot be written; names ``path``.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as part:
+        figure.savefig(part, dpi=150)
 
 
 def grid(

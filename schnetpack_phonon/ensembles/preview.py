@@ -13,6 +13,7 @@ from ase import Atoms
 from ase.neighborlist import neighbor_list
 from matplotlib.figure import Figure
 
+from schnetpack_phonon.common.files import replacing
 from schnetpack_phonon.common.page import Picture, Section, Table, write_markdown
 from schnetpack_phonon.common.style import color, grid, marker
 from schnetpack_phonon.ensembles.base import Ensemble, Group, Snapshot, accepted, snapshot_groups
@@ -87,7 +88,8 @@ def write_preview(
     folder.mkdir(parents=True, exist_ok=True)
     found = preview(ensemble, crystals, models)
     for name in ("groups", "displacements", "distances"):
-        getattr(found, name).to_csv(folder / f"{name}.csv", index=False)
+        with replacing(folder / f"{name}.csv") as part:
+            getattr(found, name).to_csv(part, index=False)
     pictures = [
         Picture("displacements", "rms displacements", displacements(found.displacements)),
         Picture("distances", "bond lengths", distances(found.distances)),
@@ -122,7 +124,8 @@ def _models(folder: Path, crystal: Crystal, models: Models) -> Iterator[Picture]
         yield Picture(f"bands_{suffix}", f"bands of {crystal.name}", bands(drawn, title))
         if record:
             steps = pd.DataFrame(record.steps)
-            steps.to_csv(folder / f"convergence_{suffix}.csv", index=False)
+            with replacing(folder / f"convergence_{suffix}.csv") as part:
+                steps.to_csv(part, index=False)
             figure = convergence(steps, f"{crystal.name}, {model.policy}")
             yield Picture(f"convergence_{suffix}", f"convergence of {crystal.name}", figure)
 

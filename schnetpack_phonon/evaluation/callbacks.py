@@ -21,7 +21,9 @@ from schnetpack.task import AtomisticTask
 
 from schnetpack_phonon.attribution import report
 from schnetpack_phonon.attribution.results import FIGURES
+from schnetpack_phonon.common.files import replacing
 from schnetpack_phonon.common.properties import PROPERTIES, band_gap
+from schnetpack_phonon.common.style import save_figure
 from schnetpack_phonon.data.card import content_digest, distribution
 from schnetpack_phonon.data.database import read_metadata
 from schnetpack_phonon.data.datamodule import EnsembleData
@@ -158,8 +160,9 @@ class ReportCallback(Callback):
         columns = ["mae", "rmse", "mae_mean", "mae_crystal_mean"]
         table = in_report_units(errors(predictions, training), columns)
         predictions = in_report_units(predictions, ["label", "prediction"])
-        table.to_csv(METRICS)
-        predictions.to_csv(PREDICTIONS, index=False)
+        for name, found in ((METRICS, table.reset_index()), (PREDICTIONS, predictions)):
+            with replacing(Path(name)) as part:
+                found.to_csv(part, index=False)
         _save(trainer, parity(predictions, table), "parity")
         if self.distribution in known:
             parameters = read_metadata(data.datapath)["parameters"]
@@ -208,9 +211,7 @@ def _labelled(provenance: pd.DataFrame, name: str, labels: pd.Series) -> pd.Data
 
 def _save(trainer: Trainer, figure: Figure, name: str) -> None:
     """Stores a figure as PNG in the run folder, and in TensorBoard if that is used."""
-    folder = Path(FIGURES)
-    folder.mkdir(exist_ok=True)
-    figure.savefig(folder / f"{name}.png", dpi=150)
+    save_figure(figure, Path(FIGURES, f"{name}.png"))
     for logger in trainer.loggers:
         if isinstance(logger, TensorBoardLogger):
             logger.experiment.add_figure(name, figure, trainer.global_step)

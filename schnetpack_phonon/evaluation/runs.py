@@ -103,7 +103,7 @@ def write_record(folder: Path, record: dict[str, Any]) -> None:
     """
     place = {"datapath_from_here": os.path.relpath(record["datapath"], folder)}
     with replacing(folder / RECORD) as part:
-        Path(part).write_text(json.dumps({"format": _FORMAT, **record, **place}, indent=1))
+        part.write_text(json.dumps({"format": _FORMAT, **record, **place}, indent=1))
 
 
 def find_runs(paths: Iterable[str | Path]) -> list[Path]:

@@ -110,6 +110,12 @@ def test_ensemble_without_snapshots(copper):
         preview(ensemble, *copper)
 
 
+def test_tables_are_whole_or_not_there(copper, tmp_path, full_disk):
+    with full_disk(50), pytest.raises(OSError, match=r"too large.*groups\.csv"):
+        write_preview(tmp_path, PhononEnsemble([300], n_snapshots=2, seed=1), *copper, "")
+    assert not list(tmp_path.iterdir())
+
+
 def test_page_and_pictures(copper, tmp_path):
     ensemble = PhononEnsemble([300], n_snapshots=5, seed=1)
     text = write_preview(tmp_path / "preview", ensemble, *copper, "what it takes")
