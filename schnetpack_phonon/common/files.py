@@ -103,6 +103,19 @@ def replacing(path: Path) -> Iterator[Path]:
             part.unlink()
 
 
+@contextmanager
+def no_empty_file(path: Path, n_bytes: int) -> Iterator[None]:
+    """On an error, removes a file that was not there before and has no more than ``n_bytes``."""
+    new = not path.exists()
+    try:
+        yield
+    except BaseException:
+        with suppress(OSError):
+            if new and path.stat().st_size <= n_bytes:
+                path.unlink()
+        raise
+
+
 def sync_folder(folder: Path) -> None:
     """Waits until the names in a folder are on the disk, if the file system supports it."""
     descriptor = os.open(folder, os.O_RDONLY)

@@ -16,7 +16,7 @@ import numpy as np
 from ase import Atoms
 
 from schnetpack_phonon.common.errors import LabellingError
-from schnetpack_phonon.common.files import advice, locked, replacing, sync_folder
+from schnetpack_phonon.common.files import advice, locked, no_empty_file, replacing, sync_folder
 from schnetpack_phonon.common.properties import Labels
 
 FORMAT_VERSION = 1
@@ -143,7 +143,7 @@ class LabelStore:
         """The file of the store, locked, with a header; records of other processes are read."""
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            with locked(self.path):
+            with locked(self.path), no_empty_file(self.path, len(_HEADER)):
                 open(self.path, "ab").close()
                 if not (self._files and self._files[0].is_at(self.path)):
                     self._files.insert(0, _File(self.path))

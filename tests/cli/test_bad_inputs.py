@@ -251,7 +251,7 @@ WRITING = [
     ("extxyz data/alloys.db out.extxyz", "out.extxyz"),
     ("labels export labels.jsonl out.csv", "out.csv"),
     ("labels export labels.jsonl out.db", "out.db"),
-    ("labels merge new_labels.jsonl labels.jsonl", "new_labels.jsonl"),
+    ("labels merge new.jsonl labels.jsonl", "new.jsonl"),
     ("labels prune labels.jsonl --code=ase --finished", "labels.jsonl"),
     ("report run --out page", "page"),
     (f"attribute x.extxyz {MODEL} --out page", "page"),

@@ -131,6 +131,17 @@ def test_labels_that_differ_are_named_and_nothing_is_merged(filled, change, name
     assert into.read_bytes() == before
 
 
+def test_merge_that_fails_leaves_no_new_store(filled, tmp_path, full_disk):
+    new, first = tmp_path / "new.jsonl", record(1)
+    other = replace(first, labels={name: value + 1 for name, value in first.labels.items()})
+    paths = filled("a", first), filled("b", other)
+    with full_disk(100), pytest.raises(LabellingError, match=r"new\.jsonl.*make room"):
+        merge(new, paths[:1])
+    with pytest.raises(LabellingError, match="1 keys differ, nothing was merged"):
+        merge(new, paths)
+    assert not new.exists()
+
+
 def test_rounding_of_another_machine_is_no_difference(filled):
     other = record(1)
     other.labels["forces"] *= 1 + 1e-9
