@@ -74,7 +74,7 @@ def labels_from_results(atoms: Atoms, results: Mapping[str, Any]) -> Labels:
 
     If the bands overlap, the crystal is a metal: the gap is zero, and both band edges are set to
     the middle of the overlap, since there is no gap whose edges they could be. The results
-    ``band_gap_gamma`` and ``partial_occupation`` are kept.
+    ``band_gap_gamma``, ``band_gap_spin`` and ``partial_occupation`` are kept.
 
     Raises:
         CalculationFailed: if a label is infinite or not a number.
@@ -94,9 +94,8 @@ def labels_from_results(atoms: Atoms, results: Mapping[str, Any]) -> Labels:
             vbm = cbm = (vbm + cbm) / 2
         labels[properties.vbm], labels[properties.cbm] = vbm, cbm
         labels[properties.band_gap] = cbm - vbm
-    for key in (properties.band_gap_gamma, properties.partial_occupation):
-        if key in results:
-            labels[key] = results[key]
+    further = properties.band_gap_gamma, properties.band_gap_spin, properties.partial_occupation
+    labels |= {key: results[key] for key in further if key in results}
     labels = {
         key: np.asarray(value, dtype=float).reshape(properties.array_shape(key, len(atoms)))
         for key, value in labels.items()

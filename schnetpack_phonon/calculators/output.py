@@ -50,7 +50,8 @@ class OutputReader(ABC):
 
         Returns:
             energy (eV), forces (eV/Ang), stress (3x3, ASE's sign, eV/Ang^3), vbm, cbm and
-            band_gap_gamma (eV), partial_occupation (electrons).
+            band_gap_gamma (eV), partial_occupation (electrons); band_gap_spin (eV, shape=(2,)) if
+            the spins differ.
 
         Raises:
             NotConverged: if the density did not converge.

@@ -22,6 +22,7 @@ hydrostatic_stress: Final = "hydrostatic_stress"  #: trace(stress) / 3
 band_gap: Final = "band_gap"  #: conduction band minimum minus valence band maximum
 vbm: Final = "vbm"  #: valence band maximum, relative to the code's own zero
 band_gap_gamma: Final = "band_gap_gamma"  #: the gap at Gamma alone, where band_gap is over k
+band_gap_spin: Final = "band_gap_spin"  #: gap of spin up and of spin down, where these differ
 partial_occupation: Final = "partial_occupation"  #: largest min(f, 2 - f) of an orbital, f of 2
 PARTLY_FILLED: Final = 0.01  #: partial_occupation above which a structure is flagged, in electrons
 cbm: Final = "cbm"  #: conduction band minimum, relative to the code's own zero
@@ -72,6 +73,7 @@ PROPERTIES: Final[dict[str, Property]] = {
     ),
     band_gap: Property((), "eV", "band gap", "eV"),
     band_gap_gamma: Property((), "eV", "band gap at Γ", "eV"),
+    band_gap_spin: Property((2,), "eV", "band gap of each spin", "eV"),
     partial_occupation: Property((), "", "partial occupation", ""),
     vbm: Property((), "eV", "VBM", "eV", arbitrary_zero=True),
     cbm: Property((), "eV", "CBM", "eV", arbitrary_zero=True),

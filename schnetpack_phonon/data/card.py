@@ -16,6 +16,7 @@ from schnetpack_phonon.common.properties import (
     PARTLY_FILLED,
     PROPERTIES,
     band_gap,
+    band_gap_spin,
     cbm,
     partial_occupation,
     vbm,
@@ -51,6 +52,7 @@ def write_card(path: str | Path) -> str:
         f"Labels: {', '.join(f'`{k}` ({unit})' if unit else f'`{k}`' for k, unit in units.items())}"
         ", and forces and stress of each structure.",
         *partly_filled(labels),
+        *different_spins(path),
         f"Content (SHA-256 of positions and labels, rounded to 1e-6): `{content_digest(path)}`",
     ]
     sections = [
@@ -71,6 +73,20 @@ def partly_filled(labels: pd.DataFrame) -> list[str]:
     return [
         f"Partly filled bands: {(values > PARTLY_FILLED).sum()} of {len(values)} structures "
         f"(`{partial_occupation}` above {PARTLY_FILLED:g} electrons){unknown}."
+    ]
+
+
+def different_spins(path: Path) -> list[str]:
+    """How many structures have different gaps of each spin, in words; empty if none has."""
+    (first,) = read_rows(path, [0])
+    if band_gap_spin not in first.data:
+        return []
+    gaps = np.concatenate([row.data[band_gap_spin] for row in read_rows(path)])
+    known = gaps[np.isfinite(gaps).all(axis=1)]
+    up, down = (f"{own.mean():.3f} ± {own.std():.3f} eV" for own in known.T)
+    return [
+        f"Different spins: {len(known)} of {len(gaps)} structures, with gaps of {up} (up) and "
+        f"{down} (down); metals in a spin: {(known == 0).any(axis=1).sum()} (`{band_gap_spin}`)."
     ]
 
 

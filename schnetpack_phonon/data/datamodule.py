@@ -14,9 +14,11 @@ from schnetpack.data import ASEAtomsData, AtomsDataModule, AtomsLoader
 
 from schnetpack_phonon.calculators.base import LabellingCalculator
 from schnetpack_phonon.common.files import DATASETS
+from schnetpack_phonon.common.properties import band_gap, band_gap_spin
 from schnetpack_phonon.data.generation import Generation
 from schnetpack_phonon.data.loading.loaders import GraphDataset, GraphLoading
 from schnetpack_phonon.data.preparation import Recipe
+from schnetpack_phonon.data.reading import read_rows
 from schnetpack_phonon.data.splits import ParentSplit, numbers_of
 from schnetpack_phonon.ensembles.base import Ensemble
 from schnetpack_phonon.labels.finite_strain import FiniteStrain
@@ -89,8 +91,15 @@ class EnsembleData(AtomsDataModule):
 
     def prepare_data(self) -> None:
         """Makes the database, or checks the one that exists: :meth:`.Generation.ensure`."""
-        trained_on = self.load_properties if self.trainer is not None else None
-        self.generation.ensure(trained_on or ())
+        trained_on = (self.load_properties or ()) if self.trainer is not None else ()
+        self.generation.ensure(trained_on)
+        if band_gap_spin in trained_on:
+            (first,) = read_rows(self.datapath, [0])
+            if band_gap_spin not in first.data:
+                raise ValueError(
+                    f"data.load_properties asks for {band_gap_spin}, which no structure in "
+                    f"{self.datapath} has: both spins have the same levels, take {band_gap}"
+                )
 
     def preview(self) -> str:
         """Describes the data before labels are computed: :meth:`.Generation.preview`."""

@@ -38,7 +38,14 @@ from ase import Atoms
 from schnetpack_phonon.calculators.base import LabellingCalculator
 from schnetpack_phonon.common.digests import settings_hash
 from schnetpack_phonon.common.errors import LabellingError
-from schnetpack_phonon.common.properties import PARTLY_FILLED, Labels, partial_occupation
+from schnetpack_phonon.common.properties import (
+    PARTLY_FILLED,
+    Labels,
+    array_shape,
+    band_gap,
+    band_gap_spin,
+    partial_occupation,
+)
 from schnetpack_phonon.ensembles.base import Ensemble
 from schnetpack_phonon.labels.finite_strain import FiniteStrain
 from schnetpack_phonon.labels.labelling import Labeller, label_job
@@ -69,8 +76,12 @@ class Recipe:
 
     @property
     def properties(self) -> tuple[str, ...]:
-        """Keys of the labels."""
-        return (*self.calculator.properties, *(self.elastic.properties if self.elastic else ()))
+        """Keys of the labels; that of the gaps of each spin where there are magnetic moments."""
+        given = self.calculator.properties
+        moments = (magnetic_moments(crystal.unitcell) for crystal in self.structure.crystals)
+        if band_gap in given and any(own is not None for own in moments):
+            given = (*given, band_gap_spin)
+        return (*given, *(self.elastic.properties if self.elastic else ()))
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -204,16 +215,21 @@ def _plain(crystal: Crystal) -> dict[str, Any]:
     return plain
 
 
+_NOT_ALWAYS = partial_occupation, band_gap_spin
+
+
 def complete(labels: Iterable[Labels | None]) -> Iterator[Labels]:
     """Labels that there are, all with the same keys; warns of partly filled bands.
 
-    ``partial_occupation`` is NaN where labels of version 0.1 lack it and others have it.
+    Two keys are NaN where some labels lack them and others have them: ``partial_occupation``, which
+    version 0.1 did not know, and ``band_gap_spin``, for spins that do not differ.
 
     Args:
         labels: of each structure, iterated twice; None where a calculation failed.
     """
-    known = any(own is not None and partial_occupation in own for own in labels)
-    unknown = {partial_occupation: np.full(1, np.nan)} if known else {}
+    some = {key for own in labels if own is not None for key in _NOT_ALWAYS if key in own}
+    known = partial_occupation in some
+    unknown = {key: np.full(array_shape(key, 1), np.nan) for key in _NOT_ALWAYS if key in some}
     n_flagged = 0
     for own in labels:
         if own is not None:

@@ -233,11 +233,11 @@ def cell(key: str, value: np.ndarray, n_atoms: int) -> float | np.ndarray:
         n_atoms: of the structure.
 
     Returns:
-        A number, or shape=(n_rows, n_components).
+        A number, NaN for values that are all NaN, or shape=(n_rows, n_components).
     """
     value = np.asarray(value, float)
-    if value.size == 1:
-        return value.item()
+    if value.size == 1 or np.isnan(value).all():
+        return float(value.flat[0])
     of_atoms = "N" in PROPERTIES[key].shape if key in PROPERTIES else len(value) == n_atoms > 1
     return value.reshape(n_atoms if of_atoms else 1, -1)
 

@@ -22,7 +22,7 @@ from schnetpack_phonon.calculators.output import (
 from schnetpack_phonon.calculators.reading.convergence import check_file
 from schnetpack_phonon.calculators.reading.settings import TOLD
 from schnetpack_phonon.common.digests import file_digest
-from schnetpack_phonon.common.properties import Labels
+from schnetpack_phonon.common.properties import Labels, band_gap_spin
 from schnetpack_phonon.labels.manifest import Calculation, Manifest
 from schnetpack_phonon.structures.atom_properties import magnetic_moments
 from schnetpack_phonon.structures.files import read_frames
@@ -165,7 +165,8 @@ def _result(
     ]
     told += [f"{', '.join(changed)} was changed after the export"] if changed else []
     remark = f"accepted, but {'; '.join(told)}" if told else None
-    labels = {key: labels[key] for key in manifest.properties}
+    kept = (*manifest.properties, band_gap_spin)  # of which the last may be missing
+    labels = {key: labels[key] for key in kept if key in labels}
     return Result(calculation, Status.FINISHED, labels, remark, unchecked)
 
 

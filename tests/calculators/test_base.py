@@ -195,6 +195,13 @@ def test_further_results_are_kept(key):
     np.testing.assert_array_equal(labels[key], [0.3])
 
 
+def test_gaps_of_each_spin_are_kept():
+    labels = labels_from_results(Atoms("Cu2"), RESULTS | {"band_gap_spin": np.array([0.5, 0])})
+    np.testing.assert_array_equal(labels[properties.band_gap_spin], [[0.5, 0]])
+    with pytest.raises(CalculationFailed, match="not finite: band_gap_spin"):
+        labels_from_results(Atoms("Cu2"), RESULTS | {"band_gap_spin": [0.5, np.nan]})
+
+
 def test_code_without_stress_is_a_failed_calculation():
     class EnergyAlone(Calculator):
         implemented_properties = ("energy",)

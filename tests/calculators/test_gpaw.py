@@ -90,6 +90,19 @@ def test_two_spins_that_are_alike(tmp_path, kind):
     }
 
 
+def test_two_spins_that_differ(tmp_path):
+    """All levels of one are higher: both have the gap of one spin, that over both is smaller."""
+    found = json.loads((CODE.stored("mesh") / "results.json").read_text())
+    up = np.array(found["energies"])
+    found |= {"energies": [up.tolist(), (up + 0.25).tolist()], "n_spins": 2}
+    found["occupations"] = [found["occupations"]] * 2
+    (tmp_path / "results.json").write_text(json.dumps(found))
+    one, two = (CODE.make().read_output(path, ATOMS) for path in (CODE.stored("mesh"), tmp_path))
+    gap = one["cbm"] - one["vbm"]
+    np.testing.assert_allclose(two["band_gap_spin"], [gap, gap])
+    assert two["cbm"] - two["vbm"] == pytest.approx(gap - 0.25)
+
+
 @pytest.mark.parametrize("moments", [None, [1.0, -1.0]])
 def test_script_of_one_and_two_spins(monkeypatch, tmp_path, moments):
     """Occupations are 2 of a full level, of one spin too; moments reach the calculator."""

@@ -9,9 +9,10 @@ import ase.db
 import numpy as np
 import pandas as pd
 import pytest
+from ase.build import bulk
 
-from schnetpack_phonon.data.card import content_digest, distribution, write_card
-from schnetpack_phonon.data.database import DatabaseError
+from schnetpack_phonon.data.card import content_digest, different_spins, distribution, write_card
+from schnetpack_phonon.data.database import DatabaseError, Row, write_db
 from tests.common.figure_fixtures import N_CRYSTALS, draw
 from tests.data.data_fixtures import ALLOYS
 
@@ -67,6 +68,19 @@ def test_digest_knows_the_content_and_not_the_file(built, page, tmp_path):
         row = db.get(3)
         db.update(3, data={"energy": row.data["energy"] + 2e-6})
     assert f"`{content_digest(copy)}`" not in page
+
+
+def test_different_spins(built, tmp_path):
+    """Of structures with a gap of each spin; others have NaN."""
+    assert different_spins(built.datapath) == []
+    gaps = np.array([[[np.nan, np.nan]], [[1.0, 0.0]], [[2.0, 1.0]]])
+    atoms = bulk("Cr")
+    rows = (Row(atoms, {"band_gap_spin": own}, {}) for own in gaps)
+    write_db(tmp_path / "spins.db", rows, {})
+    assert different_spins(tmp_path / "spins.db") == [
+        "Different spins: 2 of 3 structures, with gaps of 1.500 ± 0.500 eV (up) and "
+        "0.500 ± 0.500 eV (down); metals in a spin: 1 (`band_gap_spin`)."
+    ]
 
 
 def test_no_database(tmp_path):

@@ -12,6 +12,7 @@ from schnetpack.data import RandomSplit
 
 from schnetpack_phonon._hydra import config_folder
 from schnetpack_phonon.common import properties
+from schnetpack_phonon.data.generation import Generation
 from schnetpack_phonon.data.splits import ParentSplit
 from schnetpack_phonon.ensembles.independent import RandomEnsemble
 from schnetpack_phonon.labels.finite_strain import FiniteStrain
@@ -68,6 +69,15 @@ def test_labels_that_nothing_gives_are_missed_before_any_is_computed(tmp_path, e
     with pytest.raises(ValueError, match=rf"asks for {missing}; the labels will be energy, "):
         data.prepare_data()
     assert not (tmp_path / "data").exists()
+
+
+def test_gaps_of_each_spin_that_no_structure_has(built, monkeypatch):
+    """Known only when there are labels, since moments may vanish."""
+    monkeypatch.setattr(Generation, "ensure", lambda *_: None)
+    data = ensemble_data(Path(built.datapath).parents[1], load_properties=["band_gap_spin"])
+    data.trainer = Trainer(logger=False)
+    with pytest.raises(ValueError, match=r"asks for band_gap_spin, which no structure in .*\.db"):
+        data.prepare_data()
 
 
 def test_split_of_another_database_is_refused(built, tmp_path):

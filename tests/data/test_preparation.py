@@ -26,6 +26,7 @@ from schnetpack_phonon.data.preparation import Recipe, complete, prepare
 from schnetpack_phonon.ensembles.independent import RandomEnsemble
 from schnetpack_phonon.ensembles.thermal import PhononEnsemble
 from schnetpack_phonon.ensembles.trajectory import FileEnsemble
+from schnetpack_phonon.labels.finite_strain import FiniteStrain
 from schnetpack_phonon.labels.labelling import label_key
 from schnetpack_phonon.labels.store import Record
 from schnetpack_phonon.phonons.force_constants import (
@@ -35,7 +36,7 @@ from schnetpack_phonon.phonons.force_constants import (
 )
 from schnetpack_phonon.phonons.instabilities import Instabilities
 from schnetpack_phonon.phonons.phonopy_files import PhonopyFiles
-from schnetpack_phonon.structures.crystals import Antiperovskites, Crystal
+from schnetpack_phonon.structures.crystals import Antiperovskites, Crystal, supercell_matrix
 from schnetpack_phonon.structures.files import StructureFile
 from tests.data.data_fixtures import ALLOYS, ensemble_data
 
@@ -278,6 +279,28 @@ def test_masses_change_no_label(tmp_path):
     assert identity(files)[-3:] == [one, two, three]
     IDENTIFYING["magnetic moment"](files)
     assert not {one, two, three} & set(identity(files)[-3:])
+
+
+def test_gaps_of_each_spin_stand_beside_labels_without():
+    """Of spins that do not differ; their shape is known all the same."""
+    same = {"band_gap": np.ones(1)}
+    other = {**same, "band_gap_spin": np.ones((1, 2))}
+    assert list(complete([same, None])) == [same]
+    first, second = complete([same, None, other])
+    np.testing.assert_array_equal(first["band_gap_spin"], np.full((1, 2), np.nan))
+    assert second == other
+
+
+@pytest.mark.parametrize("moment", [0.0, 1.0])
+@pytest.mark.parametrize("gap", [True, False])
+def test_keys_of_labels_of_magnetic_crystals(moment, gap):
+    atoms = bulk("Cu")
+    atoms.set_initial_magnetic_moments([moment])
+    structure = SimpleNamespace(crystals=[Crystal("Cu", atoms, supercell_matrix([2, 1, 1]))])
+    given = ("energy", "band_gap") if gap else ("energy",)
+    recipe = Recipe(structure, None, None, SimpleNamespace(properties=given), FiniteStrain())
+    spins = ("band_gap_spin",) if gap and moment else ()
+    assert recipe.properties == (*given, *spins, "elastic_tensor")
 
 
 def test_partly_filled_bands_are_counted(caplog):

@@ -153,6 +153,12 @@ def test_cells(key, shape, n_atoms, expected):
     np.testing.assert_array_equal(np.ravel(found), value.ravel())
 
 
+def test_cell_without_any_number():
+    """Is that of a structure without a label, as databases hold it."""
+    assert np.isnan(cell("band_gap_spin", np.full((1, 2), np.nan), 5))
+    assert np.shape(cell("band_gap_spin", np.array([[np.nan, 1.0]]), 5)) == (1, 2)
+
+
 def test_means_and_largest_of_each_structure():
     """Against each structure alone; the second has no value."""
     rng = np.random.default_rng(1)

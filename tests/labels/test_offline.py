@@ -10,17 +10,23 @@ import numpy as np
 import pytest
 from ase.calculators.lj import LennardJones
 from ase.io import read, write
+from schnetpack.data import ASEAtomsData
 
 from schnetpack_phonon.calculators.base import AseCalculator
 from schnetpack_phonon.calculators.cp2k import CP2K
 from schnetpack_phonon.common.errors import ManifestError, UnavailableError
+from schnetpack_phonon.data.card import write_card
+from schnetpack_phonon.data.export import write_extxyz
+from schnetpack_phonon.data.reading import read_rows
 from schnetpack_phonon.ensembles.independent import RandomEnsemble
 from schnetpack_phonon.ensembles.thermal import PhononEnsemble
+from schnetpack_phonon.evaluation.test_sets import read_test_set
 from schnetpack_phonon.labels.finite_strain import FiniteStrain
 from schnetpack_phonon.labels.offline import collect
 from schnetpack_phonon.labels.results import Status
 from schnetpack_phonon.labels.store import LabelStore
 from tests.calculators.cp2k_fixtures import needs_cp2k
+from tests.calculators.spin_fixtures import SPINS
 from tests.data.data_fixtures import rows
 from tests.labels.offline_fixtures import (
     CODE,
@@ -76,6 +82,29 @@ def test_loop_ends_with_the_database_that_one_run_makes(tmp_path):
     here.ensure()
     assert rows(elsewhere.datapath) == rows(here.datapath)
     assert export_from(elsewhere, root, CODE).startswith("nothing to export")
+
+
+def test_gaps_of_each_spin_reach_the_database(root, generation, tmp_path):
+    """And its card, a test set, extended XYZ and batches; NaN for spins that do not differ."""
+    *_, last = run(root)
+    output = root / last / "label.out"
+    output.write_text(SPINS["CP2K"]["label.out"](output.read_text(), 0.25))
+    assert collect(root).complete
+    generation.ensure()
+    path = generation.datapath
+    without, with_both = read_rows(path)
+    (gap,) = without.data["band_gap"]  # the same levels in both outputs, up to the second spin
+    assert np.isnan(without.data["band_gap_spin"]).all()
+    np.testing.assert_allclose(with_both.data["band_gap_spin"], [[gap, gap]], atol=1e-6)
+    np.testing.assert_allclose(with_both.data["band_gap"], gap - 0.25, atol=1e-6)
+    assert "Different spins: 1 of 2 structures" in write_card(path)
+    write_extxyz(path, tmp_path / "rows.extxyz")
+    for file in (path, tmp_path / "rows.extxyz"):
+        cells = read_test_set(file).labels["band_gap_spin"]
+        assert cells.isna().tolist() == [True, False]
+        np.testing.assert_allclose(cells[1], [[gap, gap]], atol=1e-6)
+    data = ASEAtomsData(str(path), load_properties=["band_gap_spin"])
+    assert data[1]["band_gap_spin"].shape == (1, 2)
 
 
 def test_repeated_commands_change_nothing(root, generation):

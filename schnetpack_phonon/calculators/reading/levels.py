@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from ase.calculators.calculator import CalculationFailed
 
 from schnetpack_phonon.common import properties
+
+# Larger than the errors of outputs, smaller than what matters in a gap.
+_SAME_LEVEL = 1e-3  # eV
 
 
 def band_edges(energies: np.ndarray, occupations: np.ndarray) -> tuple[float, float]:
@@ -39,12 +44,13 @@ def partial_occupation(occupations: np.ndarray) -> float:
 
 def mesh_edges(
     n_electrons: float, energies: np.ndarray, occupations: np.ndarray, at_gamma: np.ndarray
-) -> dict[str, float]:
+) -> dict[str, Any]:
     """Band edges of a crystal over k-points and spins.
 
     Without spin polarisation each band holds two electrons. With it, each band of one spin holds
     one; how many electrons have each spin follows from the occupations. The gap is that between
-    all levels of both spins, which is not above that of either.
+    all levels of both spins, which is not above that of either; the gaps of each spin are given
+    where both have electrons and their band edges differ by more than 1 meV.
     If the bands overlap, ``vbm`` is above ``cbm``; :func:`.labels_from_results` handles that.
 
     Args:
@@ -56,7 +62,8 @@ def mesh_edges(
             (2, n_bands).
 
     Returns:
-        vbm, cbm (over the k-points and Gamma), band_gap_gamma and partial_occupation.
+        vbm, cbm (over the k-points and Gamma), band_gap_gamma, partial_occupation and, for spins
+        that differ, band_gap_spin, shape=(2,), 0 for a spin in which the crystal is a metal.
 
     Raises:
         CalculationFailed: if the number of electrons is odd without spin polarisation, or no band
@@ -72,8 +79,11 @@ def mesh_edges(
             )
         filled = [round(n_electrons) // 2]
     else:
-        n_up = round(float(occupations[0].sum(axis=-1).mean()) / 2)
-        filled = [n_up, round(n_electrons) - n_up]
+        electrons = occupations.sum(axis=-1) / 2  # of each spin at each k-point
+        known = int(np.ptp(electrons, axis=1).argmin())  # a half-metal has the same in one spin
+        n_known = round(float(electrons[known].mean()))
+        filled = [round(n_electrons) - n_known] * 2
+        filled[known] = n_known
     if not (sum(filled) > 0 and 0 <= min(filled) <= max(filled) < n_bands):
         raise CalculationFailed(
             f"no band edge: {n_bands} bands and {n_electrons:g} electrons, "
@@ -82,9 +92,16 @@ def mesh_edges(
     spins = list(zip(levels, filled, strict=True))
     valence = np.concatenate([own[:, :n][:, -1:] for own, n in spins], axis=1)  # Gamma last
     conduction = np.concatenate([own[:, n : n + 1] for own, n in spins], axis=1)
-    return {
+    edges: dict[str, Any] = {
         "vbm": float(valence.max()),
         "cbm": float(conduction.min()),
         properties.band_gap_gamma: float(conduction[-1].min() - valence[-1].max()),
         properties.partial_occupation: partial_occupation(occupations),
     }
+    if len(spins) == 2 and min(filled) > 0:
+        vbm, cbm = np.array([[own[:, n - 1].max(), own[:, n].min()] for own, n in spins]).T
+        if max(np.ptp(vbm), np.ptp(cbm)) > _SAME_LEVEL:
+            partly = (electrons.round() != np.array(filled)[:, None]).any(axis=1)
+            metal = partly & (edges["vbm"] > edges["cbm"])
+            edges[properties.band_gap_spin] = np.where(metal, 0, (cbm - vbm).clip(min=0))
+    return edges

@@ -1,6 +1,6 @@
 """Band edges are counted by electrons, with and without spin polarisation."""
 
-import re
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -8,6 +8,7 @@ from ase.calculators.calculator import CalculationFailed
 
 from schnetpack_phonon.calculators.reading.levels import band_edges, mesh_edges
 from tests.calculators.code_fixtures import CODES, output  # noqa: F401
+from tests.calculators.spin_fixtures import SPINS
 
 
 @pytest.mark.parametrize(
@@ -83,16 +84,61 @@ def test_open_shell_insulator():
     edges = mesh_edges(3, energies, occupations, np.array([AT_GAMMA, AT_GAMMA + 0.25]))
     # Highest of up: 0.5, of down: -3.75; lowest of up: 1.25, of down: -0.75.
     assert (edges["vbm"], edges["cbm"]) == (0.5, -0.75)
+    np.testing.assert_array_equal(edges["band_gap_spin"], [0.75, 3.0])
     energies[1], down = LEVELS + 3, AT_GAMMA + 3
     edges = mesh_edges(3, energies, occupations, np.array([AT_GAMMA, down]))
     assert (edges["vbm"], edges["cbm"], edges["band_gap_gamma"]) == (0.5, 1.25, 1.25)
     assert edges["partial_occupation"] == 0
+    np.testing.assert_array_equal(edges["band_gap_spin"], [0.75, 3.0])
+
+
+@pytest.mark.parametrize(("shift", "gaps"), [(5e-4, None), (2e-3, [0.75, 0.75])])
+def test_gaps_of_spins_that_differ(shift, gaps):
+    """By more than the errors of outputs: a closed shell has none."""
+    energies, at_gamma = (np.array([one, one + shift]) for one in (LEVELS, AT_GAMMA))
+    edges = mesh_edges(4, energies, np.array([FULL, FULL]), at_gamma)
+    assert ("band_gap_spin" in edges) == (gaps is not None)
+    if gaps:
+        np.testing.assert_allclose(edges["band_gap_spin"], gaps)
+
+
+@pytest.mark.parametrize("order", [[0, 1], [1, 0]])
+def test_half_metal(order):
+    """One point of five has half the weight: electrons are counted in the spin with a gap."""
+    up = np.array([[-3.0, -2.0, -1.0, 2.0]] * 4 + [[-3.0, 1.0, 1.5, 3.0]])
+    down = np.array([[-4.0, 3.0, 4.0, 5.0]] * 4 + [[-3.5, 3.5, 4.0, 5.0]])
+    energies = np.array([up, down])[order]
+    edges = mesh_edges(3, energies, 2.0 * (energies < 0), energies[:, 0])
+    assert edges["vbm"] > edges["cbm"]
+    np.testing.assert_array_equal(edges["band_gap_spin"], np.array([0, 6.5])[order])
+
+
+def test_gaps_of_random_levels():
+    """Around a common Fermi level: a spin is a metal if one of its bands crosses it."""
+    rng = np.random.default_rng(0)
+    n_metals: Counter[int] = Counter()
+    while n_metals.total() < 100:
+        energies = np.sort(rng.normal(size=(2, 2, 4)))
+        filled = (energies < 0).sum(axis=2)
+        if filled.min() == 0 or filled.max() == 4 or filled.sum() % 2:
+            continue
+        edges = mesh_edges(filled.sum() / 2, energies, 2.0 * (energies < 0), energies[:, 0])
+        highest = np.where(energies < 0, energies, -np.inf).max(axis=(1, 2))
+        lowest = np.where(energies > 0, energies, np.inf).min(axis=(1, 2))
+        metal = np.ptp(filled, axis=1) > 0
+        found = edges["band_gap_spin"]
+        np.testing.assert_allclose(found, np.where(metal, 0, lowest - highest), atol=1e-12)
+        assert found.min() >= edges["cbm"] - edges["vbm"]
+        n_metals[metal.sum()] += 1
+    assert min(n_metals[n] for n in range(3)) > 5
 
 
 def test_one_spin_without_electrons():
     energies, at_gamma = np.array([LEVELS, LEVELS + 9]), np.array([AT_GAMMA, AT_GAMMA + 9])
     occupations = np.array([[[2.0, 2.0, 0.0, 0.0]] * 2, [[0.0] * 4] * 2])
-    assert mesh_edges(2, energies, occupations, at_gamma)["vbm"] == 0.5
+    edges = mesh_edges(2, energies, occupations, at_gamma)
+    assert edges["vbm"] == 0.5
+    assert "band_gap_spin" not in edges
     with pytest.raises(CalculationFailed, match="no band edge: 3 bands and 7 electrons, 2 and 5"):
         mesh_edges(7, energies, occupations, at_gamma)
 
@@ -105,56 +151,40 @@ def test_metal_with_a_fraction_of_an_electron_for_each_spin():
     assert edges["partial_occupation"] == 1
 
 
-def twice(text: str, pattern: str, change) -> str:
-    """With what a pattern finds, followed by the same of another spin."""
-    text, count = re.subn(pattern, lambda m: m[0] + change(m[0]), text, flags=re.DOTALL)
-    assert count
-    return text
+@pytest.fixture
+def two_spins(output):  # noqa: F811
+    """Results of a stored output, and of one with a second spin whose levels are higher."""
 
+    def read(name: str, kind: str, shift: float) -> tuple[dict, dict]:
+        code = CODES[name]
+        file, *_ = SPINS[name]
+        folder = output(kind, "a", "a", file, name)
+        for file, change in SPINS[name].items():
+            if (folder / file).exists():
+                (folder / file).write_text(change((folder / file).read_text(), shift))
+        one, two = (
+            code.make().read_output(path, code.atoms) for path in (code.stored(kind), folder)
+        )
+        return one, two
 
-def second_spin_of_vasp(text: str) -> str:
-    text = text.replace('"ISPIN">     1', '"ISPIN">     2')
-    block = r' *<set comment="spin 1">.*?\n     </set>\n'
-    return twice(text, block, lambda old: old.replace("spin 1", "spin 2"))
-
-
-def second_spin_of_espresso(text: str) -> str:
-    text = text.replace("<lsda>false", "<lsda>true")
-    for tag in ("eigenvalues", "occupations"):
-        text = twice(text, rf"(?<=<{tag} size=\"8\">).*?(?=</{tag}>)", lambda old: " " + old)
-    return text
-
-
-def second_spin_of_cp2k(text: str) -> str:
-    rows = r" MO\| EIGENVALUES.*? MO\| Sum"
-    text = re.sub(r"(MO\|\s+\d+\s+\S+\s+\S+\s+)2\.0", r"\g<1>1.0", text)
-    text = re.sub(r" Number of electrons: +8", " Number of electrons: 4", text)
-    text = twice(text, r" Number of electrons: 4\n", str)
-    text = twice(text, rows, lambda old: "\n" + old.replace("MO| EIG", "MO| BETA EIG"))
-    return text.replace("MO| EIG", "MO| ALPHA EIG")
-
-
-def second_spin_of_bands(text: str) -> str:
-    return twice(text, r"#  Point 1 .*", lambda old: old.replace("Spin 1", "Spin 2"))
-
-
-SPINS = {
-    "VASP": {"vasprun.xml": second_spin_of_vasp},
-    "Quantum ESPRESSO": {"label.xml": second_spin_of_espresso},
-    "CP2K": {"label.out": second_spin_of_cp2k, "bands": second_spin_of_bands},
-}
+    return read
 
 
 @pytest.mark.parametrize("name", SPINS)
 @pytest.mark.parametrize("kind", ["gamma", "mesh"])
-def test_outputs_of_two_spins(output, name, kind):  # noqa: F811
+def test_outputs_of_two_spins(two_spins, name, kind):
     """A closed shell calculated with two spins has the same labels."""
-    code = CODES[name]
-    file, *_ = SPINS[name]
-    folder = output(kind, "a", "a", file, name)
-    for file, change in SPINS[name].items():
-        if (folder / file).exists():
-            (folder / file).write_text(change((folder / file).read_text()))
-    found = code.make().read_output(folder, code.atoms)
-    for key, expected in code.make().read_output(code.stored(kind), code.atoms).items():
-        np.testing.assert_allclose(found[key], expected, atol=1e-9, err_msg=key)
+    one, two = two_spins(name, kind, 0.0)
+    assert one.keys() == two.keys()
+    for key, expected in one.items():
+        np.testing.assert_allclose(two[key], expected, atol=1e-8, err_msg=key)
+
+
+@pytest.mark.parametrize("name", SPINS)
+@pytest.mark.parametrize("kind", ["gamma", "mesh"])
+def test_outputs_of_two_different_spins(two_spins, name, kind):
+    """All levels of one spin are higher: its gap is the same, that over both is smaller."""
+    one, two = two_spins(name, kind, 0.25)
+    gap = one["cbm"] - one["vbm"]
+    np.testing.assert_allclose(two["band_gap_spin"], [gap, gap], atol=1e-6)
+    assert two["cbm"] - two["vbm"] == pytest.approx(gap - 0.25, abs=1e-6)
