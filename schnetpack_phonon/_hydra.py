@@ -38,6 +38,9 @@ class SchnetpackPhononSearchPath(SearchPathPlugin):
         folder = config_folder()
         if folder is not None:
             search_path.append(_PROVIDER, f"file://{folder}")
+            # SchNetPack looks into the working folder's configs, which few users have.
+            missing = r"provider=hydra\.searchpath in main, path=.*configs is not\s+available"
+            warnings.filterwarnings("ignore", missing, UserWarning)
             _warn_of_hidden_copies(folder)
 
 

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import warnings
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -32,6 +33,17 @@ def test_host_sees_us_once(main):
     path = search_path(("main", main))
     SchnetpackPhononSearchPath().manipulate_search_path(path)
     assert [e.provider for e in path.get_path()] == ["main", "schnetpack_phonon"]
+
+
+def test_missing_configs_of_the_user_are_no_news():
+    """SchNetPack looks there; Hydra's warning would come before every command."""
+    text = "provider=hydra.searchpath in main, path={} is not available."
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        search_path(("main", "pkg://schnetpack/configs"))
+        warnings.warn(text.format("/home/me/configs"), stacklevel=1)
+        with pytest.raises(UserWarning, match="elsewhere"):
+            warnings.warn(text.format("/home/me/elsewhere"), stacklevel=1)
 
 
 @pytest.mark.parametrize(

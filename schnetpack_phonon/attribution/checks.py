@@ -14,6 +14,7 @@ from schnetpack_phonon.attribution.results import (
     ATTRIBUTIONS,
     BONDS,
     FAITHFULNESS,
+    FEW,
     SHARES,
     why_no_shares,
 )
@@ -21,7 +22,6 @@ from schnetpack_phonon.attribution.results import (
 #: Share of the bonds in a subset. All subsets have one size: with others, even random attributions
 #: would seem faithful, as larger subsets have larger effects.
 SUBSET_SHARE = 0.3
-_FEW = 10  # structures, of which bootstrap intervals are too narrow for a conclusion
 
 
 def missed_shares(structures: pd.DataFrame) -> np.ndarray:
@@ -142,7 +142,7 @@ def _leading(structures: pd.DataFrame, shares: pd.DataFrame) -> str:
     trained, control = _with_control(shares)
     ranked = trained.sort_values("share", ascending=False)
     name, top, rest = ranked.index[0], ranked.iloc[0], ranked.iloc[1:]
-    few = len(structures) < _FEW
+    few = len(structures) < FEW
     text = f"{name} carries {_in_words(top, few)} of the variance"
     if not few:
         unclear = len(rest) and rest["high"].max() >= top["low"]

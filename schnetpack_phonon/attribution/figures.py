@@ -171,7 +171,8 @@ def bond_shares(shares: pd.DataFrame, key: str) -> Figure:
     hide_frame(axes)
     # Intervals of few structures can be very long: they may be cut off, but bars must not be.
     trained = shares[shares["model"] == "trained"]
-    shown = [*shares["share"], *trained["low"].clip(lower=-1), *trained["high"].clip(upper=2)]
+    ends = [*trained["low"].dropna().clip(lower=-1), *trained["high"].dropna().clip(upper=2)]
+    shown = [*shares["share"], *ends]
     axes[0].set_ylim(min(shown) - 0.1, max(shown) + 0.1)
     axes[0].legend(frameon=False, fontsize="small")
     figure.suptitle(

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from ase import Atoms
 from ase.data import chemical_symbols
+from ase.geometry import get_distances
 from matscipy.neighbours import neighbour_list
 
 #: Ideal distances of one pair of species that are closer than this belong to one shell, in Ang.
@@ -164,7 +165,16 @@ def _check_unwrapped(ideal: Atoms, displaced: Atoms) -> None:
     moved = np.abs(fractions - ideal.cell.scaled_positions(ideal.positions))[:, ideal.pbc]
     if moved.max(initial=0) > 0.5:
         k = int(moved.max(axis=1).argmax())
+        text = f"atom {k} is displaced by {moved[k].max():.2f} of a lattice vector"
+        _, distances = get_distances(
+            fractions[[k]] @ ideal.cell.array, ideal.positions, cell=ideal.cell, pbc=ideal.pbc
+        )
+        nearest = int(distances[0].argmin())
+        if nearest != k:
+            raise ValueError(
+                f"{text} and nearest to the ideal site of atom {nearest}: give the atoms of both "
+                "crystals in the same order"
+            )
         raise ValueError(
-            f"atom {k} is displaced by {moved[k].max():.2f} of a lattice vector: give displaced "
-            "positions that are not wrapped back into the cell"
+            f"{text}: give displaced positions that are not wrapped back into the cell"
         )

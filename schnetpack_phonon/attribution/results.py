@@ -15,6 +15,7 @@ from ase.io import write
 from schnetpack_phonon.attribution.paths import StraightPath, shells
 from schnetpack_phonon.common.files import replacing
 
+FEW = 10  #: structures, below which shares have no interval and no conclusion
 # Files of an attribution. Tables are written as .parquet, too, if pyarrow is installed.
 SHARES = "bond_shares.csv"  #: by crystal, model and bond type
 SHELLS = "bond_shells.csv"  #: the same by shell
@@ -142,7 +143,7 @@ def shares(
     """Share of each group of bonds in the variance of the change, Cov(A_t, df) / Var(df).
 
     Shares add up to 1 (as far as attributions are complete). The interval is the central 95 % of a
-    bootstrap over structures.
+    bootstrap over structures; NaN for fewer than ten.
 
     Args:
         sums: one row for each structure, one column for each group; NaN counts as zero.
@@ -167,10 +168,9 @@ def shares(
         empty = np.full(covariance.shape, np.nan)
         return np.divide(covariance, variance, out=empty, where=variance > 0)
 
-    n = len(df)
-    equal = np.full(n, 1 / n)
+    n, equal = len(df), np.full(len(df), 1 / len(df))
     samples = of(np.random.default_rng(seed).multinomial(n, equal, size=n_bootstrap) / n)
-    low, high = np.nanquantile(samples, [0.025, 0.975], axis=0)
+    low, high = np.nanquantile(samples, [0.025, 0.975], axis=0) if n >= FEW else (np.nan, np.nan)
     return result.assign(share=of(equal[None])[0], low=low, high=high)
 
 

@@ -1,13 +1,18 @@
-"""The report at the end of a sweep."""
+"""Hydra callbacks of sweeps: the report at the end, the objective of each run."""
 
 from __future__ import annotations
 
+import json
 import logging
 from pathlib import Path
 from typing import Any
 
+from hydra.core.utils import JobReturn, JobStatus
 from hydra.experimental.callback import Callback
+from hydra.types import RunMode
 from omegaconf import DictConfig
+
+from schnetpack_phonon.evaluation.runs import RECORD
 
 log = logging.getLogger(__name__)
 
@@ -33,3 +38,44 @@ class SweepReport(Callback):
             print(compare([folder], folder / "report", reference=self.reference, trust=ours))
         except Exception:  # the runs are safe, and spkphonon report can be called again
             log.exception("no report of %s", folder)
+
+
+class SweepJob(Callback):
+    """Gives sweepers that optimise, such as Optuna's, the objective of each run.
+
+    SchNetPack returns nothing from a training; the objective is the best value of what the
+    checkpoint monitors, by default the validation loss, from the record of the run.
+    """
+
+    def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Ends the program for a sweep whose runs would start the sweep again.
+
+        Lightning starts the other processes of a run with the same command line, ``-m`` with it.
+        """
+        if config.hydra.mode == RunMode.MULTIRUN and _starts_processes(config.trainer):
+            # Hydra turns exceptions of callbacks into warnings.
+            raise SystemExit(
+                f"trainer.devices={config.trainer.devices} with -m: every process of a run would "
+                "start the whole sweep again, in another folder. Set trainer.devices=1 (with a "
+                "launcher runs go on at the same time), or start the runs one by one without -m"
+            )
+
+    def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
+        if job_return.status == JobStatus.COMPLETED and job_return.return_value is None:
+            try:
+                job_return.return_value = json.loads(Path(RECORD).read_text())["best_score"]
+            except (OSError, KeyError):
+                log.info("no objective for a sweeper: no best_score in %s", Path(RECORD).absolute())
+
+
+def _starts_processes(trainer: DictConfig) -> bool:
+    """Whether Lightning starts the command again; spawned and forked processes do not."""
+    if any(how in str(trainer.get("strategy", "auto")) for how in ("spawn", "fork", "notebook")):
+        return False
+    devices = trainer.get("devices", 1)
+    if str(devices) in ("auto", "-1"):
+        import torch  # not when Hydra starts
+
+        return trainer.get("accelerator") != "cpu" and torch.cuda.device_count() > 1
+    several = int(devices) > 1 if isinstance(devices, (int, str)) else len(devices) > 1
+    return several or trainer.get("num_nodes", 1) > 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from schnetpack_phonon.common.properties import PROPERTIES, Property
 #: Colours that remain distinct in the common forms of colour blindness (Okabe and Ito).
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = "osD^vP*"
+_HANDLE = 7  # characters that are as wide as a line or marker of a legend and its margins
 
 
 def color(k: int) -> str:
@@ -79,6 +81,23 @@ def hide_frame(axes: Iterable[Axes]) -> None:
     """Leaves the left and the lower side of each panel's frame only."""
     for axis in axes:
         axis.spines[["top", "right"]].set_visible(False)
+
+
+def characters(figure: Figure) -> int:
+    """How many small characters fit into the width of a figure."""
+    return int(13 * figure.get_figwidth())
+
+
+def legend_above(figure: Figure, axis: Axes) -> None:
+    """One legend for all panels, in as many columns as fit; long names go on in further lines."""
+    handles, names = axis.get_legend_handles_labels()
+    room = characters(figure) - _HANDLE
+    names = [fill(name, room) for name in names]
+    longest = max((len(line) for name in names for line in name.splitlines()), default=1)
+    figure.legend(
+        handles, names, loc="outside upper center", frameon=False, fontsize="small",
+        ncols=max((room + _HANDLE) // (longest + _HANDLE), 1),
+    )  # fmt: skip
 
 
 def property_of(key: str) -> Property:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor
 from contextlib import ExitStack, contextmanager, suppress
@@ -196,7 +197,7 @@ class Generation:
                 "cost": {
                     "n_calculations": len(times),
                     "n_timed": len(timed),
-                    "hours": sum(timed) / 3600,
+                    "hours": math.fsum(timed) / 3600,
                 },
                 **counts,
             },

@@ -1,19 +1,28 @@
-"""Rows of ASE databases; structures with their ideal crystals from databases and other files."""
+"""Rows of ASE databases; structures with their ideal crystals from databases and other files.
+
+Everything is read in the units of :mod:`.common.properties`, whatever those of the file are.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import ase.db
+import numpy as np
 import pandas as pd
 from ase import Atoms
 
+from schnetpack_phonon.common.errors import UnitError
+from schnetpack_phonon.common.properties import DISTANCE_UNIT, PROPERTIES
 from schnetpack_phonon.data.database import Row
 from schnetpack_phonon.structures.atom_properties import own_masses
 from schnetpack_phonon.structures.files import read_frames
+
+DISTANCE = "distance"
 
 
 @dataclass(frozen=True)
@@ -39,6 +48,8 @@ def read_rows(
     """Rows of an ASE database, made by this package or any other program.
 
     Their atoms have magnetic moments, and masses where these are not those of natural elements.
+    Lengths and the properties of :mod:`.common.properties` come in the units of that module; others
+    as they are stored.
 
     Args:
         path: of the database.
@@ -49,26 +60,34 @@ def read_rows(
     Raises:
         FileNotFoundError: if there is no file.
         ValueError: for an index that is not there.
+        UnitError: for a unit that is not known.
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f"no database at {Path(path).absolute()}")
     with ase.db.connect(str(path), use_lock_file=False) as db:
+        length, factors = _factors(path, db.metadata)
         if indices is None:
             rows = db.select(include_data=data)
         else:
             _check_indices(indices, db.count(), path)
             rows = (db.get(int(k) + 1) for k in indices)
         for row in rows:
+            positions, cell = row.positions, row.cell
+            if length != 1:  # rounded, so that the same structure in any unit has one digest
+                positions, cell = (np.round(length * array, 9) for array in (positions, cell))
             atoms = Atoms(
                 row.numbers,
-                row.positions,
+                positions,
                 masses=row.get("masses"),
                 magmoms=row.get("initial_magmoms"),
-                cell=row.cell,
+                cell=cell,
                 pbc=row.pbc,
             )
             atoms.set_masses(own_masses(atoms))
-            yield Row(atoms, row.data if data else {}, row.key_value_pairs)
+            found = dict(row.data) if data else {}
+            for key in factors.keys() & found.keys():
+                found[key] = factors[key] * found[key]
+            yield Row(atoms, found, row.key_value_pairs)
 
 
 def read_structures(
@@ -104,15 +123,73 @@ def read_structures(
 
 
 def read_provenance(path: str | Path) -> pd.DataFrame:
-    """Key-value pairs of all rows, one line a row, in the order of SchNetPack's indices."""
-    return pd.DataFrame([row.key_value_pairs for row in read_rows(path, data=False)])
+    """Key-value pairs of all rows, one line a row, in the order of SchNetPack's indices.
+
+    Rows of other programs have their formula as ``structure`` unless they say another one.
+    """
+    rows = read_rows(path, data=False)
+    return pd.DataFrame([{"structure": formula(row.atoms), **row.key_value_pairs} for row in rows])
 
 
 def read_labels(path: str | Path) -> pd.DataFrame:
-    """Scalar labels of all rows in the database's units, one line a row."""
+    """Scalar labels of all rows, in the units of :func:`read_rows`, one line a row."""
     return pd.DataFrame(
         [{k: v.item() for k, v in row.data.items() if v.size == 1} for row in read_rows(path)]
     )
+
+
+def formula(atoms: Atoms) -> str:
+    """What crystals are called whose files give them no name."""
+    return atoms.get_chemical_formula("metal", empirical=True)
+
+
+def stored_units(metadata: Mapping[str, Any]) -> dict[str, str | None]:
+    """Units of the properties in a database, and of ``distance``; Ang, ASE's, where it is not said.
+
+    Args:
+        metadata: of the database.
+    """
+    length = metadata.get("_distance_unit", DISTANCE_UNIT)
+    return {DISTANCE: length, **metadata.get("_property_unit_dict", {})}
+
+
+def unit_factor(key: str, unit: str | None, path: str | Path) -> float:
+    """What values in ``unit`` are multiplied with for ours; 1 for properties that are not ours.
+
+    Args:
+        key: of the property; ``distance`` for positions and cells.
+        unit: as SchNetPack writes it, such as ``kcal/mol``.
+        path: of the database or run, for the message.
+
+    Raises:
+        UnitError: if SchNetPack does not know the unit.
+    """
+    if key != DISTANCE and key not in PROPERTIES:
+        return 1.0
+    expected = DISTANCE_UNIT if key == DISTANCE else PROPERTIES[key].unit
+    if unit == expected:
+        return 1.0
+    # Here, as it loads torch, which databases of this package do without.
+    from schnetpack.units import convert_units
+
+    try:
+        factor = float(convert_units(unit, expected))
+    except (AttributeError, TypeError, Warning):  # the last for "A", which is Ampere there
+        factor = np.nan
+    if not factor > 0:
+        raise UnitError(
+            f"{path}: {key} is in {unit!r}; expected {expected!r} or a unit of SchNetPack that can "
+            "be converted to it: correct the units in its metadata"
+        )
+    return factor
+
+
+def _factors(path: str | Path, metadata: Mapping[str, Any]) -> tuple[float, dict[str, float]]:
+    """Those of lengths and of the properties in other units than ours."""
+    units = stored_units(metadata)
+    factors = {key: unit_factor(key, unit, path) for key, unit in units.items()}
+    length = factors.pop(DISTANCE)
+    return length, {key: factor for key, factor in factors.items() if factor != 1}
 
 
 def _check_indices(indices: Sequence[int], n: int, path: str | Path) -> None:

@@ -14,6 +14,7 @@ import pandas as pd
 import torch
 from matplotlib.figure import Figure
 from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.utilities import rank_zero_only
 from schnetpack.data import AtomsDataModule, AtomsLoader
@@ -21,13 +22,20 @@ from schnetpack.task import AtomisticTask
 
 from schnetpack_phonon.attribution import report
 from schnetpack_phonon.attribution.results import FIGURES
+from schnetpack_phonon.common.errors import AttributionError, DatabaseError
 from schnetpack_phonon.common.files import replacing
-from schnetpack_phonon.common.properties import PROPERTIES, band_gap
+from schnetpack_phonon.common.properties import DISTANCE_UNIT, PROPERTIES, band_gap
 from schnetpack_phonon.common.style import save_figure
 from schnetpack_phonon.data.card import content_digest, distribution
 from schnetpack_phonon.data.database import read_metadata
-from schnetpack_phonon.data.datamodule import EnsembleData
-from schnetpack_phonon.data.reading import Structure, read_labels, read_provenance, read_structures
+from schnetpack_phonon.data.reading import (
+    DISTANCE,
+    Structure,
+    read_labels,
+    read_provenance,
+    read_structures,
+    unit_factor,
+)
 from schnetpack_phonon.evaluation.metrics import errors, in_report_units
 from schnetpack_phonon.evaluation.predictions import predict
 from schnetpack_phonon.evaluation.run_report import METRICS, PREDICTIONS, parity, write_report
@@ -35,6 +43,7 @@ from schnetpack_phonon.evaluation.runs import write_record
 from schnetpack_phonon.models.trained.units import units_of_data
 
 log = logging.getLogger(__name__)
+_OURS = ["index", "property", "label", "prediction", "unit"]  # columns, whatever rows call theirs
 
 
 class CPUThreads(Callback):
@@ -83,6 +92,16 @@ class BondAttributionCallback(Callback):
         self.settings = report.Settings(property, kind, method, n_steps, control_seed=control_seed)
         self.max_structures = max_structures
 
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Raises AttributionError, before training, for models with lengths in another unit."""
+        unit = trainer.datamodule.dataset.distance_unit
+        if unit_factor(DISTANCE, unit, trainer.datamodule.datapath) != 1:
+            raise AttributionError(
+                f"lengths of the model are in {unit}; bonds are attributed in {DISTANCE_UNIT}: set "
+                f"data.distance_unit={DISTANCE_UNIT}, and cutoffs accordingly, or leave out "
+                "callbacks.bond_attribution"
+            )
+
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         # A trained model must not be lost because a figure failed, and no process may wait for one
         # that failed.
@@ -98,6 +117,8 @@ class BondAttributionCallback(Callback):
             settings = report.in_the_unit_of(model, self.settings, given=units)
             tables = report.measure(model, structures[rank::n_ranks], settings)
             report.write_part(parts, rank, tables)
+        except AttributionError as error:
+            log.error("no bond attribution; the run is not affected: %s", error)
         except Exception:
             log.exception("bond attribution failed; training and test results are not affected")
         trainer.strategy.barrier("bond_attribution")
@@ -115,7 +136,8 @@ class BondAttributionCallback(Callback):
 class ReportCallback(Callback):
     """Writes predictions, errors, figures and a short page about the test set; prints the page.
 
-    Must be the last callback: the page lists the files of the other callbacks, too.
+    Databases of other programs need no provenance: crystals are called by their formulas. Must be
+    the last callback: the page lists the files of the other callbacks, too.
 
     Args:
         model_path: where SchNetPack stores the trained model.
@@ -143,15 +165,24 @@ class ReportCallback(Callback):
 
     @rank_zero_only
     def on_test_end(self, trainer: Trainer, pl_module: AtomisticTask) -> None:
-        data: EnsembleData = trainer.datamodule
-        provenance = read_provenance(data.datapath)
+        data: AtomsDataModule = trainer.datamodule
+        provenance = read_provenance(data.datapath).drop(columns=_OURS, errors="ignore")
         targets = {
             output.name: output.target_property
             for output in pl_module.outputs
             if output.target_property in PROPERTIES and not PROPERTIES[output.target_property].shape
         }
         self._record(trainer, data, targets)
+        if not targets:
+            names = ", ".join(output.name for output in pl_module.outputs)
+            log.warning("no report: none of %s is a number known to schnetpack_phonon", names)
+            return
         predictions = predict(pl_module.model, _whole_test_set(data), targets)
+        units = {
+            k: unit_factor(t, data.dataset.units[t], data.datapath) for k, t in targets.items()
+        }
+        for column in ("label", "prediction"):
+            predictions[column] *= predictions["property"].map(units)
         predictions = predictions.join(provenance, on="index")
         known = read_labels(data.datapath)
         labels = [_labelled(provenance, name, known[target]) for name, target in targets.items()]
@@ -164,17 +195,16 @@ class ReportCallback(Callback):
             with replacing(Path(name)) as part:
                 found.to_csv(part, index=False)
         _save(trainer, parity(predictions, table), "parity")
-        if self.distribution in known:
-            parameters = read_metadata(data.datapath)["parameters"]
+        if self.distribution in known and (parameters := _parameters(data.datapath)):
             ensemble = _labelled(provenance, self.distribution, known[self.distribution])
             for kind, own in in_report_units(ensemble, ["label"]).groupby("kind"):
-                parameter, unit = parameters[kind]
+                parameter, unit = parameters[str(kind)]
                 figure = distribution(own, parameter, unit, self.distribution)
                 suffix = "" if ensemble["kind"].nunique() == 1 else f"_{kind}"
                 _save(trainer, figure, f"{self.distribution}_distribution{suffix}")
         print("\n" + write_report(Path.cwd(), data.datapath, self.model_path))
 
-    def _record(self, trainer: Trainer, data: EnsembleData, targets: dict[str, str]) -> None:
+    def _record(self, trainer: Trainer, data: AtomsDataModule, targets: dict[str, str]) -> None:
         seed = os.environ.get("PL_GLOBAL_SEED")
         packages = ("schnetpack_phonon", "schnetpack", "torch")
         write_record(
@@ -189,6 +219,7 @@ class ReportCallback(Callback):
                 "n_test": len(data.test_idx),
                 "steps": trainer.global_step,
                 "epochs": trainer.current_epoch,
+                **_best(trainer),
                 "train_seconds": round(self._seconds, 1),
                 "device": str(trainer.strategy.root_device),
                 "n_devices": trainer.num_devices * trainer.num_nodes,
@@ -202,6 +233,22 @@ def _whole_test_set(data: AtomsDataModule) -> AtomsLoader:
     """Batches of all test structures, where the loader of the module has a part for a process."""
     part = data.test_dataloader()
     return AtomsLoader(part.dataset, batch_size=part.batch_size, collate_fn=part.collate_fn)
+
+
+def _best(trainer: Trainer) -> dict[str, float | str | None]:
+    """What the checkpoint monitors, and its best value."""
+    checkpoint = trainer.checkpoint_callback
+    if not isinstance(checkpoint, ModelCheckpoint) or checkpoint.best_model_score is None:
+        return {}
+    return {"monitor": checkpoint.monitor, "best_score": float(checkpoint.best_model_score)}
+
+
+def _parameters(path: str) -> dict[str, list[str]]:
+    """Parameter of each ensemble and its unit; none for a database of another program."""
+    try:
+        return read_metadata(path)["parameters"]
+    except DatabaseError:
+        return {}
 
 
 def _labelled(provenance: pd.DataFrame, name: str, labels: pd.Series) -> pd.DataFrame:

@@ -18,20 +18,25 @@ def errors(predictions: pd.DataFrame, training: pd.DataFrame) -> pd.DataFrame:
         training: labels of the training set: ``structure``, ``property``, ``label``.
 
     Returns:
-        One row for each property, in the same units: ``n``, ``mae``, ``rmse``, ``r2``,
-        ``r2_crystal`` (within crystals: variance of labels about the mean of their own crystal),
-        ``mae_mean`` (for the mean of the training set as prediction) and ``mae_crystal_mean`` (for
-        the mean of the same crystal in the training set).
+        One row for each property, in the same units: ``n``, ``n_invalid`` (predictions that are
+        NaN or infinite; there is no error of the model with any of them), ``mae``, ``rmse``,
+        ``r2``, ``r2_crystal`` (within crystals: variance of labels about the mean of their own
+        crystal), ``mae_mean`` (for the mean of the training set as prediction) and
+        ``mae_crystal_mean`` (for the mean of the same crystal in the training set).
     """
     rows = {}
     for key, group in predictions.groupby("property", sort=False):
         train = training[training["property"] == key]
-        error = group["prediction"] - group["label"]
+        valid = np.isfinite(group["prediction"])
+        error = (
+            group["prediction"] - group["label"] if valid.all() else pd.Series(np.nan, group.index)
+        )
         crystal_mean = group["structure"].map(train.groupby("structure")["label"].mean())
         squared, label = (error**2).mean(), group["label"]
         own_mean = group.groupby("structure")["label"].transform("mean")
         rows[key] = {
             "n": len(group),
+            "n_invalid": (~valid).sum(),
             "mae": error.abs().mean(),
             "rmse": np.sqrt(squared),
             "r2": _explained(squared, label, label.mean()),

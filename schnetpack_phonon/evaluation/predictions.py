@@ -16,7 +16,11 @@ from schnetpack.model import AtomisticModel
 from schnetpack_phonon.common.files import Trust
 from schnetpack_phonon.common.properties import energy, energy_per_atom
 from schnetpack_phonon.evaluation.runs import Question
-from schnetpack_phonon.models.predict import load_trained, with_precise_offsets
+from schnetpack_phonon.models.predict import (
+    load_trained,
+    trained_elements,
+    with_precise_offsets,
+)
 from schnetpack_phonon.models.trained.targets import build
 
 _BATCH = 4  # structures; more do not fit into the cache of a core, and are slower
@@ -60,9 +64,11 @@ def answers(questions: Iterable[Question], atoms: Sequence[Atoms]) -> list[dict[
     """Predictions of several models for the same structures, whose graphs are built once.
 
     Returns:
-        For each model label -> predictions in the unit of the database, shape=(n_rows,
-        n_components), one row for each structure or, for outputs of atoms, for each atom.
+        For each model label -> predictions in the unit that it was trained in, shape=(n_rows,
+        n_components), one row for each structure or, for outputs of atoms, for each atom; NaN for
+        structures with elements that the model was not trained on.
     """
+    n_atoms = np.array([len(one) for one in atoms])
     batches: dict[str, list[dict[str, torch.Tensor]]] = {}
     found: list[dict[str, np.ndarray]] = []
     for one in questions:
@@ -72,16 +78,18 @@ def answers(questions: Iterable[Question], atoms: Sequence[Atoms]) -> list[dict[
         known = trained | ({energy} if energy_per_atom in trained else set())
         extra = {*model.model_outputs} & {*one.labels} - known
         targets = {**one.targets, **{key: key for key in sorted(extra)}}
-        key = str(one.transforms)
+        key = str((one.transforms, one.length))
         if targets and key not in batches:
-            batches[key] = _batches(atoms, one.transforms, one.trust)
+            batches[key] = _batches(atoms, one.transforms, one.length, one.trust)
         parts = [_outputs(model, batch, targets) for batch in batches[key]] if targets else []
-        found.append(
-            {
-                label: np.concatenate([p[output].reshape(len(p[output]), -1) for p in parts])
-                for output, label in targets.items()
-            }
-        )
+        elements = trained_elements(model) or {*one.elements}
+        foreign = np.array([not elements.issuperset(a.numbers.tolist()) for a in atoms])
+        own = {}
+        for output, label in targets.items():
+            rows = np.concatenate([p[output].reshape(len(p[output]), -1) for p in parts])
+            rows[np.repeat(foreign, n_atoms if len(rows) == n_atoms.sum() else 1)] = np.nan
+            own[label] = rows
+        found.append(own)
     return found
 
 
@@ -97,10 +105,13 @@ def _outputs(
 
 
 def _batches(
-    atoms: Sequence[Atoms], transforms: Iterable[dict[str, Any]], trust: Trust
+    atoms: Sequence[Atoms], transforms: Iterable[dict[str, Any]], length: float, trust: Trust
 ) -> list[dict[str, torch.Tensor]]:
     """Batches with the transforms of a data module, without those of labels."""
     kept = [one for one in transforms if not one["_target_"].endswith(_OF_LABELS)]
     made = [build(one, trust) for one in kept]
     convert = AtomsConverter(neighbor_list=None, transforms=made, dtype=torch.float32)
-    return [convert([*atoms[k : k + _BATCH]]) for k in range(0, len(atoms), _BATCH)]
+    scaled = [
+        Atoms(a.numbers, length * a.positions, cell=length * a.cell.array, pbc=a.pbc) for a in atoms
+    ]
+    return [convert(scaled[k : k + _BATCH]) for k in range(0, len(atoms), _BATCH)]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -39,7 +40,7 @@ def write_report(folder: Path, datapath: str, model_path: str) -> str:
     if not (folder / METRICS).is_file():
         raise ReportError(f"no {METRICS} in {folder}: the run has not finished its test")
     metrics = pd.read_csv(folder / METRICS, dtype={"unit": str})
-    text = [f"Test set: {metrics['n'].max()} structures"]
+    text = [f"Test set: {metrics['n'].max()} structures", *warnings(metrics)]
     text += partly_filled(read_labels(datapath)) if Path(datapath).is_file() else []
     sections = [Section("", text, [_errors(metrics)])]
     if (folder / SHARES).is_file():
@@ -75,23 +76,28 @@ def parity(predictions: pd.DataFrame, errors: pd.DataFrame) -> Figure:
     Args:
         predictions: ``property``, ``structure``, ``label``, ``prediction`` in report units.
         errors: indexed by property: ``mae`` (in report units), ``r2`` and ``r2_crystal``.
+
+    Predictions that are NaN or infinite are counted in the title of the panel.
     """
     keys = list(errors.index)
     figure, axes = panels(len(keys), (4.2, 3.9))
     structures = sorted(predictions["structure"].unique())
     for axis, key in zip(axes, keys, strict=True):
         rows = predictions[predictions["property"] == key].copy()
+        valid = np.isfinite(rows["prediction"])
         relative = property_of(key).arbitrary_zero
         if relative:
             mean = rows.groupby("structure")["label"].transform("mean")
             rows[["label", "prediction"]] = rows[["label", "prediction"]].sub(mean, axis=0)
+        rows = rows[valid]
         for k, structure in enumerate(structures):
             own = rows[rows["structure"] == structure]
             look = {"color": color(k), "ms": 4.5, "alpha": 0.75, "mew": 0, "label": structure}
             axis.plot(own["label"], own["prediction"], marker(k), **look)
         both = rows[["label", "prediction"]].to_numpy()
-        margin = 0.05 * np.ptp(both) or 1.0
-        limits = both.min() - margin, both.max() + margin
+        low, high = (both.min(), both.max()) if len(both) else (0.0, 0.0)
+        margin = 0.05 * (high - low) or 1.0
+        limits = low - margin, high + margin
         axis.plot(limits, limits, color="0.4", linewidth=0.8, zorder=0)
         label, unit = property_of(key).label, property_of(key).report_unit
         r2 = f"R² {errors.loc[key, 'r2']:.3f}"
@@ -105,10 +111,35 @@ def parity(predictions: pd.DataFrame, errors: pd.DataFrame) -> Figure:
             ylabel=f"predicted {label} ({unit})",
             aspect="equal",
         )
-        axis.set_title(f"MAE {errors.loc[key, 'mae']:.3g} {unit},  {r2}", fontsize="medium")
+        title = f"MAE {errors.loc[key, 'mae']:.3g} {unit},  {r2}"
+        if not valid.all():
+            title = f"{(~valid).sum()} of {len(valid)} predictions are NaN or infinite"
+        axis.set_title(title, fontsize="medium")
         axis.locator_params(nbins=5)
     axes[0].legend(frameon=False, fontsize="small")
     return figure
+
+
+def warnings(metrics: pd.DataFrame) -> list[str]:
+    """What a reader of errors is to know first: predictions that are no numbers, or no use.
+
+    Args:
+        metrics: of ``metrics.csv``; former versions did not count predictions that are no numbers.
+    """
+    found = []
+    for row in metrics.to_dict("records"):
+        name = properties.label(row["property"])
+        if row.get("n_invalid"):
+            found.append(
+                f"No errors of the {name}: {row['n_invalid']} of {row['n']} predictions are NaN or "
+                f"infinite. {PREDICTIONS} names the structures."
+            )
+        elif row["r2_crystal"] < 0:
+            found.append(
+                f"The {name} is predicted worse than by the mean of each crystal (R² within "
+                f"crystals {row['r2_crystal']:.2f}): the model says nothing about how it varies."
+            )
+    return found
 
 
 def _errors(metrics: pd.DataFrame) -> Table:
@@ -130,13 +161,19 @@ def _shares(shares: pd.DataFrame) -> Table:
         {
             "crystal": row["structure"],
             "bond": row["bond_type"],
-            "variance share [95 %]": f"{row['share']:.2f} [{row['low']:.2f}, {row['high']:.2f}]",
-            "untrained control": f"{row['share_control']:.2f} "
-            f"[{row['low_control']:.2f}, {row['high_control']:.2f}]",
+            "variance share [95 %]": _share(row, ""),
+            "untrained control": _share(row, "_control"),
         }
         for row in both.groupby("structure").head(3).to_dict("records")
     ]
     return Table("shares", pd.DataFrame(rows))
+
+
+def _share(row: Mapping[Any, Any], suffix: str) -> str:
+    share, low, high = (row[f"{name}{suffix}"] for name in ("share", "low", "high"))
+    if np.isnan(share):
+        return "none"
+    return f"{share:.2f}" if np.isnan(low) else f"{share:.2f} [{low:.2f}, {high:.2f}]"
 
 
 def _listed(lines: Iterable[str]) -> str:

@@ -84,6 +84,8 @@ class Question:
         transforms: configuration of the transforms of its data module.
         targets: output -> label.
         labels: all labels that there are; untrained outputs of these names are predicted, too.
+        elements: atomic numbers in the training set.
+        length: what lengths in Ang are multiplied with for the model.
         trust: what the model and the transforms may do.
     """
 
@@ -91,6 +93,8 @@ class Question:
     transforms: tuple[dict[str, Any], ...]
     targets: Mapping[str, str]
     labels: tuple[str, ...]
+    elements: tuple[int, ...]
+    length: float = 1.0
     trust: Trust = UNTRUSTED
 
 

@@ -13,7 +13,7 @@ import pandas as pd
 from ase import Atoms
 
 from schnetpack_phonon.common.digests import structure_digest
-from schnetpack_phonon.common.errors import HeldOutError
+from schnetpack_phonon.common.errors import HeldOutError, UnitError
 from schnetpack_phonon.common.properties import (
     PROPERTIES,
     energy,
@@ -25,7 +25,7 @@ from schnetpack_phonon.common.properties import (
     stress,
 )
 from schnetpack_phonon.data.database import METADATA_KEY, Row, read_metadata
-from schnetpack_phonon.data.reading import read_rows
+from schnetpack_phonon.data.reading import formula, read_rows, stored_units
 from schnetpack_phonon.structures.files import read_frames
 
 _PARAMETERS = ("temperature", "amplitude")
@@ -45,7 +45,9 @@ class TestSet:
             there is none), ``group`` (both, for display), ``parent``, ``digest`` (of species, cell
             and positions).
         labels: a column a property, of :func:`.cell`; NaN where there is none.
-        units: of the labels.
+        units: of the labels; those of :mod:`.common.properties` for its properties.
+        stored_units: those in the file, and that of ``distance``; models are trained in them unless
+            their data modules convert.
         calculator: settings of the code that computed the labels; None if the file has none.
     """
 
@@ -57,6 +59,7 @@ class TestSet:
     rows: pd.DataFrame
     labels: pd.DataFrame
     units: Mapping[str, str]
+    stored_units: Mapping[str, str | None]
     calculator: Mapping[str, Any] | None
 
 
@@ -64,7 +67,9 @@ def read_test_set(path: str | Path) -> TestSet:
     """A database of this package or of SchNetPack, or any file that ASE reads.
 
     Raises:
-        HeldOutError: if it cannot be read or has no known label.
+        HeldOutError: if it cannot be read, has no known label, or one that is infinite or in part
+            NaN.
+        UnitError: if it has units that are not known.
     """
     path = Path(path).absolute()
     if not path.is_file():
@@ -79,7 +84,9 @@ def read_test_set(path: str | Path) -> TestSet:
             "of spkphonon, or structures with labels in their comment lines"
         )
     ours = read_metadata(path) if METADATA_KEY in metadata else None
-    units = metadata.get("_property_unit_dict", {})
+    _check_finite(labels, path)
+    stored = stored_units(metadata)
+    stored_or_ours = {**stored, **{key: one.unit for key, one in PROPERTIES.items()}}
     name = ensemble_name(ours["settings"]["ensemble"]) if ours else path.stem
     return TestSet(
         path,
@@ -87,7 +94,8 @@ def read_test_set(path: str | Path) -> TestSet:
         tuple(row.atoms for row in rows),
         _rows(rows, name, ours["parameters"] if ours else {}),
         labels,
-        {str(key): units.get(key, "") for key in labels},
+        {key: stored_or_ours.get(key) or "" for key in map(str, labels)},
+        stored,
         ours["settings"]["calculator"] if ours else None,
     )
 
@@ -120,6 +128,8 @@ def _read_database(path: Path) -> tuple[list[Row], Mapping[str, Any]]:
     try:
         with ase.db.connect(str(path), use_lock_file=False) as db:
             return [*read_rows(path)], db.metadata
+    except UnitError:
+        raise
     except Exception as error:  # sqlite3, JSON and ASE errors share no base class
         raise HeldOutError(f"{path} is no ASE database ({error})") from error
 
@@ -134,11 +144,23 @@ def _read_file(path: Path) -> tuple[list[Row], Mapping[str, Any]]:
     return rows, {"_property_unit_dict": {key: one.unit for key, one in PROPERTIES.items()}}
 
 
+def _check_finite(labels: pd.DataFrame, path: Path) -> None:
+    """NaN throughout stands for a missing label; anything else would be left out of errors."""
+    for key in labels:
+        for k, value in enumerate(labels[key]):
+            finite = np.isfinite(value)
+            if not np.all(finite) and (np.any(finite) or np.isinf(value).any()):
+                raise HeldOutError(
+                    f"{path}: {key} of structure {k} holds NaN or infinite values; expected finite "
+                    "numbers, or NaN throughout for a label that is missing"
+                )
+
+
 def _rows(found: list[Row], name: str, parameters: Mapping[str, Sequence[str]]) -> pd.DataFrame:
     """As :class:`TestSet` has them; ``parameters``: kind -> name and unit of its parameter."""
     atoms = [row.atoms for row in found]
     pairs = pd.DataFrame([row.key_value_pairs for row in found], index=range(len(found)))
-    formulas = [a.get_chemical_formula("metal", empirical=True) for a in atoms]
+    formulas = [*map(formula, atoms)]
     kinds = pairs["kind"] if "kind" in pairs else pd.Series(name, index=pairs.index)
     rows = pd.DataFrame(
         {
@@ -220,7 +242,8 @@ class Components:
     def largest(self, rows: np.ndarray) -> np.ndarray:
         """As :meth:`mean`, but the largest value."""
         found = np.full(len(self.counts), -np.inf)
-        np.maximum.at(found, self.structure, rows.max(axis=1))
+        with np.errstate(invalid="ignore"):  # NaN stay NaN
+            np.maximum.at(found, self.structure, rows.max(axis=1))
         return np.where(self.counts > 0, found, np.nan)
 
 

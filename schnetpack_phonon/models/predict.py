@@ -71,8 +71,7 @@ class Predictor:
         }
         self.model = with_precise_offsets(model.to(device).eval())
         self.batch_size = batch_size
-        seen = getattr(model, "trained_elements", torch.zeros(101))  # of ScaledTask
-        self._elements = {*seen.nonzero()[:, 0].tolist()}
+        self._elements = trained_elements(model)
         keys = {getattr(module, "bonds_key", None) for module in self.model.modules()}
         self._keys_of_bonds = keys - {None}
         self._converter = AtomsConverter(
@@ -232,6 +231,12 @@ def with_precise_offsets(model: AtomisticModel) -> AtomisticModel:
     result._modules = dict(model._modules)
     result.postprocessors = nn.ModuleList([CastTo64(), *model.postprocessors])
     return result
+
+
+def trained_elements(model: AtomisticModel) -> set[int]:
+    """Atomic numbers in the training set; empty where the model has no record of ScaledTask."""
+    seen = getattr(model, "trained_elements", torch.zeros(101))
+    return {*seen.nonzero()[:, 0].tolist()}
 
 
 def load_trained(path: Path, trust: Trust = UNTRUSTED) -> AtomisticModel:

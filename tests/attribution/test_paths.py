@@ -7,6 +7,7 @@ from itertools import product
 import numpy as np
 import pytest
 from ase import Atoms
+from ase.build import bulk
 
 from schnetpack_phonon.attribution.paths import path_edges, shells, straight_path
 from tests.models.model_fixtures import CUTOFF, passing, thermal
@@ -88,6 +89,14 @@ def test_shells_are_the_crystals():
             own = (path.bond_types == name) & (found == k)
             assert own.any()
             np.testing.assert_allclose(distances[own], d, atol=1e-6)
+
+
+def test_atoms_in_another_order_are_an_error():
+    """Not called wrapped: the site of another atom is where it is."""
+    ideal = bulk("Cu", cubic=True).repeat((3, 1, 1))
+    displaced = ideal[[8, 1, 2, 3, 4, 5, 6, 7, 0, 9, 10, 11]]
+    with pytest.raises(ValueError, match=r"ideal site of atom [08]: give .* in the same order"):
+        straight_path(ideal, displaced, CUTOFF)
 
 
 def test_atoms_wrapped_back_are_an_error():

@@ -74,6 +74,15 @@ def test_interval_has_the_width_of_a_regression_slope():
     assert width == pytest.approx(2 * 1.96 * noise / np.sqrt(n), rel=0.2)
 
 
+@pytest.mark.parametrize("n", [9, 10])
+def test_few_structures_have_no_interval(n):
+    """The verdict calls them too few; a table beside it may not give one."""
+    change, rest = np.random.default_rng(2).normal(size=(2, n))
+    found = shares(pd.DataFrame({"Ag-S": change + rest, "Ag-Br": -rest}), change)
+    assert found["share"].sum() == pytest.approx(1)
+    assert found[["low", "high"]].isna().all(axis=None) == (n < 10)
+
+
 @pytest.mark.parametrize(
     ("change", "why"),
     [([1.0, 2.0], "structures: 2"), ([0.0] * 5, "undefined"), ([0.3] * 5, "undefined")],

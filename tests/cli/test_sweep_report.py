@@ -1,8 +1,12 @@
-"""A sweep ends with a page, or says why not."""
+"""A sweep ends with a page, or says why not; its runs have an objective."""
 
+import pytest
+from hydra.core.utils import JobReturn, JobStatus
+from hydra.types import RunMode
 from omegaconf import OmegaConf
 
-from schnetpack_phonon.cli.sweep_report import SweepReport
+from schnetpack_phonon.cli.sweep_report import SweepJob, SweepReport
+from schnetpack_phonon.evaluation.runs import write_record
 from tests.evaluation.comparison.comparison_fixtures import databases, write_run
 
 
@@ -22,3 +26,39 @@ def test_failed_report_does_not_cost_the_sweep(tmp_path, caplog):
     (tmp_path / "runs").mkdir()
     end(tmp_path / "runs")
     assert "no report of" in caplog.text
+
+
+def test_objective_of_a_run(tmp_path, caplog):
+    """What a sweeper that optimises asks for; SchNetPack's training returns nothing."""
+    caplog.set_level("INFO")
+    done = JobReturn(status=JobStatus.COMPLETED)
+    SweepJob().on_job_end(OmegaConf.create(), job_return=done)
+    assert done.return_value is None
+    assert "no best_score in" in caplog.text
+    write_record(tmp_path, {"datapath": "x.db", "monitor": "val_loss", "best_score": 0.25})
+    SweepJob().on_job_end(OmegaConf.create(), job_return=done)
+    assert done.return_value == 0.25
+
+
+def test_failed_runs_have_no_objective(tmp_path):
+    write_record(tmp_path, {"datapath": "x.db", "best_score": 0.25})
+    failed = JobReturn(status=JobStatus.FAILED)
+    failed.return_value = ValueError("it")
+    SweepJob().on_job_end(OmegaConf.create(), job_return=failed)
+    with pytest.raises(ValueError, match="it"):
+        _ = failed.return_value
+
+
+SEVERAL = [{"devices": 2}, {"devices": [0, 1]}, {"devices": 1, "num_nodes": 2}]
+ONE = [{"devices": 1}, {"devices": 2, "strategy": "ddp_spawn"}, {"devices": [1]}]
+
+
+@pytest.mark.parametrize("trainer", [*SEVERAL, *ONE])
+def test_sweeps_whose_processes_would_start_it_again_are_refused(trainer):
+    for mode in RunMode:
+        config = OmegaConf.create({"hydra": {"mode": mode}, "trainer": trainer})
+        if trainer in SEVERAL and mode == RunMode.MULTIRUN:
+            with pytest.raises(SystemExit, match=r"Set trainer\.devices=1"):
+                SweepJob().on_job_start(config)
+        else:
+            SweepJob().on_job_start(config)

@@ -3,6 +3,7 @@
 import pytest
 
 from schnetpack_phonon.common import style
+from tests.common.figure_fixtures import draw
 
 
 @pytest.mark.parametrize(("n", "shape"), [(1, (1, 1)), (2, (1, 2)), (3, (2, 2))])
@@ -40,3 +41,18 @@ def test_unknown_property_is_called_like_its_key():
         "other",
         "",
     )
+
+
+@pytest.mark.parametrize("width", [2.7, 8.0])
+def test_legends_fit_the_figure(width):
+    """Names of models can be longer than a narrow figure is wide."""
+    figure, axes = style.grid(1, 1, (width, 2.0))
+    for name in ("model, quantum", "trained on phonon, N = 10 (max_epochs=25)", "labels"):
+        axes[0, 0].plot([0, 1], label=name)
+    style.legend_above(figure, axes[0, 0])
+    draw(figure)
+    (legend,) = figure.legends
+    box = legend.get_window_extent()
+    assert box.x0 >= 0
+    assert box.x1 <= figure.bbox.width
+    assert len(legend.get_texts()) == 3

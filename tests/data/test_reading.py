@@ -7,10 +7,12 @@ import ase.io
 import numpy as np
 import pytest
 from ase.build import bulk
+from ase.units import Bohr, Hartree, kcal, mol
 
+from schnetpack_phonon.common.errors import UnitError
 from schnetpack_phonon.data.database import write_database
 from schnetpack_phonon.data.export import write_extxyz
-from schnetpack_phonon.data.reading import read_rows, read_structures
+from schnetpack_phonon.data.reading import read_labels, read_rows, read_structures
 from schnetpack_phonon.ensembles.base import Snapshot
 from tests.models.model_fixtures import thermal
 
@@ -63,3 +65,47 @@ def test_other_files(tmp_path):
             read_structures(path, [3])
     with pytest.raises(FileNotFoundError, match="no database"):
         read_structures(tmp_path / "y.db")
+
+
+def foreign(path, length, size, stored, **units):
+    """Two structures of copper as SchNetPack stores them in other units."""
+    atoms = [bulk("Cu", a=a) for a in (3.5, 3.6)]
+    for one in atoms:
+        one.rattle(0.1, seed=1)
+    with ase.db.connect(path) as db:
+        for k, one in enumerate(atoms):
+            given = one.copy()
+            given.set_cell(one.cell / length, scale_atoms=True)
+            data = {"energy": np.array([k - 4.0]) / size, "mine": np.array([7.0])}
+            db.write(given, data=data, structure="Cu")
+        db.metadata = {"_distance_unit": stored, "_property_unit_dict": units}
+    return atoms
+
+
+@pytest.mark.parametrize(
+    ("stored", "unit", "length", "energy"),
+    [("Bohr", "Hartree", Bohr, Hartree), ("Ang", "kcal/mol", 1.0, kcal / mol), ("nm", "eV", 10, 1)],
+)
+def test_units_of_other_databases_are_converted(tmp_path, stored, unit, length, energy):
+    """On every path: structures, rows and labels; those of keys that are not ours stay."""
+    expected = foreign(tmp_path / "x.db", length, energy, stored, energy=unit, mine="kcal/mol")
+    for found in (
+        [s.displaced for s in read_structures(tmp_path / "x.db")],
+        [row.atoms for row in read_rows(tmp_path / "x.db", [0, 1], data=False)],
+    ):
+        for one, atoms in zip(found, expected, strict=True):
+            np.testing.assert_allclose(one.positions, atoms.positions, atol=1e-9)
+            np.testing.assert_allclose(one.cell, atoms.cell, atol=1e-9)
+    labels = read_labels(tmp_path / "x.db")
+    np.testing.assert_allclose(labels["energy"], [-4, -3], rtol=1e-9)
+    assert list(labels["mine"]) == [7, 7]
+
+
+@pytest.mark.parametrize(
+    ("stored", "unit", "named"),
+    [("A", "eV", "distance is in 'A'"), ("Ang", "Ry^2", "energy is in")],
+)
+def test_units_that_are_not_known_are_refused(tmp_path, stored, unit, named):
+    foreign(tmp_path / "x.db", 1, 1, stored, energy=unit)
+    with pytest.raises(UnitError, match=rf"x\.db: {named}.* expected '"):
+        read_structures(tmp_path / "x.db")

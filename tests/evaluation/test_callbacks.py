@@ -4,16 +4,23 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
+import ase.db
 import numpy as np
 import pandas as pd
 import pytest
 import pytorch_lightning as pl
 import schnetpack as spk
 import torch
+from ase.units import Hartree
+from schnetpack.data import AtomsDataModule
+from schnetpack.transform import CastTo32, MatScipyNeighborList
 from torch import nn
 from torchmetrics.regression import MeanAbsoluteError
 
+from schnetpack_phonon.common.errors import AttributionError
+from schnetpack_phonon.data.reading import read_labels, read_rows
 from schnetpack_phonon.ensembles.thermal import PhononEnsemble
 from schnetpack_phonon.evaluation.callbacks import (
     BondAttributionCallback,
@@ -40,7 +47,7 @@ def data(folder):
     return ensemble_data(folder, ensemble, load_properties=[ENERGY, STRESS])
 
 
-def run(folder, callbacks):
+def run(folder, callbacks, module=None):
     """One epoch and a test; returns test metrics and weights."""
     pl.seed_everything(0)
     representation = spk.representation.PaiNN(
@@ -69,7 +76,7 @@ def run(folder, callbacks):
         callbacks=callbacks,
         accelerator="cpu",  # in inference mode, as a Trainer of Lightning is by default
     )
-    module = data(folder)
+    module = module or data(folder)
     trainer.fit(task, datamodule=module)
     (metrics,) = trainer.test(task, datamodule=module, verbose=False)
     return metrics, {name: value.clone() for name, value in task.model.state_dict().items()}
@@ -145,6 +152,58 @@ def test_failed_attribution_does_not_cost_the_run(folder, tmp_path, monkeypatch,
     run(folder, [BondAttributionCallback("no_such_output"), ReportCallback("best_model", ENERGY)])
     assert (tmp_path / "metrics.csv").is_file()
     assert "no_such_output" in caplog.text
+
+
+def foreign(folder, path):
+    """Data of SchNetPack alone: in Hartree, without provenance, with pairs named as our columns."""
+    units = {ENERGY: "Hartree", STRESS: "eV/Ang/Ang/Ang"}
+    database = spk.data.ASEAtomsData.create(str(path), "Ang", units)
+    found = [*read_rows(folder / "data" / "test.db")]
+    labels = [{ENERGY: r.data[ENERGY] / Hartree, STRESS: r.data[STRESS]} for r in found]
+    database.add_systems(labels, [row.atoms for row in found])
+    with ase.db.connect(path) as db:
+        db.update(1, label="a", prediction="b", kind="c")
+    return AtomsDataModule(
+        str(path),
+        batch_size=4,
+        num_train=16,
+        num_val=8,
+        num_test=8,
+        num_workers=0,
+        property_units={ENERGY: "eV"},
+        transforms=[MatScipyNeighborList(cutoff=4.0), CastTo32()],
+    )
+
+
+def test_databases_of_schnetpack_alone_are_reported(folder, tmp_path):
+    """Provenance and units of ours are not needed; energies were in Hartree."""
+    module = foreign(folder, tmp_path / "foreign.db")
+    metrics, _ = run(folder, [ReportCallback("best_model", ENERGY)], module)
+    table = pd.read_csv("metrics.csv", index_col="property")
+    assert table.loc[ENERGY, "mae"] == pytest.approx(1e3 * metrics[f"test_{ENERGY}_mae"], rel=1e-5)
+    labels = read_labels(folder / "data" / "test.db")[ENERGY]
+    train, test = (labels.iloc[index] for index in (module.train_idx, module.test_idx))
+    assert table.loc[ENERGY, "mae_mean"] == pytest.approx(1e3 * (test - train.mean()).abs().mean())
+    predictions = pd.read_csv("predictions.csv")
+    assert set(predictions["structure"]) <= {"AuCu3Pd", "AuCu3Pt"}
+    assert not (tmp_path / "figures" / f"{ENERGY}_distribution.png").exists()
+
+
+def test_lengths_in_another_unit_are_refused_before_training():
+    """Heads of this package refuse them, too; those of SchNetPack do not."""
+    dataset = SimpleNamespace(distance_unit="Bohr")
+    trainer = SimpleNamespace(datamodule=SimpleNamespace(dataset=dataset, datapath="x.db"))
+    with pytest.raises(AttributionError, match=r"in Bohr.* set data\.distance_unit=Ang"):
+        BondAttributionCallback(ENERGY).on_fit_start(trainer, None)
+    dataset.distance_unit = "Angstrom"
+    BondAttributionCallback(ENERGY).on_fit_start(trainer, None)
+
+
+def test_outputs_that_are_no_known_numbers_have_no_report(folder, tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr("schnetpack_phonon.evaluation.callbacks.PROPERTIES", {})
+    run(folder, [ReportCallback("best_model", ENERGY)])
+    assert f"none of {ENERGY}, {STRESS} is a number" in caplog.text
+    assert not (tmp_path / "metrics.csv").exists()
 
 
 @pytest.mark.timeout(900)

@@ -26,7 +26,7 @@ def test_errors_by_hand():
     )
     assert table.index.name == "property"
     found = table.loc["band_gap"]
-    assert found["n"] == 4
+    assert (found["n"], found["n_invalid"]) == (4, 0)
     assert found["mae"] == pytest.approx((0.5 + 1 + 0 + 2) / 4)
     assert found["rmse"] == pytest.approx(np.sqrt((0.25 + 1 + 0 + 4) / 4))
     assert found["r2"] == pytest.approx(1 - 5.25 / (1.5**2 + 0.5**2 + 1.5**2 + 0.5**2))
@@ -46,6 +46,18 @@ def test_errors_of_one_property_do_not_touch_another():
         pd.testing.assert_series_equal(errors(own, own).loc[key], table.loc[key])
         error = (own["prediction"] - own["label"]).to_numpy()
         assert table.loc[key, "mae"] == pytest.approx(np.abs(error).mean())
+
+
+@pytest.mark.parametrize("invalid", [np.nan, np.inf])
+def test_predictions_that_are_no_numbers_are_counted(invalid):
+    """They may not be left out of the mean: nine bad ones would leave the error of the tenth."""
+    crystals = {"structure": ["A"] * 10}
+    given = {"label": np.arange(10.0), "prediction": [invalid] * 9 + [9.0]}
+    found = errors(*tables(crystals | given, crystals | {"label": np.arange(10.0)}))
+    found = found.loc["band_gap"]
+    assert (found["n"], found["n_invalid"]) == (10, 9)
+    assert found[["mae", "rmse", "r2", "r2_crystal"]].isna().all()
+    assert found["mae_mean"] == pytest.approx(2.5)
 
 
 @pytest.mark.parametrize("label", [0.0, 1.0, 0.1, -1234.1])

@@ -20,6 +20,7 @@ from tests.models.model_fixtures import CUTOFF, batch, data_module, potential, s
 LIST = {"_target_": "schnetpack.transform.MatScipyNeighborList", "cutoff": CUTOFF}
 TRUST = Trust(everything=True)  # models that no configuration describes
 CAST = {"_target_": "schnetpack.transform.CastTo32"}
+ELEMENTS = (16, 35, 47, 53)
 
 TARGETS = {"band_gap": "band_gap", "pressure": "hydrostatic_stress"}
 LABELS = {
@@ -121,9 +122,9 @@ def test_tensors_and_numbers_of_several_models(tmp_path, structures):
     other, plain = saved(tmp_path, Intensive(16, "gap_of_mine"), seed=1)
     labels = ("band_gap", "forces", "stress")
     questions = [
-        Question(one, (LIST, CAST), {"forces": "forces"}, labels, TRUST),
-        Question(other, (LIST, CAST), {"gap_of_mine": "band_gap"}, labels, TRUST),
-        Question(other, (LIST, CAST), {}, labels, TRUST),
+        Question(one, (LIST, CAST), {"forces": "forces"}, labels, ELEMENTS, trust=TRUST),
+        Question(other, (LIST, CAST), {"gap_of_mine": "band_gap"}, labels, ELEMENTS, trust=TRUST),
+        Question(other, (LIST, CAST), {}, labels, ELEMENTS, trust=TRUST),
     ]
     first, second, nothing = answers(questions, structures)
     assert set(first) == {"forces", "stress"}  # stress was not trained, but there are labels
@@ -148,8 +149,24 @@ def test_offsets_of_schnetpack_models_are_added(tmp_path, structures):
     add.mean = torch.tensor(7.0)
     path, model = saved(tmp_path, Energy(16), postprocessors=[add])
     remove = {"_target_": "schnetpack.transform.RemoveOffsets", "property": "energy"}
-    question = Question(path, (LIST, remove, CAST), {"energy": "energy"}, ("energy",), TRUST)
+    transforms, targets = (LIST, remove, CAST), {"energy": "energy"}
+    question = Question(path, transforms, targets, ("energy",), ELEMENTS, trust=TRUST)
     (found,) = answers([question], structures)
     model.do_postprocessing = False
     bare = [model(batch([atoms]))["energy"].item() for atoms in structures]
     np.testing.assert_allclose(found["energy"][:, 0], np.array(bare) + 7, rtol=1e-5)
+
+
+def test_structures_with_untrained_elements_are_refused(tmp_path, structures):
+    """By the record of the model where it has one, else by the training set of the run."""
+    path, model = saved(tmp_path, Energy(16), spk.atomistic.Forces())
+    targets, labels = {"energy": "energy", "forces": "forces"}, ("energy", "forces")
+    question = Question(path, (LIST, CAST), targets, labels, (16, 35, 47), trust=TRUST)
+    (found,) = answers([question], structures)  # iodine is in the second one
+    np.testing.assert_array_equal(np.isnan(found["energy"][:, 0]), [False, True, False])
+    np.testing.assert_array_equal(np.isnan(found["forces"]).all(axis=1), np.arange(15) // 5 == 1)
+    model.register_buffer("trained_elements", torch.zeros(101, dtype=torch.bool))
+    model.trained_elements[list(ELEMENTS)] = True
+    torch.save(model, path)
+    (found,) = answers([question], structures)
+    assert np.isfinite(found["energy"]).all()

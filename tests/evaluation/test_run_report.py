@@ -78,6 +78,23 @@ def test_page_of_properties_without_a_unit(run):
     assert rows(write_report(run, "labels.db", "best_model"))[1][:3] == ["of_the_user", "", "3"]
 
 
+def test_predictions_that_are_no_numbers_are_named(run):
+    METRICS.assign(n_invalid=[9, 0, 0], mae=np.nan).to_csv(run / "metrics.csv", index=False)
+    page = write_report(run, "labels.db", "best_model")
+    assert "No errors of the band gap: 9 of 60 predictions are NaN or infinite" in page
+    assert page.count("NaN or infinite") == 1
+    assert page.count("predicted worse than by the mean of each crystal") == 1
+    assert "The of_the_user is predicted worse" in page
+
+
+def test_shares_of_few_structures_have_no_interval(run):
+    """The verdict below calls them too few."""
+    SHARES.assign(low=np.nan, high=np.nan).to_csv(run / "bond_shares.csv", index=False)
+    assert rows(write_report(run, "labels.db", "best_model"))[5] == [
+        "Ag3SBr", "Ag-S", "1.02", "-0.45",
+    ]  # fmt: skip
+
+
 def test_page_with_attribution(run):
     """At most three bonds of a crystal, the largest first, each with its own control; aligned."""
     SHARES.to_csv(run / "bond_shares.csv", index=False)
@@ -88,7 +105,7 @@ def test_page_with_attribution(run):
         ["Ag3SBr", "Ag-S", "1.02 [0.99, 1.05]", "-0.45 [-0.50, -0.40]"],
         ["Ag3SI", "Ag-S", "0.81 [0.70, 0.90]", "0.33 [0.22, 0.44]"],
         ["Ag3SI", "Ag-I", "0.10 [0.05, 0.15]", "0.60 [0.50, 0.70]"],
-        ["Ag3SI", "Ag-Ag", "0.07 [0.00, 0.10]", "nan [nan, nan]"],
+        ["Ag3SI", "Ag-Ag", "0.07 [0.00, 0.10]", "none"],
     ]
 
 
@@ -160,3 +177,17 @@ def test_parity_of_one_structure():
     draw(figure)
     low, high = figure.axes[0].get_xlim()
     assert low < 1.0 < high
+
+
+@pytest.mark.parametrize("n_invalid", [3, 5])
+def test_parity_counts_predictions_that_are_no_numbers(n_invalid):
+    table = predictions(CRYSTALS[:1], ["band_gap"])
+    table.iloc[:n_invalid, table.columns.get_loc("prediction")] = [np.inf] + [np.nan] * (
+        n_invalid - 1
+    )
+    errors = pd.DataFrame({"mae": [np.nan], "r2": [np.nan], "r2_crystal": [np.nan]}, ["band_gap"])
+    figure = parity(table, errors)
+    draw(figure)
+    (axis,) = figure.axes
+    assert axis.get_title() == f"{n_invalid} of 5 predictions are NaN or infinite"
+    assert len(axis.lines[0].get_xdata()) == 5 - n_invalid

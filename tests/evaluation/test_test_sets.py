@@ -183,3 +183,17 @@ def test_numbers_are_rows_of_one_component():
     values = stacked(pd.Series([1.0, np.nan, 3.0]))
     np.testing.assert_array_equal(values.rows, [[1.0], [3.0]])
     assert stacked(pd.Series([np.nan, np.nan])).rows.shape == (0, 1)
+
+
+@pytest.mark.parametrize("value", [np.inf, [1.0, np.nan]])
+def test_labels_that_are_in_part_no_numbers_are_refused(tmp_path, value):
+    """A missing label is NaN throughout; all else would be left out of errors."""
+    frames = [bulk("Cu") for _ in range(2)]
+    for k, atoms in enumerate(frames):
+        atoms.info["band_gap"] = value if k else np.full(np.shape(value), np.nan)
+    write(tmp_path / "x.extxyz", frames)
+    with pytest.raises(HeldOutError, match="band_gap of structure 1 holds NaN or infinite"):
+        read_test_set(tmp_path / "x.extxyz")
+    write(tmp_path / "x.extxyz", [bulk("Ag"), *frames[:1]])
+    with pytest.raises(HeldOutError, match="holds no label"):
+        read_test_set(tmp_path / "x.extxyz")

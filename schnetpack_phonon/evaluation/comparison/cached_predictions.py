@@ -13,6 +13,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
+from typing import NamedTuple
 from zipfile import BadZipFile
 
 import loky
@@ -28,10 +29,17 @@ from schnetpack_phonon.evaluation.test_sets import TestSet
 
 log = logging.getLogger(__name__)
 CACHE = "cross_tests"
-_FORMAT = 2  # of what is kept: arrays of components; tables of numbers before
+_FORMAT = 3  # of what is kept: NaN for structures that a model refuses
 _MOST = 256  # structures of one job, whose graphs are in memory
 _FEW = 3000  # predictions that one process makes before others would have started
 Predictions = dict[str, np.ndarray]  #: label -> as :func:`.answers` gives it
+
+
+class TrainedOn(NamedTuple):
+    """Atomic numbers in the training set; what lengths in Ang are multiplied with for the model."""
+
+    elements: set[int]
+    length: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -43,17 +51,27 @@ class _Job:
     atoms: tuple[Atoms, ...]
 
 
-def predictions_of(runs: Sequence[Run], sets: Sequence[TestSet]) -> list[list[Predictions]]:
+def predictions_of(
+    runs: Sequence[Run], sets: Sequence[TestSet], trained_on: Sequence[TrainedOn]
+) -> list[list[Predictions]]:
     """Predictions of each run's model for all structures of all test sets.
 
     They are kept in the folders of the runs, and read from there as long as neither model nor
     structures change.
 
+    Args:
+        runs: finished ones.
+        sets: test sets.
+        trained_on: of each run.
+
     Returns:
-        For each test set those of each run, in the database's units.
+        For each test set those of each run, in the units that it was trained in; NaN for
+        structures with elements that the model was not trained on.
     """
     questions = {
-        (k, r): _question(run, one) for k, one in enumerate(sets) for r, run in enumerate(runs)
+        (k, r): _question(run, one, known)
+        for k, one in enumerate(sets)
+        for r, (run, known) in enumerate(zip(runs, trained_on, strict=True))
     }
     contents = ["".join(one.rows["digest"]) for one in sets]
     caches = {(k, r): _cache(runs[r], q, contents[k]) for (k, r), q in questions.items()}
@@ -75,16 +93,18 @@ def predictions_of(runs: Sequence[Run], sets: Sequence[TestSet]) -> list[list[Pr
     return [[found[k, r] or {} for r in range(len(runs))] for k in range(len(sets))]
 
 
-def _question(run: Run, test_set: TestSet) -> Question:
+def _question(run: Run, test_set: TestSet, known: TrainedOn) -> Question:
     labels = tuple(str(key) for key in test_set.labels)
     targets = {output: label for output, label in run.targets.items() if label in labels}
     chosen = run.resolved("data.test_transforms") or run.resolved("data.transforms", [])
-    return Question(run.model, tuple(chosen), targets, labels, run.trust)
+    elements = tuple(sorted(known.elements))
+    return Question(run.model, tuple(chosen), targets, labels, elements, known.length, run.trust)
 
 
 def _cache(run: Run, question: Question, content: str) -> Path:
     stat = question.path.stat()
-    facts = [_FORMAT, question.targets, question.labels, stat.st_size, stat.st_mtime_ns]
+    asked = [question.targets, question.labels, question.elements, question.length]
+    facts = [_FORMAT, *asked, stat.st_size, stat.st_mtime_ns]
     return run.folder / CACHE / f"{hash_of(json.dumps(facts), content)[:16]}.npz"
 
 

@@ -137,15 +137,20 @@ def rank_correlations(table: pd.DataFrame) -> pd.DataFrame:
         table: as :func:`distances_and_errors` gives it.
 
     Returns:
-        ``model``, ``n``, ``rank_correlation``, and the mean distance on each test set.
+        ``model``, ``n``, ``left out`` (structures with elements that it was not trained on),
+        ``rank_correlation`` (NaN if another prediction is not finite), and the mean distance on
+        each test set.
     """
     rows = []
-    for model, own in table[np.isfinite(table["distance"])].groupby("model", sort=False):
+    for model, every in table.groupby("model", sort=False):
+        own = every[np.isfinite(every["distance"])]
         varied = own["distance"].nunique() > 1 and own["error"].nunique() > 1
-        rank = spearmanr(own["distance"], own["error"]).statistic if varied else np.nan
+        ranked = varied and own["error"].notna().all()
+        rank = spearmanr(own["distance"], own["error"]).statistic if ranked else np.nan
         means = own.groupby("test_set", sort=False)["distance"].mean()
         named = {f"mean distance of {name}": value for name, value in means.items()}
-        rows.append({"model": model, "n": len(own), "rank_correlation": float(rank), **named})
+        counts = {"n": len(own), "left out": len(every) - len(own)}
+        rows.append({"model": model, **counts, "rank_correlation": float(rank), **named})
     return pd.DataFrame(rows)
 
 
@@ -193,7 +198,7 @@ def coverage_section(found: CrossTests) -> Section:
         "with the error (1: same order, 0: no relation) says whether it can warn of large errors.",
         *(f"Far outside: {warning}." for warning in warnings if warning),
     ]
-    table = strings(ranks, dict.fromkeys(ranks.columns[2:], ".2f"))
+    table = strings(ranks, dict.fromkeys(ranks.columns[3:], ".2f"))
     return Section(
         "What the data cover", text, [picture, Table("distance_and_error", table, ranks)]
     )

@@ -6,7 +6,7 @@ ones in another file, and snapshots with the same parent are left out wherever t
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,7 +16,9 @@ from ase.data import chemical_symbols
 
 from schnetpack_phonon.common.errors import ComparisonError, RunError
 from schnetpack_phonon.common.files import UNTRUSTED, Trust
-from schnetpack_phonon.evaluation.comparison.cached_predictions import predictions_of
+from schnetpack_phonon.common.properties import label
+from schnetpack_phonon.data.reading import DISTANCE, unit_factor
+from schnetpack_phonon.evaluation.comparison.cached_predictions import TrainedOn, predictions_of
 from schnetpack_phonon.evaluation.comparison.run_groups import group_runs
 from schnetpack_phonon.evaluation.runs import Run, read_run
 from schnetpack_phonon.evaluation.test_sets import Components, TestSet, read_test_set, seen, stacked
@@ -36,10 +38,12 @@ class CrossTests:
             ``n_values``, mean absolute error ``mae``, mean square ``mse``, ``max_error`` and
             ``mae_mean`` (of predicting the mean of the crystal in the run's training set, of all
             crystals for one that is not there; each component has a mean of its own); in the
-            database's units.
+            units of :mod:`.common.properties`. Errors are NaN where the model has no finite
+            prediction.
         test_sets: those of the runs and more, by name.
         trained: folder -> run.
         skipped: folder -> reason why it is not among the runs.
+        not_ranked: runs without finite predictions for all structures of a test set, and why.
         notes: remarks for readers.
     """
 
@@ -48,6 +52,7 @@ class CrossTests:
     test_sets: Mapping[str, TestSet]
     trained: Mapping[str, Run]
     skipped: Mapping[str, str]
+    not_ranked: Sequence[str]
     notes: Sequence[str]
 
 
@@ -72,10 +77,12 @@ def cross_test(
     values = {
         path: {key: stacked(one.labels[key]) for key in one.labels} for path, one in sets.items()
     }
+    elements = {str(run.folder): _elements(sets[run.datapath], run.train_idx) for run in runs}
+    factors = {str(run.folder): _factors(run, sets[run.datapath]) for run in runs}
+    known = [TrainedOn(elements[run], 1 / factors[run][DISTANCE]) for run in elements]
+    predicted = predictions_of(runs, [*sets.values()], known)
     tables = []
-    for (path, test_set), found in zip(
-        sets.items(), predictions_of(runs, [*sets.values()]), strict=True
-    ):
+    for (path, test_set), found in zip(sets.items(), predicted, strict=True):
         unseen = [
             ~seen(sets[run.datapath], np.concatenate([run.train_idx, run.val_idx]), test_set)
             for run in runs
@@ -86,20 +93,24 @@ def cross_test(
                 test_set=test_set.name, property=key, label=_cells(labels)
             )
             for run, predictions, tested in zip(runs, found, unseen, strict=True):
-                if key in predictions:
+                units = factors[str(run.folder)]
+                # The unit of an output without label of its own follows from that of the energy.
+                if key in predictions and (key in units or set(units.values()) == {1.0}):
                     what = f"{key} of {run.name}"
-                    predicted = _of_labelled(predictions[key], labels, what, test_set)
+                    found_there = units.get(key, 1.0) * predictions[key]
+                    found_there = _of_labelled(found_there, labels, what, test_set)
                     own = values[run.datapath].get(key)
                     means = _means(run, sets[run.datapath], own, test_set, labels)
-                    rows = table.assign(run=str(run.folder), **_errors(labels, predicted, means))
+                    rows = table.assign(run=str(run.folder), **_errors(labels, found_there, means))
                     tables.append(rows[tested & (labels.counts > 0)])
-    notes += _foreign_species(runs, sets)
+    errors = pd.concat(tables, ignore_index=True)
     return CrossTests(
         table_of_runs,
-        pd.concat(tables, ignore_index=True),
+        errors,
         {test_set.name: test_set for test_set in sets.values()},
         {str(run.folder): run for run in runs},
         skipped,
+        [*_not_ranked(errors, sets.values(), elements)],
         tuple(dict.fromkeys(notes)),
     )
 
@@ -160,7 +171,7 @@ def _of_labelled(
 
 def _errors(labels: Components, predicted: np.ndarray, means: np.ndarray) -> dict[str, np.ndarray]:
     """Of each structure, shape=(n_structures,)."""
-    error = np.abs(predicted - labels.rows)
+    error = np.abs(np.where(np.isfinite(predicted), predicted, np.nan) - labels.rows)
     return {
         "n_values": labels.counts * labels.rows.shape[1],
         "mae": labels.mean(error),
@@ -185,18 +196,44 @@ def _means(
     return means
 
 
-def _foreign_species(runs: Sequence[Run], sets: Mapping[Path, TestSet]) -> list[str]:
-    species = {p: [{*a.numbers.tolist()} for a in one.atoms] for p, one in sets.items()}
-    notes = []
-    for run in runs:
-        known = set.union(*(species[run.datapath][k] for k in run.train_idx))
-        for path, test_set in sets.items():
-            if foreign := set.union(*species[path]) - known:
-                notes.append(
-                    f"{run.name} was never trained on {_symbols(foreign)}, which {test_set.name} "
-                    f"contains: do not trust it there; it knows {_symbols(known)}"
-                )
-    return notes
+def _not_ranked(
+    errors: pd.DataFrame, sets: Iterable[TestSet], elements: Mapping[str, set[int]]
+) -> Iterator[str]:
+    """What each run has no finite prediction for, a sentence a run and test set."""
+    species = {
+        digest: {*atoms.numbers.tolist()}
+        for one in sets
+        for digest, atoms in zip(one.rows["digest"], one.atoms, strict=True)
+    }
+    tested = errors.assign(missing=errors["mae"].isna())
+    counts = tested.groupby(["run", "test_set", "property"], sort=False)["missing"]
+    for (run, test_set), own in tested[tested["missing"]].groupby(["run", "test_set"], sort=False):
+        known = elements[str(run)]
+        foreign = own["digest"].map({digest: found - known for digest, found in species.items()})
+        is_foreign = foreign.astype(bool)
+        reasons = [
+            f"its predictions of the {label(str(key))} are NaN or infinite for {n} of "
+            f"{counts.get_group((run, test_set, key)).size} structures"
+            for key, n in own.loc[~is_foreign, "property"].value_counts(sort=False).items()
+        ]
+        if is_foreign.any():
+            n = own.loc[is_foreign, "digest"].nunique()
+            reasons.append(
+                f"{n} structures hold {_symbols(set().union(*foreign))}, which it was not trained "
+                f"on; it knows {_symbols(known)}"
+            )
+        yield f"{Path(str(run)).name} is not ranked on {test_set}: {'; '.join(reasons)}."
+
+
+def _factors(run: Run, own: TestSet) -> dict[str, float]:
+    """What predictions, and ``distance``, in the units of a run are multiplied with for ours."""
+    units = {**own.stored_units, **(run.resolved("data.property_units") or {})}
+    units[DISTANCE] = run.resolved("data.distance_unit") or units[DISTANCE]
+    return {key: unit_factor(key, unit, run.folder) for key, unit in units.items()}
+
+
+def _elements(own: TestSet, index: np.ndarray) -> set[int]:
+    return {z for k in index for z in own.atoms[k].numbers.tolist()}
 
 
 def _symbols(numbers: Iterable[int]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from textwrap import fill
 
 import numpy as np
 import pandas as pd
@@ -10,7 +11,15 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from schnetpack_phonon.common.properties import label, unit
-from schnetpack_phonon.common.style import color, grid, hide_frame, marker, panels
+from schnetpack_phonon.common.style import (
+    characters,
+    color,
+    grid,
+    hide_frame,
+    legend_above,
+    marker,
+    panels,
+)
 
 _SMALL = {"frameon": False, "fontsize": "small"}
 _FAR = 1.25  # times the 98th percentile of distances: where the axis ends
@@ -24,7 +33,7 @@ def cross_matrix(matrix: pd.DataFrame) -> Figure:
         matrix: as :func:`.error_matrix` gives it, in report units.
     """
     keys, models, sets = (matrix[c].unique() for c in ("property", "model", "test_set"))
-    width = 1.6 + 0.28 * len(sets) * len(models)
+    width = max(1.6 + 0.28 * len(sets) * len(models), 3.5)
     figure, axes = panels(len(keys), (width, 2.9), (0, 0.9))
     for axis, key in zip(axes, keys, strict=True):
         rows = matrix[matrix["property"] == key]
@@ -37,6 +46,11 @@ def cross_matrix(matrix: pd.DataFrame) -> Figure:
                 label=f"trained on {model}",
             )  # fmt: skip
             axis.plot(place, own["mae_mean"], "_", color=color(k), alpha=0.6, ms=11)
+            for x in place[own["n_invalid"] > 0]:
+                axis.text(
+                    x, 0.02, "not ranked", color=color(k), fontsize="x-small", rotation=90,
+                    ha="center", va="bottom", transform=axis.get_xaxis_transform(),
+                )  # fmt: skip
         for border in range(1, len(sets)):
             axis.axvline(border - 0.5, color="0.9", lw=0.8, zorder=0)
         axis.set_xticks(range(len(sets)), [name.replace(" (", "\n(") for name in sets])
@@ -49,7 +63,7 @@ def cross_matrix(matrix: pd.DataFrame) -> Figure:
         axis.set_title(label(key), loc="left", fontsize="medium")
     _finish(figure, axes)
     text = "bars: 95 % over structures; dashes: predicting each crystal's training mean"
-    figure.supxlabel(text, fontsize="small", color="0.3")
+    figure.supxlabel(fill(text, characters(figure)), fontsize="small", color="0.3")
     return figure
 
 
@@ -190,6 +204,7 @@ def _errors_against_distance(
     both = ["distance", "error"]
     models = errors["model"].unique()
     errors = errors[np.isfinite(errors["distance"])]
+    errors = errors[~errors["model"].isin(errors.loc[errors["error"].isna(), "model"])]
     edge = _FAR * errors[both].quantile(0.98)  # few outliers would take all the room
     beyond = (errors[both] > edge).any(axis=1)
     for k, model in enumerate(models):
@@ -198,12 +213,14 @@ def _errors_against_distance(
         for shown, form in ((~beyond[own.index], "."), (beyond[own.index], "D")):
             points = own.loc[shown, both].clip(upper=edge, axis=1).to_numpy().T
             axis.plot(*points, form, ms=4, color=shade, alpha=0.25, mew=0)
-        bins = pd.qcut(own["distance"], 6, duplicates="drop")
-        means = own.groupby(bins, observed=True)[both].mean()
+        means = own[both]
+        if len(own):
+            bins = pd.qcut(own["distance"], 6, duplicates="drop")
+            means = own.groupby(bins, observed=True)[both].mean()
         means = means[(means <= edge).all(axis=1)]
         axis.plot(
             means["distance"], means["error"], marker(k), color=shade, ls="-", ms=6,
-            label=f"trained on {model}",
+            label=f"trained on {model}{'' if len(own) else ' (no errors)'}",
         )  # fmt: skip
     return int(beyond.sum())
 
@@ -215,8 +232,7 @@ def _places(n: int, k: int, n_models: int, width: float) -> np.ndarray:
 
 def _finish(figure: Figure, axes: list[Axes]) -> None:
     """One legend for all panels, and open frames."""
-    handles, names = axes[0].get_legend_handles_labels()
-    figure.legend(handles, names, loc="outside upper center", **_SMALL)
+    legend_above(figure, axes[0])
     hide_frame(axes)
 
 

@@ -28,7 +28,8 @@ def learning_curves(runs: pd.DataFrame, errors: pd.DataFrame) -> pd.DataFrame:
 
     Returns:
         ``ensemble``, ``n_train``, ``run``, ``test_set``, ``property``, ``mae`` in the database's
-        unit; empty if there is no curve.
+        unit; empty if there is no curve. Without sizes at which a run has a prediction that is NaN
+        or infinite: the rest of their runs would look better than they are.
     """
     columns = ["ensemble", "n_train", "run", *_PLACE, "mae"]
     single = runs.assign(model=runs["run"], own_splits=False)
@@ -37,6 +38,8 @@ def learning_curves(runs: pd.DataFrame, errors: pd.DataFrame) -> pd.DataFrame:
         return pd.DataFrame(columns=columns)
     names = [model_name(row, size=False) for row in single.to_dict("records")]
     table = table.merge(single[["run", "n_train"]].assign(ensemble=names), on="run")
+    invalid = table.groupby(["ensemble", "n_train", *_PLACE])["n_invalid"].transform("sum")
+    table = table[invalid == 0]
     sizes = table.groupby("ensemble")["n_train"].transform("nunique")
     return table.loc[sizes > 1, columns].reset_index(drop=True)
 

@@ -14,7 +14,7 @@ from schnetpack_phonon.common.properties import band_gap, label
 from schnetpack_phonon.evaluation.comparison import figures, learning_curves, tables
 from schnetpack_phonon.evaluation.comparison.coverage import coverage_section
 from schnetpack_phonon.evaluation.comparison.cross_tests import CrossTests, cross_test
-from schnetpack_phonon.evaluation.comparison.run_groups import model_name
+from schnetpack_phonon.evaluation.comparison.run_groups import model_name, training_differences
 from schnetpack_phonon.evaluation.comparison.uncertainty import error_matrix, ratios
 from schnetpack_phonon.evaluation.metrics import in_report_units
 from schnetpack_phonon.evaluation.runs import find_runs
@@ -97,8 +97,8 @@ def _claims(found: CrossTests, ratio: pd.DataFrame, reference: str) -> list[str]
         own = ratio[ratio["ensemble"] == ensemble]
         if own.empty:
             lines.append(
-                f"{reference} and {ensemble} have no models with equally many training structures, "
-                "so they cannot be compared."
+                f"{reference} and {ensemble} have no models with equally many training structures "
+                "and finite predictions, so they cannot be compared."
             )
             continue
         own = own[own["n_train"] == own["n_train"].max()]
@@ -112,14 +112,22 @@ def _claims(found: CrossTests, ratio: pd.DataFrame, reference: str) -> list[str]
                 f"{tables.with_interval(row, 'ratio', '.2f')} for the {label(row['property'])}"
                 for row in rows.to_dict("records")
             ]
+            unlike = training_differences(*(runs[name] for name in models))
+            more = f" and {len(unlike) - 3} more" if len(unlike) > 3 else ""
+            caution = (
+                f" They were not trained alike, so the data are not all that differs: "
+                f"{', '.join(unlike[:3])}{more}."
+            )
             n = rows["n_seeds"].min()
             seeds = "one seed, so without the spread of training" if n == 1 else f"{n} seeds"
             lines.append(
                 f"Tested on {test_set}, {rows['n_train'].max()} training structures each: the "
                 f"error of models trained on {model} divided by that of models trained on {other} "
-                f"is {', '.join(factors)} (95 %; {seeds})."
+                f"is {', '.join(factors)} (95 %; {seeds}).{caution if unlike else ''}"
             )
-    return lines or [f"All models were trained on {reference}: there is nothing to compare with."]
+    if not lines:
+        lines.append(f"All models were trained on {reference}: there is nothing to compare with.")
+    return [*lines, *found.not_ranked]
 
 
 def _ratios(ratio: pd.DataFrame, reference: str) -> list[Table]:
@@ -145,6 +153,13 @@ def _evidence(found: CrossTests, matrix: pd.DataFrame) -> Section:
         f"Shown are models of {largest} training structures; all are in data/errors.csv and "
         "data/ratios.csv.",
     ]
+    worse = shown[shown["r2_crystal"] < 0]
+    if len(worse):
+        named = (
+            f"{row['model']} on {row['test_set']} ({label(row['property'])})"
+            for row in worse.to_dict("records")
+        )
+        text.append(f"Worse than predicting the mean of each crystal: {'; '.join(named)}.")
     if not matrix["common"].all():
         text.append(
             "Own split in the table of all errors: the splits of the runs have too few test "

@@ -13,6 +13,7 @@ from omegaconf import OmegaConf
 
 from schnetpack_phonon.common.digests import hash_of
 from schnetpack_phonon.common.errors import ComparisonError
+from schnetpack_phonon.common.properties import PROPERTIES
 from schnetpack_phonon.evaluation.runs import Run
 from schnetpack_phonon.evaluation.test_sets import TestSet
 
@@ -33,7 +34,25 @@ _IGNORED = (
     "data.max_failed_share",
     "trainer.devices",
     "trainer.accelerator",
+    "trainer.enable_model_summary",
     "trainer.enable_progress_bar",
+    "trainer.log_every_n_steps",
+    "trainer.profiler",
+)
+_LONGEST = 60  # characters of the settings in the name of a model
+# Settings that are part of the training data, which are compared.
+_OF_DATA = (
+    "data._target_",
+    "data.calculator",
+    "data.elastic",
+    "data.ensemble",
+    "data.num_",
+    "data.phonons",
+    "data.shipped_labels",
+    "data.splitting",
+    "data.structure",
+    "database",
+    "test split",
 )
 _OURS = "schnetpack_phonon"
 # Callbacks that only watch and write. Of all others the settings count, those of unknown ones too.
@@ -65,7 +84,8 @@ def group_runs(runs: Sequence[Run], sets: Mapping[Path, TestSet]) -> tuple[pd.Da
         only in their seeds), ``ensemble``, ``n_train``, ``n_labels`` (with validation), ``seed``,
         ``hours`` (of training, NaN where unknown), ``settings`` (that differ from other runs with
         the same ensemble and number of labels), ``own_splits`` (whether the seeds of the model
-        have different test sets); and remarks.
+        have different test sets), ``training`` (JSON of all settings but those of the data); and
+        remarks.
 
     Raises:
         ComparisonError: if calculators or units differ.
@@ -94,6 +114,10 @@ def group_runs(runs: Sequence[Run], sets: Mapping[Path, TestSet]) -> tuple[pd.Da
         settings[row["run"]]["test split"] = row["split"]
     table["settings"], notes = _differences(table, settings)
     table["own_splits"] = own_splits
+    table["training"] = [
+        json.dumps({k: v for k, v in settings[run].items() if not k.startswith(_OF_DATA)})
+        for run in table["run"]
+    ]
     table["model"] = [model_name(row) for row in table.to_dict("records")]
     notes += [
         f"{model}: each seed has its own test set and is tested on structures that it has not "
@@ -124,6 +148,13 @@ def model_name(row: Mapping[Any, Any], size: bool = True) -> str:
     return f"{row['ensemble']}{number}{settings}{', own test splits' if row['own_splits'] else ''}"
 
 
+def training_differences(one: Mapping[Any, Any], other: Mapping[Any, Any]) -> list[str]:
+    """Settings beside the data in which two runs of :func:`group_runs` differ, with both values."""
+    a, b = json.loads(one["training"]), json.loads(other["training"])
+    keys = sorted(key for key in {**a, **b} if a.get(key) != b.get(key))
+    return [f"{key} ({a.get(key, 'none')} / {b.get(key, 'none')})" for key in keys]
+
+
 def _splits(
     table: pd.DataFrame, settings: Mapping[str, dict[str, str]]
 ) -> tuple[pd.Series, pd.Series]:
@@ -144,9 +175,12 @@ def _differences(
         keys = {key for name in own for key in settings[name]}
         changing = sorted(k for k in keys if len({str(settings[n].get(k)) for n in own}) > 1)
         if changing:
-            for name in own:
-                values = [f"{_short(key)}={settings[name].get(key)}" for key in changing[:3]]
-                found[name] = ", ".join(values)
+            values = {name: {key: settings[name].get(key) for key in changing} for name in own}
+            digests = {name: hash_of(json.dumps(v))[:4] for name, v in values.items()}
+            texts = {name: _in_words(v) for name, v in values.items()}
+            if len(set(texts.values())) < len(set(digests.values())):  # not all is in the words
+                texts = {name: f"{text} {digests[name]}".strip() for name, text in texts.items()}
+            found |= texts
             notes.append(
                 f"runs on {ensemble}, N = {n_train} are not averaged over all: they differ in "
                 + ", ".join(changing)
@@ -193,8 +227,22 @@ def _flat(values: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
         yield prefix[:-1], values
 
 
-def _short(key: str) -> str:
-    return ".".join(key.split(".")[-2:])
+def _in_words(values: Mapping[str, str | None]) -> str:
+    """As many settings as fit; classes without their modules."""
+    text, classes = "", set()
+    for key, value in values.items():
+        if value is None:
+            continue
+        *_, parent, own = ("", *key.split("."))
+        if own == "_target_":
+            piece = value.rpartition(".")[2]
+            classes.add(parent)
+        else:
+            piece = f"{own}={value}" if parent in classes else f"{parent}.{own}={value}"
+        if text and len(text) + len(piece) > _LONGEST:
+            return f"{text}, …"
+        text += f", {piece}" if text else piece
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
 
 
 def _check_calculators(sets: Mapping[Path, TestSet]) -> None:
@@ -213,12 +261,15 @@ def _check_calculators(sets: Mapping[Path, TestSet]) -> None:
 
 
 def _check_units(runs: Sequence[Run], sets: Mapping[Path, TestSet]) -> None:
+    """Of properties that are not ours; those that are have been converted."""
     seen: dict[str, tuple[str, str]] = {}
     found = [(str(one.path), key, unit) for one in sets.values() for key, unit in one.units.items()]
     for run in runs:
         chosen = run.resolved("data.property_units") or {}
         found += [(str(run.folder), key, unit) for key, unit in chosen.items()]
     for place, key, unit in found:
+        if key in PROPERTIES:
+            continue
         other, first = seen.setdefault(key, (place, unit))
         if unit != first:
             raise ComparisonError(

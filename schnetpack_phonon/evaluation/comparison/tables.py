@@ -26,7 +26,6 @@ _SETTINGS = {
     "batch size": "data.batch_size",
     "epochs, at most": "trainer.max_epochs",
     "structures an epoch": "data.train_sampler_args.epoch_size",
-    "patience": "callbacks.early_stopping.patience",
     "splitting": "data.splitting._target_",
 }
 
@@ -41,12 +40,13 @@ def error_table(matrix: pd.DataFrame, place: str = "test_set") -> pd.DataFrame:
                 "property": _name(row),
                 "tested on": row[place],
                 "trained on": row["model"],
-                "MAE [95 %]": with_interval(row, "mae", ".3g"),
+                "MAE [95 %]": _unranked(row) or with_interval(row, "mae", ".3g"),
                 "sd over seeds": spread + (" and splits" if row["own_splits"] else ""),
                 "RMSE": f"{row['rmse']:.3g}",
                 "largest": f"{row['max_error']:.3g}",
                 "R²": f"{row['r2']:.2f}",
-                "R² within crystals": f"{row['r2_crystal']:.2f}",
+                "R² within crystals": f"{row['r2_crystal']:.2f}"
+                + (" (worse than the crystal's mean)" if row["r2_crystal"] < 0 else ""),
                 "MAE of the mean": f"{row['mae_mean']:.3g}",
                 "n": str(row["n"]) + ("" if row["common"] else ", own split"),
             }
@@ -61,7 +61,10 @@ def matrix_table(matrix: pd.DataFrame, place: str = "test_set") -> pd.DataFrame:
             "error": _each(matrix, _name),
             "tested on": matrix[place],
             "model": "trained on " + matrix["model"],
-            "text": with_spread(matrix["mae"], matrix["seed_sd"], ".3g", ".2g"),
+            "text": _each(matrix, _unranked).where(
+                matrix["n_invalid"] > 0,
+                with_spread(matrix["mae"], matrix["seed_sd"], ".3g", ".2g"),
+            ),
         }
     )
     found = _wide(table, ["error", "tested on"], "model")
@@ -212,11 +215,21 @@ def settings_table(runs: Iterable[Run]) -> pd.DataFrame:
     """Main settings; different values of the runs are separated by a slash."""
     found = [*runs]
     rows = []
-    for name, key in _SETTINGS.items():
-        values = list(dict.fromkeys(str(OmegaConf.select(run.config, key)) for run in found))
+    every = {k: [OmegaConf.select(r.config, key) for r in found] for k, key in _SETTINGS.items()}
+    every["patience"] = [_patience(run) for run in found]
+    for name, of_runs in every.items():
+        values = list(dict.fromkeys(map(str, of_runs)))
         if values != ["None"]:
             rows.append({"setting": name, "value": " / ".join(values)})
     return pd.DataFrame(rows)
+
+
+def _patience(run: Run) -> int | None:
+    """Of early stopping, whatever the callback is called."""
+    for callback in (run.config.get("callbacks") or {}).values():
+        if str((callback or {}).get("_target_")).endswith("EarlyStopping"):
+            return callback.get("patience", 3)  # Lightning's own
+    return None
 
 
 def data_table(runs: Iterable[Run]) -> pd.DataFrame:
@@ -254,6 +267,11 @@ def _database(path: Path) -> dict[str, Any]:
 
 def _listed(settings: Mapping[str, Any]) -> str:
     return "; ".join(f"{key.replace('_', ' ')} {value}" for key, value in settings.items())
+
+
+def _unranked(row: Mapping[Any, Any]) -> str:
+    n = row["n_invalid"]
+    return f"not ranked: no prediction for {n} of {row['n']}" if n else ""
 
 
 def _name(row: Mapping[Any, Any]) -> str:

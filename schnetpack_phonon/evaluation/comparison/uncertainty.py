@@ -32,16 +32,22 @@ def error_matrix(
 
     Returns:
         A row a model, test set (and group) and property, in the database's unit: ``n``
-        (structures), ``n_seeds``, ``mae`` (mean over seeds), ``low`` and ``high`` (95 %, bootstrap
-        over structures), ``seed_sd`` (standard deviation over seeds, NaN for one), ``rmse``, ``r2``
-        and ``r2_crystal`` (labels about the mean of their crystal, each component about its own),
-        ``max_error``, ``mae_mean`` (predicting each crystal's mean in the training set),
-        ``common``, ``own_splits`` (whether seeds were tested on different structures).
+        (structures), ``n_invalid`` (those for which a seed has no finite prediction: all errors of
+        the model are NaN if there is one), ``n_seeds``, ``mae`` (mean over seeds), ``low`` and
+        ``high`` (95 %, bootstrap over structures), ``seed_sd`` (standard deviation over seeds, NaN
+        for one), ``rmse``, ``r2`` and ``r2_crystal`` (labels about the mean of their crystal, each
+        component about its own), ``max_error``, ``mae_mean`` (predicting each crystal's mean in
+        the training set), ``common``, ``own_splits`` (whether seeds were tested on different
+        structures).
     """
     rng = np.random.default_rng(seed)
     keys = ["test_set", "group", "property"] if by_group else ["test_set", "property"]
     rows = []
-    for place, own in _with_models(runs, errors).groupby(keys, sort=False):
+    table = _with_models(runs, errors)
+    if by_group:  # from cold to warm in each test set, whatever the order in the file
+        order = pd.factorize(table["test_set"])[0]
+        table = table.iloc[np.lexsort([table["parameter"].to_numpy(), order])]
+    for place, own in table.groupby(keys, sort=False):
         for model, found, common in _by_model(own):
             n, of_seeds = len(found.crystals), found.means("mae")
             low, high = _interval(found.resampled(_drawn(n, rng)))
@@ -50,6 +56,7 @@ def error_matrix(
                     "model": model,
                     **dict(zip(keys, place, strict=True)),
                     "n": n,
+                    "n_invalid": int(found.invalid.sum()),
                     "n_seeds": len(of_seeds),
                     "mae": found.mean("mae"),
                     "low": low,
@@ -58,7 +65,7 @@ def error_matrix(
                     "rmse": np.sqrt(found.means("mse")).mean(),
                     "r2": found.explained(np.zeros(n, dtype=int)),
                     "r2_crystal": found.explained(found.crystals),
-                    "max_error": np.nanmax(found.numbers["max_error"]),
+                    "max_error": found.numbers["max_error"][found.weights > 0].max(),
                     "mae_mean": found.mean("mae_mean"),
                     "common": common,
                     "own_splits": bool((found.weights == 0).any()),
@@ -70,7 +77,8 @@ def error_matrix(
 def ratios(runs: pd.DataFrame, errors: pd.DataFrame, reference: str, seed: int = 0) -> pd.DataFrame:
     """Ratios of errors to those of models trained on ``reference``.
 
-    Only models with equally many training structures are compared, on the same structures.
+    Only models with equally many training structures are compared, on the same structures; not
+    those with a prediction that is NaN or infinite.
 
     Args:
         runs: as for :func:`error_matrix`.
@@ -97,6 +105,8 @@ def ratios(runs: pd.DataFrame, errors: pd.DataFrame, reference: str, seed: int =
             if one["n_train"] != other["n_train"] or shared.sum() < 2:
                 continue
             both = [models[name].on(shared) for name in pair]
+            if any(found.invalid.any() for found in both):
+                continue
             draw = _drawn(int(shared.sum()), rng)
             means = [found.resampled(draw, _drawn(len(found.weights), rng)) for found in both]
             low, high = _interval(means[0] / means[1])
@@ -124,7 +134,8 @@ class _Errors:
     """Errors of one model, a row a seed, a column a structure.
 
     Attributes:
-        numbers: of each structure, shape=(n_seeds, n_structures) each; NaN where not tested.
+        numbers: of each structure, shape=(n_seeds, n_structures) each; ``n_values`` is NaN where
+            not tested, errors also where a prediction is not finite.
         labels: of each structure, shape=(n_rows, n_components) each.
         crystals: number of each structure's crystal, shape=(n_structures,).
         tested: structures that count for this model; shape=(n_structures,).
@@ -139,6 +150,11 @@ class _Errors:
     def weights(self) -> np.ndarray:
         """Values that each seed was tested on, shape=(n_seeds, n_structures)."""
         return np.nan_to_num(self.numbers["n_values"])
+
+    @property
+    def invalid(self) -> np.ndarray:
+        """Structures for which a seed has no finite prediction, shape=(n_structures,)."""
+        return ((self.weights > 0) & np.isnan(self.numbers["mae"])).any(axis=0)
 
     def on(self, structures: np.ndarray) -> _Errors:
         """On some of the structures, shape=(n_structures,), alone."""
@@ -222,7 +238,7 @@ def _models(rows: pd.DataFrame) -> dict[str, _Errors]:
     found = {}
     for (model, own_splits), own in rows.groupby(["model", "own_splits"], sort=False):
         seeds = np.isin(names, own["run"].unique())
-        present = ~np.isnan(numbers["mae"][seeds])
+        present = ~np.isnan(numbers["n_values"][seeds])
         tested = present.any(axis=0) if own_splits else present.all(axis=0)
         of_seeds = {column: values[seeds] for column, values in numbers.items()}
         found[str(model)] = _Errors(of_seeds, labels, crystals, tested)

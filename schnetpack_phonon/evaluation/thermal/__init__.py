@@ -6,6 +6,7 @@ __getattr__, __dir__ = names_of(
     __name__,
     """
     averages: ThermalProperties thermal_properties
+    models:
     page: against_temperature modes thermal_report
     vibrations:
     """,

@@ -15,17 +15,18 @@ import numpy as np
 import pandas as pd
 from ase import Atoms
 
-from schnetpack_phonon.common.errors import RunError
 from schnetpack_phonon.common.progress import Progress
 from schnetpack_phonon.common.properties import PROPERTIES, band_gap, elastic_tensor
+from schnetpack_phonon.data.database import read_metadata
+from schnetpack_phonon.data.reading import read_provenance
 from schnetpack_phonon.ensembles.base import Snapshot
 from schnetpack_phonon.ensembles.fixed import ModeEnsemble, SpecialEnsemble
 from schnetpack_phonon.ensembles.thermal import PhononEnsemble
 from schnetpack_phonon.evaluation.distance import far, training_set
 from schnetpack_phonon.evaluation.runs import Run
 from schnetpack_phonon.evaluation.test_sets import read_test_set
+from schnetpack_phonon.evaluation.thermal.models import Models
 from schnetpack_phonon.evaluation.thermal.vibrations import vibrations
-from schnetpack_phonon.models.predict import Predictor
 from schnetpack_phonon.phonons.harmonic import HarmonicModel
 from schnetpack_phonon.structures.crystals import Crystal
 from schnetpack_phonon.structures.elasticity import hill_average
@@ -52,7 +53,7 @@ class ThermalProperties:
         modes: ``structure``, ``mode``, ``frequency`` (THz, imaginary ones negative), ``shift``
             (mean change of the gap for plus and minus one standard deviation at 300 K), ``n``
             (modes of this frequency); empty without gap.
-        warnings: crystals and temperatures far outside of the training set.
+        warnings: crystals and temperatures far outside of the training set; labels left out.
     """
 
     averages: pd.DataFrame
@@ -79,11 +80,11 @@ def thermal_properties(
         mode_temperature: of the displacements along single modes, in K.
 
     Raises:
-        RunError: if a run has no phonons in its label store, or its outputs differ from those of
-            the first.
+        RunError: if a run has no phonons in its label store, its outputs differ from those of
+            the first, or a prediction is NaN or infinite.
     """
     run = runs[0]
-    models = _Models([Predictor(run.model, batch_size=16, trust=run.trust) for run in runs], run)
+    models = Models(runs)
     test_set = read_test_set(run.datapath)
     train = training_set([test_set.atoms[k] for k in run.train_idx])
     every = sorted({*map(float, temperatures), float(mode_temperature)})
@@ -126,7 +127,12 @@ def thermal_properties(
                 shifts = _modes(models, crystal, harmonic, mode_temperature, rest[band_gap].mean())
                 modes.append(shifts.assign(structure=name))
     labels = test_set.rows.join(test_set.labels)
-    averages += _labels(labels[labels["kind"] == "phonon"], run)
+    statistics_of_labels = _statistics(run)
+    if len(statistics_of_labels) == 1:
+        phonon = (read_provenance(run.datapath)["kind"] == "phonon").to_numpy()
+        averages += _labels(labels[phonon], run, *statistics_of_labels)
+    elif statistics_of_labels:
+        warnings.append("labels are of quantum and classical snapshots and are left out")
     return ThermalProperties(
         pd.DataFrame(averages),
         pd.DataFrame(differences),
@@ -134,26 +140,6 @@ def thermal_properties(
         pd.concat(modes, ignore_index=True) if modes else pd.DataFrame(),
         tuple(dict.fromkeys(filter(None, warnings))),
     )
-
-
-class _Models:
-    """Predicts the scalar outputs that all models have, and their elastic tensors."""
-
-    def __init__(self, predictors: Sequence[Predictor], run: Run):
-        self._predictors = predictors
-        shared = set.intersection(*(set(one.outputs) for one in predictors))
-        self.keys = sorted(key for key in shared if not _shape(key))
-        self.tensors = [key for key in (elastic_tensor,) if key in shared]
-        if not self.keys:
-            raise RunError(f"the models of {run.folder} and the others share no scalar output")
-
-    def __call__(self, structures: Sequence[Atoms]) -> dict[str, np.ndarray]:
-        """Output -> shape=(n_models, n_structures, ...)."""
-        found = [one(structures) for one in self._predictors]
-        return {
-            key: np.array([[np.asarray(row[key], float) for row in rows] for rows in found])
-            for key in [*self.keys, *self.tensors]
-        }
 
 
 @dataclass(frozen=True)
@@ -165,14 +151,14 @@ class _Sampled:
     values: dict[str, np.ndarray]
 
 
-def _sampled(models: _Models, stream: Iterable[Snapshot | None], n_snapshots: int) -> _Sampled:
+def _sampled(models: Models, stream: Iterable[Snapshot | None], n_snapshots: int) -> _Sampled:
     snapshots = list(islice(filter(None, stream), n_snapshots))
     atoms = [snapshot.atoms for snapshot in snapshots]
     return _Sampled(atoms, np.array([s.index for s in snapshots]), models(atoms))
 
 
 def _averages(
-    models: _Models,
+    models: Models,
     place: dict[str, Any],
     distance: float,
     sampled: dict[str, np.ndarray],
@@ -243,7 +229,7 @@ def _moduli(tensors: np.ndarray, place: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _modes(
-    models: _Models, crystal: Crystal, harmonic: HarmonicModel, temperature: float, rest: float
+    models: Models, crystal: Crystal, harmonic: HarmonicModel, temperature: float, rest: float
 ) -> pd.DataFrame:
     """Change of the gap along each mode; the mean of modes of one frequency."""
     moving = np.flatnonzero(harmonic.mode_amplitudes(temperature) > 0).tolist()
@@ -259,7 +245,14 @@ def _modes(
     return table.groupby("set").agg(how).reset_index(drop=True)
 
 
-def _labels(rows: pd.DataFrame, run: Run) -> list[dict[str, Any]]:
+def _statistics(run: Run) -> set[str]:
+    """Of the phonon ensembles in the database of a run; its rows do not say theirs."""
+    settings = read_metadata(run.datapath)["settings"]["ensemble"]
+    members = settings.get("ensembles", {"": settings}).values()
+    return {one["statistics"] for one in members if one["kind"] == "phonon"}
+
+
+def _labels(rows: pd.DataFrame, run: Run, statistics: str) -> list[dict[str, Any]]:
     """Means of labels by crystal and temperature."""
     found = []
     for (name, temperature), own in rows.groupby(["structure", "parameter"]):
@@ -271,7 +264,7 @@ def _labels(rows: pd.DataFrame, run: Run) -> list[dict[str, Any]]:
                 {
                     "structure": name,
                     "temperature": temperature,
-                    "statistics": "quantum",
+                    "statistics": statistics,
                     "property": key,
                     "estimate": "labels",
                     "value": values.mean(),

@@ -13,9 +13,18 @@ from matplotlib.figure import Figure
 from schnetpack_phonon.common.files import UNTRUSTED, Trust
 from schnetpack_phonon.common.page import Picture, Section, Table, strings, write_page
 from schnetpack_phonon.common.properties import band_gap, label
-from schnetpack_phonon.common.style import COLORS, color, grid, hide_frame, panels, property_of
+from schnetpack_phonon.common.style import (
+    COLORS,
+    color,
+    grid,
+    hide_frame,
+    legend_above,
+    panels,
+    property_of,
+)
 from schnetpack_phonon.evaluation.metrics import in_report_units
-from schnetpack_phonon.evaluation.runs import find_runs, read_run
+from schnetpack_phonon.evaluation.run_report import METRICS, warnings
+from schnetpack_phonon.evaluation.runs import Run, find_runs, read_run
 from schnetpack_phonon.evaluation.thermal.averages import ThermalProperties, thermal_properties
 
 MODE_TEMPERATURE = 300.0  # K
@@ -51,7 +60,11 @@ def thermal_report(
     runs = [read_run(path, trust) for path in find_runs(paths)]
     every = sorted({*map(float, temperatures)})
     found = _in_report_units(thermal_properties(runs, every, n_snapshots, seed, MODE_TEMPERATURE))
-    claims = [*_renormalisation(found, every), *(f"Far outside: {w}." for w in found.warnings)]
+    claims = [
+        *_renormalisation(found, every),
+        *dict.fromkeys(text for run in runs for text in _of_no_use(run)),
+        *(f"Take care: {w}." for w in found.warnings),
+    ]
     sections = [Section("What came out", claims, claim=True), _averages(found)]
     if not found.modes.empty:
         sections.append(_modes(found.modes))
@@ -98,11 +111,8 @@ def against_temperature(averages: pd.DataFrame, static: pd.DataFrame) -> Figure:
                 axis.set_xlabel("temperature (K)")
             axis.locator_params(axis="y", nbins=5)
         what = f"{label(key)} − at rest" if relative else label(key)
-        axes[i, 0].set_ylabel(f"{what} ({unit})")
-    handles, names = axes[0, 0].get_legend_handles_labels()
-    figure.legend(
-        handles, names, loc="outside upper center", frameon=False, fontsize="small", ncols=3
-    )
+        axes[i, 0].set_ylabel(f"{what} ({unit})", fontsize="small")
+    legend_above(figure, axes[0, 0])
     return figure
 
 
@@ -148,12 +158,23 @@ def _renormalisation(found: ThermalProperties, temperatures: Sequence[float]) ->
     for row in table[chosen].to_dict("records"):
         spread = "one model"
         if not pd.isna(row["change_sd"]):
-            spread = f"standard deviation over models {1e3 * row['change_sd']:.0f}"
+            spread = f"standard deviation over models {_mev(row['change_sd'])}"
         lines.append(
-            f"{row['structure']}: the band gap changes by {1e3 * row['change']:.0f} ± "
-            f"{1e3 * row['error']:.0f} meV from rest to {nearest:g} K (± statistical; {spread})."
+            f"{row['structure']}: the band gap changes by {_mev(row['change'])} ± "
+            f"{_mev(row['error'])} meV from rest to {nearest:g} K (± statistical; {spread})."
         )
     return lines
+
+
+def _mev(value: float) -> str:
+    return f"{round(1e3 * value, 1) + 0.0:.1f}"  # no -0.0
+
+
+def _of_no_use(run: Run) -> list[str]:
+    """What the test of a run says against averages of its model."""
+    if not (run.folder / METRICS).is_file():
+        return []
+    return [f"{run.name}: {text}" for text in warnings(pd.read_csv(run.folder / METRICS))]
 
 
 def _averages(found: ThermalProperties) -> Section:
@@ -239,5 +260,5 @@ def _draw(axis: Axes, own: pd.DataFrame) -> None:
     rows = own[own["estimate"] == "labels"]
     axis.errorbar(
         rows["temperature"], rows["value"], rows["error"], fmt="s", color="black", ms=4, lw=1,
-        mfc="white", label="labels",
+        mfc="white", label=", ".join(["labels", *rows["statistics"].unique()]),
     )  # fmt: skip

@@ -1,21 +1,26 @@
 """Predictions of every run on every test set, against the models themselves."""
 
+import ase.db
 import ase.io
 import numpy as np
 import pandas as pd
 import pytest
+import torch
+from ase.units import Bohr, Hartree
 from schnetpack.atomistic import Forces
 from schnetpack.interfaces import AtomsConverter
 from schnetpack.transform import MatScipyNeighborList
 
 from schnetpack_phonon.common.errors import ComparisonError
 from schnetpack_phonon.common.files import Trust
+from schnetpack_phonon.evaluation.comparison.coverage import distances_and_errors, rank_correlations
 from schnetpack_phonon.evaluation.comparison.cross_tests import cross_test
+from schnetpack_phonon.evaluation.comparison.uncertainty import error_matrix
 from schnetpack_phonon.evaluation.runs import find_runs, read_run
 from schnetpack_phonon.evaluation.test_sets import read_test_set
 from schnetpack_phonon.models.heads import Energy
 from schnetpack_phonon.models.predict import load_trained
-from tests.evaluation.comparison.comparison_fixtures import ENERGY, databases, write_run
+from tests.evaluation.comparison.comparison_fixtures import ENERGY, STRESS, databases, write_run
 
 
 @pytest.fixture(scope="module")
@@ -115,11 +120,69 @@ def test_mean_of_the_crystal_in_the_training_set(found, folder):
         np.testing.assert_allclose(chosen["mae_mean"], np.abs(label - value), atol=1e-12)
 
 
-def test_species_that_were_never_trained_are_named(folder):
+def test_structures_that_a_model_refuses_are_counted(folder):
     """Rows 1 to 7 are of Cu3PdAu."""
     run = write_run(folder / "palladium", folder / "data" / "phonon.db", 1, range(1, 7), [7])
-    notes = cross_test([run]).notes
-    assert any("never trained on Pt" in n and n.endswith("it knows Cu, Pd, Au") for n in notes)
+    found = cross_test([run])
+    (text,) = found.not_ranked
+    assert "8 structures hold Pt, which it was not trained on; it knows Cu, Pd, Au" in text
+    (energy, stress) = error_matrix(found.runs, found.errors).to_dict("records")
+    assert (energy["n"], energy["n_invalid"]) == (stress["n"], stress["n_invalid"]) == (9, 8)
+    assert np.isnan(energy["mae"])
+    assert rank_correlations(distances(found))["left out"].item() == 8
+
+
+def test_predictions_that_are_no_numbers_are_named(folder):
+    """The weights of a training that diverged."""
+    run = write_run(folder / "diverged", folder / "data" / "phonon.db", 1, range(1, 9), [9])
+    model = torch.load(run / "best_model", weights_only=False)
+    model.output_modules[0].outnet[-1].bias.data.fill_(np.nan)
+    torch.save(model, run / "best_model")
+    (run / "best_model.npz").unlink()
+    found = cross_test([run], trust=Trust(everything=True))
+    (text,) = found.not_ranked
+    assert "diverged is not ranked on phonon: its predictions of the energy per atom are" in text
+    assert "NaN or infinite for 7 of 7 structures" in text
+    matrix = error_matrix(found.runs, found.errors).set_index("property")
+    assert matrix["n_invalid"].to_dict() == {ENERGY: 7, STRESS: 0}
+    assert matrix["mae"].isna().to_dict() == {ENERGY: True, STRESS: False}
+    assert np.isnan(rank_correlations(distances(found))["rank_correlation"].item())
+
+
+def in_atomic_units(path, target):
+    """A copy in Bohr and Hartree, as SchNetPack stores it."""
+    with ase.db.connect(path) as given, ase.db.connect(target) as db:
+        for row in given.select():
+            atoms = row.toatoms()
+            atoms.set_cell(atoms.cell / Bohr, scale_atoms=True)
+            data = {ENERGY: row.data[ENERGY] / Hartree, STRESS: row.data[STRESS]}
+            db.write(atoms, data=data, structure=row.structure)
+        units = {ENERGY: "Hartree", STRESS: "eV/Ang/Ang/Ang"}
+        db.metadata = {"_distance_unit": "Bohr", "_property_unit_dict": units}
+    return target
+
+
+def test_databases_in_other_units_give_the_same_errors(folder, found):
+    """As a test set, and as the data of the model itself, which then predicts in these units."""
+    other = in_atomic_units(folder / "data" / "phonon.db", folder / "data" / "atomic.db")
+    again = cross_test([folder / "runs" / "phonon"], [other]).errors
+    first, second = (own.set_index(["digest", "property"]) for _, own in again.groupby("test_set"))
+    assert len(first) == len(second) == 12
+    np.testing.assert_allclose(second["mae"], first.loc[second.index, "mae"], rtol=1e-5)
+    run = write_run(folder / "atomic", other, seed=1, train=range(1, 9), val=[9, 10])
+    rows = cross_test([run]).errors.query("property == @ENERGY")
+    model, convert = load_trained(run / "best_model"), AtomsConverter(MatScipyNeighborList(5.0))
+    stored = ase.io.read(other, ":")
+    labels = read_test_set(folder / "data" / "phonon.db").labels[ENERGY]
+    for error, k in zip(rows["mae"], [0, 11, 12, 13, 14, 15], strict=True):
+        predicted = Hartree * model(convert(stored[k]))[ENERGY].item()
+        assert error == pytest.approx(abs(predicted - labels[k]), abs=1e-4)
+
+
+def distances(found):
+    (run,) = found.trained.values()
+    (own,) = found.test_sets.values()
+    return distances_and_errors({"a": run}, {own.name: own}, {"a": own}, found.errors, ENERGY)
 
 
 def test_no_finished_run(folder):

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from schnetpack_phonon.evaluation.comparison import figures
+from schnetpack_phonon.evaluation.comparison import figures, tables
 from schnetpack_phonon.evaluation.comparison.learning_curves import learning_curves, power_laws
 from schnetpack_phonon.evaluation.comparison.uncertainty import error_matrix
 from schnetpack_phonon.evaluation.metrics import in_report_units
@@ -36,6 +36,18 @@ def test_cross_matrix(n_sets):
             ends = np.array([segment[:, 1] for segment in bars.get_segments()])
             np.testing.assert_allclose(ends, own[["low", "high"]])
             assert np.abs(line.get_xdata(orig=False) - np.arange(n_sets)).max() < 0.5
+
+
+def test_models_that_are_not_ranked_are_named():
+    runs = runs_table({"phonon": 10, "random": 10})
+    table = errors_table(runs, {"phonon": 1.0, "random": 2.0}, noise=0.1)
+    table.loc[table["run"] == "random_10_0", ["mae", "mse", "max_error"]] = np.nan
+    matrix = in_report_units(error_matrix(runs, table), ["mae", "low", "high", "mae_mean"])
+    figure = figures.cross_matrix(matrix)
+    draw(figure)
+    assert [text.get_text() for text in figure.axes[0].texts] == ["not ranked"]
+    text = tables.matrix_table(matrix)["trained on random, N = 10"].item()
+    assert text == "not ranked: no prediction for 40 of 40"
 
 
 def test_learning_curves():

@@ -74,3 +74,12 @@ def test_curves_are_of_ensembles_with_several_sizes():
     assert set(found["ensemble"]) == {"phonon"}
     means = found.groupby("n_train")["mae"].mean()
     assert means.to_dict() == pytest.approx({10: 3.5, 20: 2.0})
+
+
+def test_sizes_with_invalid_predictions_are_left_out():
+    """All seeds of them: those that are left would look better than the size is."""
+    tables = [runs_table({"phonon": n}, n_seeds=2, n_train=n) for n in (10, 20, 40)]
+    runs = pd.concat(tables, ignore_index=True)
+    errors = errors_table(runs, {"phonon": 1.0})
+    errors.loc[errors["run"] == "phonon_20_1", "mae"] = np.nan
+    assert set(learning_curves(runs, errors)["n_train"]) == {10, 40}

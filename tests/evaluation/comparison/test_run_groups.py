@@ -1,12 +1,13 @@
 """Runs that differ only in their seeds are averaged, others are not."""
 
 import shutil
+from dataclasses import replace
 
 import ase.db
 import pytest
 
 from schnetpack_phonon.common.errors import ComparisonError
-from schnetpack_phonon.evaluation.comparison.run_groups import group_runs
+from schnetpack_phonon.evaluation.comparison.run_groups import group_runs, training_differences
 from schnetpack_phonon.evaluation.runs import read_run
 from schnetpack_phonon.evaluation.test_sets import read_test_set
 from tests.evaluation.comparison.comparison_fixtures import databases, write_run
@@ -113,16 +114,55 @@ def test_callbacks_that_cannot_change_a_model(folder, one, other):
     assert notes == []
 
 
+def test_settings_that_only_print_cannot_change_a_model(folder):
+    quiet = {"enable_model_summary": False, "enable_progress_bar": False}
+    trainers = [
+        {"max_epochs": 2},
+        {"max_epochs": 2, "profiler": "simple", **quiet},
+        {"max_epochs": 2, "log_every_n_steps": 5},
+    ]
+    runs = (("phonon", k, [1], {"trainer": own}) for k, own in enumerate(trainers))
+    table, notes = grouped(folder, *runs)
+    assert list(table["model"]) == ["phonon, N = 1"] * 3
+    assert notes == []
+
+
+def test_long_settings_are_cut_and_told_apart(folder):
+    """Names have to fit a page; what is cut off may not make two models one."""
+    long = {"model": {"one_of_the_settings": "x" * 80}}
+    table, _ = grouped(
+        folder,
+        ("phonon", 1, [1], long | {"a": {"b": 1}}),
+        ("phonon", 2, [1], long | {"a": {"c": 1}}),
+        ("phonon", 3, [1], {"model": {"one_of_the_settings": "x" * 79 + "y"}}),
+    )
+    assert table["model"].nunique() == 3
+    assert table["model"].map(len).max() < 90
+
+
+def test_trainings_that_differ_beside_the_data_are_told(folder):
+    short = {"trainer": {"max_epochs": 25}}
+    table, _ = grouped(
+        folder,
+        ("phonon", 1, [1], {"trainer": {"max_epochs": 60}}),
+        ("random", 1, [1, 2], short),
+        ("random", 2, [1, 3], short),
+    )
+    one, other, again = table.to_dict("records")
+    assert training_differences(one, other) == ["trainer.max_epochs (60 / 25)"]
+    assert training_differences(other, again) == []
+
+
 @pytest.mark.parametrize(
     ("one", "other", "setting"),
     [
         (stopping(patience=5), stopping(patience=6), "EarlyStopping.patience=6"),
         ({"_target_": EMA, "decay": 0.9}, {"_target_": EMA, "decay": 0.99}, "Average.decay=0.99"),
         (CHECKPOINT, CHECKPOINT | {"monitor": "train_loss"}, "ModelCheckpoint.monitor=train_loss"),
-        (stopping(), stopping("somebody.else"), "EarlyStopping._target_=somebody.else"),
+        (stopping(), stopping("somebody.else"), "EarlyStopping"),
         (None, monitor(name="StochasticWeightAveraging", swa_lrs=0.1), "swa_lrs=0.1"),
         (None, monitor(name="GradientAccumulationScheduler", scheduling=2), "scheduling=2"),
-        (None, monitor("somebody.else", "ReportCallback", x=1), "ReportCallback.x=1"),
+        (None, monitor("somebody.else", "ReportCallback", x=1), "ReportCallback, x=1"),
     ],
 )
 def test_other_callbacks_make_other_models(folder, one, other, setting):
@@ -153,16 +193,17 @@ def test_one_seed_is_named_and_one_seed_twice(folder):
     assert table["n_train"].to_list() == [1, 1, 1]
 
 
-def test_units_must_agree(folder):
+def test_units_of_properties_that_are_not_ours_must_agree(folder):
+    """Those of ours are converted."""
     run = write_run(folder / "other_units", folder / "data" / "phonon.db", 1, [1])
     text = (run / "config.yaml").read_text()
-    (run / "config.yaml").write_text(
-        text.replace("data:\n", "data:\n  property_units: {energy_per_atom: kcal/mol}\n")
-    )
+    units = "data:\n  property_units: {energy_per_atom: kcal/mol, my_gap: kcal/mol}\n"
+    (run / "config.yaml").write_text(text.replace("data:\n", units))
     found = read_run(run)
-    sets = {found.datapath: read_test_set(found.datapath)}
-    with pytest.raises(ComparisonError, match=r"energy_per_atom is in eV in .* kcal/mol in"):
-        group_runs([found], sets)
+    own = read_test_set(found.datapath)
+    own = replace(own, labels=own.labels.assign(my_gap=1.0), units={**own.units, "my_gap": "eV"})
+    with pytest.raises(ComparisonError, match=r"my_gap is in eV in .* kcal/mol in"):
+        group_runs([found], {found.datapath: own})
 
 
 def test_calculators_must_agree(folder):

@@ -1,7 +1,10 @@
 """Tables as text, from the files of runs."""
 
+from dataclasses import replace
+
 import pandas as pd
 import pytest
+from omegaconf import OmegaConf
 
 from schnetpack_phonon.data.database import read_metadata
 from schnetpack_phonon.evaluation.comparison import tables
@@ -138,7 +141,12 @@ def test_what_was_not_recorded_is_named(runs):
 
 
 def test_settings_and_data(runs):
-    settings = tables.settings_table(runs[1].values()).set_index("setting")["value"]
+    found = [*runs[1].values()]
+    stop = {"_target_": "pytorch_lightning.callbacks.EarlyStopping", "patience": 7}
+    config = OmegaConf.merge(found[0].config, {"callbacks": {"any": stop, "other": None}})
+    found[0] = replace(found[0], config=config)
+    settings = tables.settings_table(found).set_index("setting")["value"]
+    assert settings["patience"] == "7 / None"
     assert settings["learning rate"] == "0.001"
     data = tables.data_table(runs[1].values()).set_index("database")
     assert set(data.index) == {"phonon.db", "random.db"}

@@ -100,7 +100,9 @@ def test_by_group():
     runs = runs_table({"phonon": 10}, n_seeds=1)
     table = errors_table(runs, {"phonon": 1.0})
     table["mae"] = np.where(table["group"] == "300 K", 2.0, 1.0)
+    table = table.sort_values("parameter", ascending=False, kind="stable")
     found = error_matrix(runs, table, by_group=True).set_index("group")
+    assert list(found.index) == ["100 K", "300 K"]
     assert found["mae"].to_dict() == pytest.approx({"100 K": 1.0, "300 K": 2.0})
 
 
@@ -133,3 +135,18 @@ def test_equal_labels_have_no_r2():
     (row,) = error_matrix(runs, table).to_dict("records")
     assert pd.isna(row["r2"])
     assert row["mae"] == pytest.approx(0.1)
+
+
+def test_models_with_invalid_predictions_are_not_ranked():
+    """Structures count for the others as before, and no seed is left out of a mean."""
+    runs = runs_table({"phonon": 10, "random": 10, "uniform": 10}, n_seeds=2)
+    table = errors_table(runs, {"phonon": 1.0, "random": 2.0, "uniform": 3.0})
+    bad = (table["run"] == "random_10_1") & (table.groupby("run").cumcount() < 36)
+    table.loc[bad, ["mae", "mse", "max_error"]] = np.nan
+    found = error_matrix(runs, table).set_index("model")
+    row = found.loc["random, N = 10"]
+    assert (row["n"], row["n_invalid"]) == (40, 36)
+    assert row[["mae", "low", "high", "seed_sd", "rmse", "r2", "max_error"]].isna().all()
+    assert list(found.drop("random, N = 10")["n"]) == [40, 40]
+    assert list(found.drop("random, N = 10")["n_invalid"]) == [0, 0]
+    assert list(ratios(runs, table, "phonon")["ensemble"]) == ["uniform"]

@@ -7,12 +7,14 @@ from matscipy.neighbours import neighbour_list
 from schnetpack.atomistic import Forces
 from torch import nn
 
-from schnetpack_phonon.common.errors import RunError
 from schnetpack_phonon.common.files import Trust
 from schnetpack_phonon.data.reading import read_labels, read_provenance
 from schnetpack_phonon.ensembles.fixed import ModeEnsemble, SpecialEnsemble
+from schnetpack_phonon.ensembles.independent import RandomEnsemble
+from schnetpack_phonon.ensembles.mixture import MixtureEnsemble
 from schnetpack_phonon.ensembles.thermal import PhononEnsemble
 from schnetpack_phonon.evaluation.runs import read_run
+from schnetpack_phonon.evaluation.thermal import averages
 from schnetpack_phonon.evaluation.thermal.averages import thermal_properties
 from schnetpack_phonon.evaluation.thermal.vibrations import vibrations
 from schnetpack_phonon.models.heads import BandGap, Energy, Intensive
@@ -22,6 +24,7 @@ from tests.evaluation.thermal.thermal_fixtures import thermal_run
 
 N, SEED, HOT = 12, 5, 4000.0
 TRUST = Trust(everything=True)  # for heads that are in the pickle only
+FEW = {"n_snapshots": 2, "seed": 1}
 
 
 @pytest.fixture(scope="module")
@@ -191,16 +194,33 @@ def test_structures_far_from_training_give_a_warning(runs):
     assert distances[HOT] > 2 > distances[300]
 
 
-def test_models_of_other_outputs(tmp_path):
-    one = read_run(thermal_run(tmp_path, 1, [BandGap(16, "band_gap")]))
-    other = read_run(thermal_run(tmp_path, 2, [Intensive(16, ENERGY)]))
-    with pytest.raises(RunError, match="share no scalar output"):
-        thermal_properties([one, other], [300], 4)
-
-
 def test_labels_of_tensors_have_no_average(tmp_path):
     forces = Forces()
     forces.output_key = "forces"
     run = read_run(thermal_run(tmp_path, 1, [Energy(16), forces]), TRUST)
     table = thermal_properties([run], [300], 2, SEED).averages
     assert set(table.loc[table["estimate"] == "labels", "property"]) == {ENERGY}
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        (PhononEnsemble([300], "classical", **FEW).settings, {"classical"}),
+        (RandomEnsemble([0.1], **FEW).settings, set()),
+        (
+            MixtureEnsemble(
+                {"a": PhononEnsemble([300], "classical", **FEW), "b": RandomEnsemble([0.1], **FEW)},
+                {"a": 0.5, "b": 0.5},
+                n_snapshots=4,
+            ).settings,
+            {"classical"},
+        ),
+    ],
+)
+def test_labels_have_the_statistics_of_their_ensemble(runs, monkeypatch, settings, expected):
+    """Rows of a mixture say ``phonon`` for either kind of oscillators."""
+    metadata = {"settings": {"ensemble": settings}}
+    monkeypatch.setattr(averages, "read_metadata", lambda _: metadata)
+    table = thermal_properties(runs[:1], [300], 2, SEED).averages
+    labels = table[table["estimate"] == "labels"]
+    assert set(labels["statistics"]) == expected
