@@ -122,6 +122,11 @@ def read_frames(
     except Exception as error:  # ASE raises whatever its many readers raise
         named = isinstance(error, ValueError) and str(error)
         reason = str(error) if named else f"{type(error).__name__}: {error}"
+        if isinstance(error, KeyError) and (isotope := re.search(r"\b[DT]\b", reason)):
+            reason = (
+                f"{isotope[0]} is an isotope; expected H with its mass, such as in a column "
+                "masses:R:1 of an extxyz file"
+            )
         if option and kind != "cif":
             reason += f"; set {option}format if it is of another format ('ase info --formats')"
         raise UnreadableFileError(f"cannot read {path}: {reason}") from error

@@ -107,6 +107,18 @@ def test_every_error_names_the_file_and_the_option(tmp_path, name):
         list(read_frames(tmp_path / name))
 
 
+def test_isotopes_are_told_as_such(tmp_path):
+    for symbol in "DT":
+        bulk("LiH", "rocksalt", a=4.0).write(tmp_path / "POSCAR")
+        text = (tmp_path / "POSCAR").read_text()
+        (tmp_path / "POSCAR").write_text(text.replace(" H", f" {symbol}"))
+        with pytest.raises(UnreadableFileError, match=rf"POSCAR: {symbol} is an isotope; expec"):
+            read_structure(tmp_path / "POSCAR")
+    (tmp_path / "x.extxyz").write_text(broken("isotope.extxyz").replace("D 0", "Xx 0"))
+    with pytest.raises(UnreadableFileError, match="KeyError: 'Xx'"):
+        read_structure(tmp_path / "x.extxyz")
+
+
 def test_empty_file(tmp_path):
     (tmp_path / "empty.cif").write_text("")
     with pytest.raises(UnreadableFileError, match=r"empty\.cif has no structure|Empty file"):
