@@ -10,7 +10,6 @@ import copy
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from pickle import UnpicklingError
 
 import numpy as np
 import torch
@@ -263,14 +262,15 @@ def load_trained(path: Path, trust: Trust = UNTRUSTED) -> AtomisticModel:
     with warnings.catch_warnings():
         # torch < 2.6 warns that pickles run code; SchNetPack warns of files without a model.
         warnings.simplefilter("ignore")
+        reason = ""
         try:
             model = load_model(str(file))
-        except (AttributeError, EOFError, RuntimeError, UnpicklingError):
-            model = None  # SchNetPack reads a version from any object
+        except Exception as error:  # a damaged pickle can raise any; of no model, SchNetPack does
+            model, reason = None, f" ({type(error).__name__}: {error})"
     if not isinstance(model, AtomisticModel):
         raise ValueError(
             f"{file} holds no model; expected the best_model of a run, not a checkpoint and not a "
-            "scripted (deployed) or compiled model"
+            f"scripted (deployed) or compiled model{reason}"
         )
     return model
 
