@@ -20,6 +20,7 @@ from schnetpack_phonon.cli.parsers import (
     show_messages,
     trust_of,
 )
+from schnetpack_phonon.common.files import check_folder
 
 
 def main() -> None:
@@ -197,6 +198,7 @@ def _report(options: argparse.Namespace) -> None:
         print(read_report(options.runs[0]))
         return
     show_messages()
+    check_folder(options.out, "--out")
     from schnetpack_phonon.evaluation.comparison.page import compare  # loads torch
 
     print(compare(options.runs, options.out, options.test, options.reference, trust_of(options)))
@@ -233,6 +235,7 @@ def _thermal(options: argparse.Namespace) -> None:
     if options.snapshots < 2 or min(options.temperatures) < 0:
         options.parser.error("expected at least 2 snapshots and temperatures of 0 K and above")
     show_messages()
+    check_folder(options.out, "--out")
     from schnetpack_phonon.evaluation.thermal.page import thermal_report
 
     out, temperatures, n_snapshots = options.out, options.temperatures, options.snapshots

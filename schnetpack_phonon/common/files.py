@@ -103,6 +103,22 @@ def replacing(path: Path) -> Iterator[Path]:
             part.unlink()
 
 
+def check_folder(path: Path, option: str) -> None:
+    """Raises ValueError unless files can be written to a folder, which need not be there yet.
+
+    Args:
+        path: the folder; not made.
+        option: that sets it, for the message.
+    """
+    there = next(p for p in (path.absolute(), *path.absolute().parents) if p.exists())
+    kind = "a file" if not there.is_dir() else "read-only"
+    if kind == "a file" or not os.access(there, os.W_OK | os.X_OK, effective_ids=True):
+        raise ValueError(
+            f"cannot write to {path} ({option}): {there} is {kind}; expected a folder that can be "
+            "written"
+        )
+
+
 @contextmanager
 def no_empty_file(path: Path, n_bytes: int) -> Iterator[None]:
     """On an error, removes a file that was not there before and has no more than ``n_bytes``."""

@@ -16,7 +16,7 @@ from typing import Any
 
 from schnetpack_phonon.common.digests import settings_hash
 from schnetpack_phonon.common.errors import LabellingError, MissingLabelsError
-from schnetpack_phonon.common.files import advice, locked
+from schnetpack_phonon.common.files import advice, check_folder, locked
 from schnetpack_phonon.common.properties import Labels, ideal_cell, ideal_positions
 from schnetpack_phonon.data.database import DatabaseError, check_settings, write_database
 from schnetpack_phonon.data.preparation import Recipe, complete, prepare
@@ -90,12 +90,12 @@ class Generation:
     def preview(self) -> str:
         """Describes the ensemble in a folder beside the database, before computing its labels.
 
-        Lattice and force constants are calculated if they are not in the label store yet.
-
-        Returns:
-            The text of ``preview.md``.
+        Lattice and force constants are calculated if they are not in the label store yet. Returns
+        the text of ``preview.md``.
         """
         self._check_crystals()
+        folder = self.datapath.with_name(f"{self.datapath.stem}_preview")
+        check_folder(folder, "data.datapath")
         with self._labeller() as labeller:
             crystals, models = prepare(self.recipe, labeller, self.datapath.parent)
             drawn = _Drawn(self.recipe, crystals, models)
@@ -104,7 +104,6 @@ class Generation:
         if self.recipe.elastic:
             kinds = " and as many relaxations" if self.recipe.elastic.relaxed_ions else ""
             cost += f"; for elastic tensors {N_STRAINS} strained copies of each{kinds}"
-        folder = self.datapath.with_name(f"{self.datapath.stem}_preview")
         text = write_preview(folder, self.recipe.ensemble, crystals, models, cost)
         log.info("preview: %s", folder / "preview.md")
         return text

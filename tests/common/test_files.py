@@ -10,7 +10,14 @@ from pathlib import Path
 import pytest
 
 from schnetpack_phonon.common import files
-from schnetpack_phonon.common.files import Trust, advice, locked, replacing, sync_folder
+from schnetpack_phonon.common.files import (
+    Trust,
+    advice,
+    check_folder,
+    locked,
+    replacing,
+    sync_folder,
+)
 
 
 def hold(path: Path) -> None:
@@ -76,6 +83,18 @@ def test_all_files_are_replaced():
         if writes.search(line) or re.search(r"open\((?!part)\w.*\"w", line)
     ]
     assert not found
+
+
+def test_folders_that_can_be_written(tmp_path, read_only):
+    """They need not exist, and are not made."""
+    (tmp_path / "file").touch()
+    check_folder(tmp_path / "new" / "page", "--out")
+    assert not (tmp_path / "new").exists()
+    for path in (tmp_path / "file", tmp_path / "file" / "page"):
+        with pytest.raises(ValueError, match=r"--out.*/file is a file; expected a folder"):
+            check_folder(path, "--out")
+    with read_only(), pytest.raises(ValueError, match="is read-only; expected a folder"):
+        check_folder(read_only.folder / "page", "--out")
 
 
 @pytest.mark.parametrize(("code", "error"), [(errno.EINVAL, None), (errno.EIO, OSError)])

@@ -108,6 +108,12 @@ def test_place_that_cannot_be_written(tmp_path, read_only, no_locks):
         ensemble_data(tmp_path).prepare_data()
     with read_only(), pytest.raises(DatabaseError, match=r"Permission .*make the folder writable"):
         ensemble_data(read_only.folder).prepare_data()
+    data = ensemble_data(tmp_path)
+    Path(data.datapath).parent.mkdir(exist_ok=True)
+    Path(data.datapath).with_name("test_preview").touch()
+    with pytest.raises(ValueError, match=r"test_preview .*: .* is a file; expected a"):
+        data.preview()
+    assert not data.generation.label_store.exists()
 
 
 class _Moody(EMT):

@@ -27,7 +27,7 @@ def call(monkeypatch, *arguments):
     ],
     ids=["gap", "no gap"],
 )
-def test_page(tmp_path, monkeypatch, capsys, heads, titles):
+def test_page(tmp_path, monkeypatch, capsys, full_disk, heads, titles):
     run = thermal_run(tmp_path, 1, heads)
     call(monkeypatch, run, "-n", 4, "-t", 0, 300, "-o", tmp_path / "page")
     said = capsys.readouterr().out
@@ -43,11 +43,17 @@ def test_page(tmp_path, monkeypatch, capsys, heads, titles):
     table = pd.read_csv(tmp_path / "page" / "data" / "averages.csv")
     assert set(table["estimate"]) == {"ensemble", "special", "labels"}
     assert (tmp_path / "page" / "figures" / "against_temperature.svg").is_file()
+    full = tmp_path / "full"
+    with full_disk(10), pytest.raises(SystemExit, match="too large"):
+        call(monkeypatch, run, "-n", 2, "-t", 0, "-o", full)
+    assert not full.exists()
 
 
-def test_bad_input(tmp_path, monkeypatch, capsys):
+def test_bad_input(tmp_path, monkeypatch, capsys, read_only):
     with pytest.raises(SystemExit, match="spkphonon thermal: no folder"):
         call(monkeypatch, tmp_path / "nowhere")
+    with read_only(), pytest.raises(SystemExit, match=r"cannot write to .*page .*is read-only"):
+        call(monkeypatch, tmp_path / "nowhere", "-o", read_only.folder / "page")
     with pytest.raises(SystemExit):
         call(monkeypatch, tmp_path, "-n", 1)
     assert "at least 2 snapshots" in capsys.readouterr().err
