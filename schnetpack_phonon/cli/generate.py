@@ -72,12 +72,27 @@ def export(options: argparse.Namespace) -> None:
     _with_data(options, act)
 
 
+def check_complete(config: Any, *sections: str) -> None:
+    """Raises ValueError that names all values that are mandatory and missing.
+
+    Args:
+        config: of Hydra.
+        sections: of it that are looked at, where there are such.
+    """
+    from omegaconf import OmegaConf
+
+    found = (OmegaConf.missing_keys(config.get(name) or {}) for name in sections)
+    if missing := sorted(key for keys in found for key in keys):
+        values = " ".join(f"{key}=VALUE" for key in missing)
+        raise ValueError(f"no value of {', '.join(missing)}: add {values}")
+
+
 def _with_data(options: argparse.Namespace, act: Callable[[Any, Any], None]) -> None:
     """Calls ``act`` with the data module of a Hydra configuration and with the configuration."""
     # The other commands do without Hydra and torch.
     import hydra
     from hydra._internal.utils import get_args_parser
-    from omegaconf import DictConfig, OmegaConf
+    from omegaconf import DictConfig
     from schnetpack import cli as _  # noqa: F401  registers the resolvers that its configs use
 
     prog, grammar = options.parser.prog, get_args_parser()
@@ -89,8 +104,7 @@ def _with_data(options: argparse.Namespace, act: Callable[[Any, Any], None]) -> 
     @hydra.main(config_path="pkg://schnetpack/configs", config_name="train", version_base="1.2")
     def run(config: DictConfig) -> None:
         with one_line_errors(prog):
-            if missing := sorted(OmegaConf.missing_keys(config.data)):
-                raise ValueError(f"no value of {', '.join(missing)}: add {missing[0]}=VALUE")
+            check_complete(config, "data")
             act(hydra.utils.instantiate(config.data), config)
 
     sys.argv = [prog, *overrides]

@@ -1,4 +1,4 @@
-"""Hydra callbacks of sweeps: the report at the end, the objective of each run."""
+"""Hydra callbacks: the report of a sweep, the objective of each run, checks before it starts."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
+from schnetpack_phonon.cli.generate import check_complete
 from schnetpack_phonon.evaluation.runs import RECORD
 
 log = logging.getLogger(__name__)
@@ -41,17 +42,21 @@ class SweepReport(Callback):
 
 
 class SweepJob(Callback):
-    """Gives sweepers that optimise, such as Optuna's, the objective of each run.
+    """Checks the configuration of a run; gives sweepers such as Optuna's the objective of each.
 
     SchNetPack returns nothing from a training; the objective is the best value of what the
     checkpoint monitors, by default the validation loss, from the record of the run.
     """
 
     def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Ends the program for a sweep whose runs would start the sweep again.
+        """Ends the program if a mandatory value is missing, or runs would start their sweep again.
 
         Lightning starts the other processes of a run with the same command line, ``-m`` with it.
         """
+        try:
+            check_complete(config, "data", "callbacks")
+        except ValueError as error:
+            raise SystemExit(str(error)) from error
         if config.hydra.mode == RunMode.MULTIRUN and _starts_processes(config.trainer):
             # Hydra turns exceptions of callbacks into warnings.
             raise SystemExit(

@@ -150,6 +150,12 @@ TABLE = [
     (f"generate {EMT}", "POSCAR|3\\.6=>nan", 1, "POSCAR"),
     (f"generate {EMT} data.structure.path=bytes", "", 1, "cannot read .*bytes"),
     (f"generate {EMT} data.structure.supercell=???", "", 1, "no value of data.structure.supercell"),
+    (
+        "generate experiment=phonon_antiperovskite data/structure=file data/calculator=espresso",
+        "",
+        1,
+        "add data.calculator.ecutrho=VALUE .*data.structure.path=VALUE data.structure.supercell=V",
+    ),
     (f"generate {EMT} data.structure.supercell=big", "", 1, "supercell"),
     (f"generate {EMT} data.structure.name=a/b", "", 1, "data.structure.name"),
     (f"generate {EMT} data.structure.nmae=a", "", 1, "nmae"),

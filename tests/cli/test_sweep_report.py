@@ -62,3 +62,11 @@ def test_sweeps_whose_processes_would_start_it_again_are_refused(trainer):
                 SweepJob().on_job_start(config)
         else:
             SweepJob().on_job_start(config)
+
+
+def test_all_missing_values_are_named_before_a_run():
+    data = {"datapath": "x.db", "structure": {"path": "???", "supercell": "???"}}
+    given = {"data": data, "callbacks": {"start_from": {"path": "???"}}}
+    named = r"callbacks\.start_from\.path, data\.structure\.path, data\.structure\.supercell: add "
+    with pytest.raises(SystemExit, match=named):
+        SweepJob().on_job_start(OmegaConf.create(given))
