@@ -73,7 +73,7 @@ class Generation:
             )
         if self._exists():
             return
-        self._check_crystals()
+        self.recipe.check()
         with ExitStack() as stack:
             try:
                 self.datapath.parent.mkdir(parents=True, exist_ok=True)
@@ -93,7 +93,7 @@ class Generation:
         Lattice and force constants are calculated if they are not in the label store yet. Returns
         the text of ``preview.md``.
         """
-        self._check_crystals()
+        self.recipe.check()
         folder = self.datapath.with_name(f"{self.datapath.stem}_preview")
         check_folder(folder, "data.datapath")
         with self._labeller() as labeller:
@@ -116,7 +116,7 @@ class Generation:
         """
         if self._exists():
             return {}
-        self._check_crystals()
+        self.recipe.check()
         store = LabelStore(self.label_store, self.shipped_labels)
         planner = Planner(store, self.max_failed_share)
         with suppress(MissingLabelsError):
@@ -130,12 +130,6 @@ class Generation:
             check_settings(self.datapath, self.recipe.settings)
             return True
         return False
-
-    def _check_crystals(self) -> None:
-        """Raises errors before anything is computed."""
-        _ = self.recipe.settings  # names files that are not there
-        for crystal in self.recipe.structure.crystals:
-            self.recipe.calculator.check(crystal.supercell)
 
     @contextmanager
     def _labeller(self) -> Iterator[Labeller]:

@@ -96,6 +96,14 @@ class Recipe:
             "calculator": self.calculator.settings,
         } | ({"elastic": self.elastic.settings} if self.elastic else {})
 
+    def check(self) -> None:
+        """Raises errors before anything is computed: of options, files and the calculator."""
+        _ = self.settings  # names files that are not there
+        if self.ensemble.temperatures:
+            self.phonons.check(self.structure.crystals)
+        for crystal in self.structure.crystals:
+            self.calculator.check(crystal.supercell)
+
 
 def prepare(recipe: Recipe, labeller: Labeller, folder: Path) -> tuple[list[Crystal], Models]:
     """Relaxed crystals and, where the ensemble needs them, their harmonic models.

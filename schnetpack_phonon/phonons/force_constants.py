@@ -31,6 +31,9 @@ class PhononSource(Protocol):
     def settings(self) -> dict[str, Any]:
         """Everything that changes a model, as plain values."""
 
+    def check(self, crystals: Sequence[Crystal]) -> None:
+        """Raises ValueError for files that cannot be read, before crystals are relaxed."""
+
     def models(
         self, crystals: Sequence[Crystal], temperatures: Sequence[float], label: LabelFunction
     ) -> Models:
@@ -59,6 +62,9 @@ class FiniteDisplacements:
             "distance": float(self.distance),
             **self.instabilities.settings,
         }
+
+    def check(self, crystals: Sequence[Crystal]) -> None:
+        """There are no files."""
 
     def models(
         self, crystals: Sequence[Crystal], temperatures: Sequence[float], label: LabelFunction

@@ -51,15 +51,7 @@ log = logging.getLogger(__name__)
 
 _FORCE_FILES = ("FORCE_SETS", "FORCE_CONSTANTS", "force_constants.hdf5")
 _NOISE = 0.01  # change of force constants by symmetrising, relative to the largest
-_UNREADABLE = (
-    RuntimeError,
-    ValueError,
-    LookupError,
-    TypeError,
-    AttributeError,
-    OSError,
-    yaml.YAMLError,
-)
+_UNREADABLE = (RuntimeError, ValueError, LookupError, TypeError, AttributeError, OSError)
 
 
 class PhonopyFiles:
@@ -113,24 +105,33 @@ class PhonopyFiles:
             **self.instabilities.settings,
         }
 
+    def check(self, crystals: Sequence[Crystal]) -> None:
+        for crystal in self._pure(crystals):
+            self._opened(crystal.name)
+
     def models(
         self, crystals: Sequence[Crystal], temperatures: Sequence[float], label: LabelFunction
     ) -> Models:
-        pure = unmixed(crystals)
-        if len(pure) > 1 and "{name}" not in self.files["path"]:
-            raise ValueError(
-                f"data.phonons.path is {self.files['path']!r} for {len(pure)} crystals; write "
-                f"{{name}} in place of the crystal's name ({', '.join(c.name for c in pure)})"
-            )
+        pure = self._pure(crystals)
         read = {crystal.name: self._read(crystal) for crystal in pure}
         found = {name: force_constants for name, (_, force_constants) in read.items()}
         if any(read[crystal.name][0] is not crystal for crystal in pure):
             crystals = replaced(crystals, {name: crystal for name, (crystal, _) in read.items()})
         return harmonic_models(crystals, temperatures, found, self.instabilities)
 
-    def _read(self, crystal: Crystal) -> tuple[Crystal, np.ndarray]:
-        """The crystal with the masses of its file, and force constants in the order of atoms."""
-        named = {k: Path(p.replace("{name}", crystal.name)) for k, p in self.files.items()}
+    def _pure(self, crystals: Sequence[Crystal]) -> list[Crystal]:
+        """Crystals that have files."""
+        pure = unmixed(crystals)
+        if len(pure) > 1 and "{name}" not in self.files["path"]:
+            raise ValueError(
+                f"data.phonons.path is {self.files['path']!r} for {len(pure)} crystals; write "
+                f"{{name}} in place of the crystal's name ({', '.join(c.name for c in pure)})"
+            )
+        return pure
+
+    def _opened(self, name: str) -> tuple[Phonopy, Path, Path]:
+        """Force constants or forces of a crystal, the file of its atoms, and that of the forces."""
+        named = {k: Path(p.replace("{name}", name)) for k, p in self.files.items()}
         for option, file in named.items():
             if not file.is_file():
                 raise _no_file(option, file)
@@ -145,6 +146,12 @@ class PhonopyFiles:
             phonon = _with_forces(content, sets, constants)
         if phonon.dataset:
             check_fit(phonon, str(source))
+        return phonon, path, source
+
+    def _read(self, crystal: Crystal) -> tuple[Crystal, np.ndarray]:
+        """The crystal with the masses of its file, and force constants in the order of atoms."""
+        phonon, path, source = self._opened(crystal.name)
+        if phonon.dataset:
             random = "displacements" in phonon.dataset
             with _reading(source):
                 phonon.produce_force_constants(
@@ -202,7 +209,7 @@ def _reading(path: Path) -> Iterator[None]:
         warnings.simplefilter("ignore")  # phonopy's advice on its own options
         try:
             yield
-        except _UNREADABLE as error:
+        except (*_UNREADABLE, yaml.YAMLError) as error:
             raise ValueError(
                 f"phonopy cannot read {path} ({type(error).__name__}: {error})"
             ) from error

@@ -138,6 +138,9 @@ class Renormalised:
             "seed": self.seed,
         }
 
+    def check(self, crystals: Sequence[Crystal]) -> None:
+        self.source.check(crystals)
+
     def models(
         self, crystals: Sequence[Crystal], temperatures: Sequence[float], label: LabelFunction
     ) -> Models:

@@ -29,10 +29,12 @@ from schnetpack_phonon.labels.labelling import Job, Labeller
 from schnetpack_phonon.labels.store import LabelStore, Record
 from schnetpack_phonon.phonons.force_constants import FiniteDisplacements
 from schnetpack_phonon.phonons.instabilities import Instabilities
+from schnetpack_phonon.phonons.phonopy_files import PhonopyFiles
 from schnetpack_phonon.phonons.renormalization import Renormalised
 from schnetpack_phonon.structures.crystals import Antiperovskites, antiperovskite
 from schnetpack_phonon.structures.elasticity import point_group, symmetrized
 from tests.data.data_fixtures import ALLOYS, ensemble_data, rows, same
+from tests.phonons.force_constants_fixtures import phonopy_of, save
 
 ROOT = Path(__file__).parents[2]
 UNRELAXED = Antiperovskites(["Cu3PdAu"], relax=False, lattice_constants=ALLOYS)
@@ -113,6 +115,19 @@ def test_place_that_cannot_be_written(tmp_path, read_only, no_locks):
     Path(data.datapath).with_name("test_preview").touch()
     with pytest.raises(ValueError, match=r"test_preview .*: .* is a file; expected a"):
         data.preview()
+    assert not data.generation.label_store.exists()
+
+
+@pytest.mark.parametrize("broken", ["phonopy_params.yaml", "FORCE_SETS"])
+def test_files_of_phonopy_are_read_before_anything_is_computed(tmp_path, broken):
+    alloy = Antiperovskites(["Cu3PdAu"], lattice_constants=ALLOYS)  # to be relaxed
+    save(phonopy_of(alloy.crystals[0]), tmp_path / "phonopy_params.yaml")
+    (tmp_path / broken).write_text("something else\n")
+    source = PhonopyFiles(str(tmp_path / "phonopy_params.yaml"), Instabilities())
+    data = ensemble_data(tmp_path, structure=alloy, phonons=source)
+    for compute in (data.prepare_data, data.preview):
+        with pytest.raises(ValueError, match=f"phonopy cannot read .*{broken}"):
+            compute()
     assert not data.generation.label_store.exists()
 
 
