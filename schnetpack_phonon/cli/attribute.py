@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from schnetpack_phonon.cli.parsers import TRUST, argument, command, show_messages, trust_of
-from schnetpack_phonon.common.files import check_folder
+from schnetpack_phonon.common.files import check_folder, read_npz
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -125,15 +125,9 @@ def _attribute(options: argparse.Namespace) -> list[str]:
 
 
 def _test_set(split: Path) -> list[int]:
-    from pickle import UnpicklingError
-    from zipfile import BadZipFile
-
-    import numpy as np
-
     try:
-        with open(split, "rb") as file, np.load(file) as parts:
-            return parts["test_idx"].tolist()
-    except (KeyError, ValueError, UnpicklingError, BadZipFile) as error:
+        return read_npz(split)["test_idx"].tolist()
+    except (KeyError, ValueError) as error:
         raise ValueError(f"{split} is no split.npz of a run: it has no 'test_idx'") from error
 
 

@@ -10,7 +10,8 @@ __getattr__, __dir__ = names_of(
         LabellingError ManifestError MissingLabelsError ReportError RunError UnavailableError
         UnreadableFileError
     executors: call_apart call_within exit_with_parent process_pool
-    files: UNTRUSTED Trust advice check_folder locked no_empty_file replacing sync_folder
+    files: UNTRUSTED Trust advice check_folder locked no_empty_file read_npz
+        replacing sync_folder
     page: Picture Section Table markdown_table strings write_markdown write_page
     progress: Progress duration rate
     properties: Property array_shape label unit

@@ -12,6 +12,10 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
 
 log = logging.getLogger(__name__)
 
@@ -101,6 +105,22 @@ def replacing(path: Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):  # on a full or read-only disk there is no part
             part.unlink()
+
+
+def read_npz(path: Path) -> dict[str, np.ndarray]:
+    """Arrays of a file that :func:`numpy.savez` wrote; no pickle is opened.
+
+    Raises:
+        OSError: if there is no such file, or it cannot be opened.
+        ValueError: if it is damaged or another file; names it.
+    """
+    import numpy as np  # not for the commands that only need locks
+
+    with open(path, "rb") as file:
+        try:
+            return dict(np.load(file, allow_pickle=False))
+        except Exception as error:  # a damaged archive leads to many
+            raise ValueError(f"{path} is damaged or no npz file: {error}") from error
 
 
 def check_folder(path: Path, option: str) -> None:

@@ -9,11 +9,10 @@ from concurrent.futures import Executor
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from schnetpack.data import ASEAtomsData, AtomsDataModule, AtomsLoader
 
 from schnetpack_phonon.calculators.base import LabellingCalculator
-from schnetpack_phonon.common.files import DATASETS
+from schnetpack_phonon.common.files import DATASETS, read_npz
 from schnetpack_phonon.common.properties import band_gap, band_gap_spin
 from schnetpack_phonon.data.generation import Generation
 from schnetpack_phonon.data.loading.loaders import GraphDataset, GraphLoading
@@ -110,8 +109,8 @@ class EnsembleData(AtomsDataModule):
         # A split by parent may be smaller than requested. SchNetPack compares a stored split with
         # the requested sizes and would refuse to continue its own run.
         if self.split_file is not None and os.path.exists(self.split_file):
-            with np.load(self.split_file) as split:
-                parts = [split[f"{part}_idx"].tolist() for part in ("train", "val", "test")]
+            split = read_npz(Path(self.split_file).absolute())
+            parts = [split[f"{part}_idx"].tolist() for part in ("train", "val", "test")]
             n_split = sum(map(len, parts))
             if n_split > len(self.dataset):
                 raise ValueError(

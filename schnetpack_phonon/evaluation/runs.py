@@ -9,14 +9,13 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from schnetpack_phonon.common.errors import RunError
-from schnetpack_phonon.common.files import UNTRUSTED, Trust, replacing
+from schnetpack_phonon.common.files import UNTRUSTED, Trust, read_npz, replacing
 
 RECORD = "run.json"
 CONFIG = "config.yaml"
@@ -156,11 +155,9 @@ def read_run(folder: Path, trust: Trust = UNTRUSTED) -> Run:
         except ValueError as error:
             raise RunError(str(error)) from None
     try:
-        with open(folder / SPLIT, "rb") as file, np.load(file) as split:
-            train, val, test = (
-                split[f"{name}_idx"].astype(int) for name in ("train", "val", "test")
-            )
-    except (OSError, KeyError, ValueError, BadZipFile) as error:
+        split = read_npz(folder / SPLIT)
+        train, val, test = (split[f"{name}_idx"].astype(int) for name in ("train", "val", "test"))
+    except (OSError, KeyError, ValueError) as error:
         raise RunError(f"{SPLIT} is missing or damaged") from error
     datapath = _datapath(folder, record, config)
     _place(config, datapath.parent.parent)

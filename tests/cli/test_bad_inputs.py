@@ -210,6 +210,8 @@ TABLE = [
     (f"attribute x.extxyz {MODEL} --indices 7", "", 1, "no index 7"),
     (f"attribute x.extxyz {MODEL} --indices one", "", 2, "one"),
     (f"attribute x.extxyz {MODEL} --split text", "", 1, "text"),
+    (f"attribute x.extxyz {MODEL} --split run/split.npz", "run/split.npz|half", 1, "split.npz"),
+    (REPORT, "run/best_model.npz|half", 1, "best_model.npz"),
     (f"attribute x.extxyz {MODEL} --max-structures 0", "", 1, "structures"),
     (f"attribute x.extxyz {MODEL} --method guess", "", 1, "guess"),
     (f"attribute x.extxyz {MODEL} --device tpu", "", 2, "--device is tpu; expected cpu or cuda"),

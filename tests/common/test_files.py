@@ -7,6 +7,7 @@ import time
 from contextlib import nullcontext, suppress
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from schnetpack_phonon.common import files
@@ -15,6 +16,7 @@ from schnetpack_phonon.common.files import (
     advice,
     check_folder,
     locked,
+    read_npz,
     replacing,
     sync_folder,
 )
@@ -83,6 +85,26 @@ def test_all_files_are_replaced():
         if writes.search(line) or re.search(r"open\((?!part)\w.*\"w", line)
     ]
     assert not found
+
+
+def test_arrays_are_read_whole_or_refused(tmp_path):
+    path = tmp_path / "x.npz"
+    np.savez(path, a=np.arange(30), b=np.array("text"))
+    whole = path.read_bytes()
+    assert read_npz(path)["a"].tolist() == [*range(30)]
+    np.savez(path, a=np.array([{}], dtype=object))
+    pickled = path.read_bytes()
+    np.save(tmp_path / "x.npy", np.arange(3))
+    for k in range(0, len(whole), 40):
+        path.write_bytes(whole[:k])
+        with pytest.raises(ValueError, match=r"x\.npz is damaged or no npz file: "):
+            read_npz(path)
+    for content in (pickled, (tmp_path / "x.npy").read_bytes()):
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match=r"x\.npz is damaged or no npz file: "):
+            read_npz(path)
+    with pytest.raises(FileNotFoundError):
+        read_npz(tmp_path / "nowhere.npz")
 
 
 def test_folders_that_can_be_written(tmp_path, read_only):

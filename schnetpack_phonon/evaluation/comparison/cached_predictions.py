@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 from typing import NamedTuple
-from zipfile import BadZipFile
 
 import loky
 import numpy as np
@@ -22,7 +21,7 @@ from ase import Atoms
 
 from schnetpack_phonon.common.digests import hash_of
 from schnetpack_phonon.common.executors import process_pool
-from schnetpack_phonon.common.files import replacing
+from schnetpack_phonon.common.files import read_npz, replacing
 from schnetpack_phonon.common.progress import Progress
 from schnetpack_phonon.evaluation.runs import Question, Run
 from schnetpack_phonon.evaluation.test_sets import TestSet
@@ -110,9 +109,8 @@ def _cache(run: Run, question: Question, content: str) -> Path:
 
 def _read(cache: Path) -> Predictions | None:
     try:
-        with open(cache, "rb") as file, np.load(file) as kept:
-            return dict(kept)
-    except (OSError, ValueError, BadZipFile):  # not there, or of a broken copy
+        return read_npz(cache)
+    except (OSError, ValueError):  # not there, or of a broken copy
         return None
 
 

@@ -15,7 +15,6 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -24,7 +23,7 @@ from schnetpack.model import AtomisticModel
 from torch import nn
 
 from schnetpack_phonon.common.digests import file_digest
-from schnetpack_phonon.common.files import UNTRUSTED, Trust, replacing
+from schnetpack_phonon.common.files import UNTRUSTED, Trust, read_npz, replacing
 from schnetpack_phonon.models.trained.targets import build
 
 log = logging.getLogger(__name__)
@@ -92,10 +91,9 @@ def read_weights(path: Path, trust: Trust = UNTRUSTED) -> AtomisticModel:
             to the ``best_model`` beside it.
     """
     try:
-        with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
-            found = json.loads(str(arrays[_DESCRIPTION]))
-            names = [name for name in arrays if name != _DESCRIPTION]
-            tensors = {name.removeprefix(_TENSOR): torch.from_numpy(arrays[name]) for name in names}
+        arrays = read_npz(path)
+        found = json.loads(str(arrays.pop(_DESCRIPTION)))
+        tensors = {k.removeprefix(_TENSOR): torch.from_numpy(array) for k, array in arrays.items()}
         if found["format"] != _FORMAT:
             raise ValueError(f"format {found['format']}; this version reads {_FORMAT}")
         original = path.with_suffix("")
@@ -103,7 +101,7 @@ def read_weights(path: Path, trust: Trust = UNTRUSTED) -> AtomisticModel:
             raise ValueError(f"{original.name} beside it is another model: remove one of the two")
         model = _new(found["model"], trust)
         _fill(model, tensors, found["attributes"])
-    except (ValueError, KeyError, TypeError, AttributeError, EOFError, BadZipFile) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"the model in {path} cannot be opened: {error}") from error
     return model.eval()
 
