@@ -17,6 +17,7 @@ import pytest
 import torch
 from ase.build import bulk
 from hydra.core.global_hydra import GlobalHydra
+from schnetpack import cli as host
 
 from schnetpack_phonon.models.heads import Intensive
 from tests.cli.command_fixtures import call
@@ -220,12 +221,19 @@ TABLE = [
 ]
 
 
-def outcome(monkeypatch, capsys, line: str) -> tuple[int, str]:
+def train(monkeypatch, *overrides: str) -> None:
+    """Runs spktrain in this process; seeds stay as they are."""
+    monkeypatch.setattr(host, "seed_everything", lambda **_: None)
+    monkeypatch.setattr("sys.argv", ["spktrain", *overrides])
+    host.train()
+
+
+def outcome(monkeypatch, capsys, line: str, run=call) -> tuple[int, str]:
     """Exit code of a command and what it says on stderr."""
     handlers = logging.root.handlers[:]
     said = ""
     try:
-        call(monkeypatch, *line.replace("HERE", str(Path.cwd())).split())
+        run(monkeypatch, *line.replace("HERE", str(Path.cwd())).split())
         code = 0
     except SystemExit as stop:
         code = stop.code
@@ -256,6 +264,27 @@ def test_bad_input(here, monkeypatch, capsys, line, spoilt, code, named):
     assert "Traceback" not in said
     if code in (1, 2):
         assert content(here) == before
+
+
+TRAINING = [
+    ("data.structure.path=nowhere", "no structure file at .*nowhere"),
+    ("data.structure.supercell=???", "no value of data.structure.supercell"),
+    ("data.ensemble.n_snapshots=0", "n_snapshots is 0"),
+    ("data.datapath=other", "data.datapath is 'other'; expected"),
+    ("data.calculator.factory._target_=no.such", "no.such"),
+    ("data.nmae=1", "nmae"),
+    ("data=nothing", "nothing"),
+]
+
+
+@pytest.mark.parametrize(("option", "named"), TRAINING)
+def test_bad_input_of_spktrain(here, monkeypatch, capsys, option, named):
+    """With our message among those of Hydra, before a model is made."""
+    before = content(here)
+    code, said = outcome(monkeypatch, capsys, f"{EMT} {option}", train)
+    assert code == 1
+    assert re.search(named, said)
+    assert content(here) == before
 
 
 WRITING = [
