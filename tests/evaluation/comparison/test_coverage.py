@@ -34,7 +34,7 @@ def data_set(atoms, name="phonon", **labels):
             "digest": [f"{name}{k}" for k in range(len(atoms))],
         }
     )
-    return TestSet(Path(name), name, tuple(atoms), rows, pd.DataFrame(labels), {}, None)
+    return TestSet(Path(name), name, tuple(atoms), rows, pd.DataFrame(labels), {}, {}, None)
 
 
 def test_densities_count_neighbours():
