@@ -1,4 +1,8 @@
-"""What several test files share: small labelled ensembles of alloys that EMT knows."""
+"""What several test files share: small labelled ensembles of alloys that EMT knows.
+
+Worker processes import this module for their tasks: SchNetPack and PyTorch, which take seconds, are
+imported only where they are needed.
+"""
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -9,11 +13,8 @@ import numpy as np
 from ase import Atoms
 from ase.build import bulk
 from ase.calculators.emt import EMT
-from schnetpack.transform import CastTo32, MatScipyNeighborList
 
 from schnetpack_phonon.calculators.base import AseCalculator
-from schnetpack_phonon.data.datamodule import EnsembleData
-from schnetpack_phonon.data.splits import ParentSplit
 from schnetpack_phonon.ensembles.thermal import PhononEnsemble
 from schnetpack_phonon.labels.labelling import label_job
 from schnetpack_phonon.labels.store import Record
@@ -25,6 +26,11 @@ ALLOYS = {"Cu3PdAu": 4.35, "Cu3PtAu": 4.36}  # EMT knows these metals and takes 
 
 
 def ensemble_data(folder, ensemble=None, calculator=None, **kwargs):
+    from schnetpack.transform import CastTo32, MatScipyNeighborList
+
+    from schnetpack_phonon.data.datamodule import EnsembleData
+    from schnetpack_phonon.data.splits import ParentSplit
+
     arguments = {
         "datapath": str(folder / "data" / "test.db"),
         "structure": Antiperovskites(list(ALLOYS), lattice_constants=ALLOYS),
