@@ -80,10 +80,6 @@ def test_report_of_both_runs(old, tmp_path):
 
 
 def test_thermal_averages_of_a_run(old, tmp_path):
-    config = old / "runs" / RUNS[0] / "config.yaml"
-    config.write_text(
-        config.read_text().replace("floor: 1.5", "floor: 1.5\n      min_frequency: 1.5")
-    )
     spkphonon(
         "thermal", old / "runs" / RUNS[0], "--trust", "-t", 300, "-n", 10, "-o", tmp_path / "page"
     )
@@ -110,9 +106,6 @@ def test_the_database_is_made_again_from_the_store_without_a_calculation(old, co
     database.unlink()
     store = (old / "data" / "labels.jsonl").read_bytes()
     overrides = json.loads((OLD / "overrides.json").read_text())
-    overrides += ["data.phonons.instabilities.min_frequency=1.5"]
-    # The floor of then raised real modes too.
-    overrides += ["data.phonons.instabilities.min_frequency=1.5"]
     config = compose_train(*overrides, f"run.data_dir={old / 'data'}", f"data.datapath={database}")
     data = instantiate(config.data)
     data.prepare_data()

@@ -84,9 +84,10 @@ def test_unknown_choice_names_the_choices(group, compose_train):
         assert option.stem in str(error.value)
 
 
-@pytest.mark.parametrize(
-    "file", sorted((CONFIGS / "data").glob("*/*.yaml")), ids=lambda f: f"{f.parent.name}/{f.stem}"
-)
+CHOICES = [f for f in sorted((CONFIGS / "data").glob("*/*.yaml")) if f.parent.name != "soft_modes"]
+
+
+@pytest.mark.parametrize("file", CHOICES, ids=lambda f: f"{f.parent.name}/{f.stem}")
 def test_every_choice_instantiates_or_says_what_it_needs(file, compose_train):
     group = file.parent.name
     config = compose_train(EXPERIMENT, f"data/{group}={file.stem}", "run.work_dir=.").data[group]
@@ -95,6 +96,29 @@ def test_every_choice_instantiates_or_says_what_it_needs(file, compose_train):
             instantiate(config)()  # what is partial says it when it is called
     else:
         instantiate(config)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "frequency"),
+    [
+        ([], 1.5),
+        (["data/structure=mixed_antiperovskite"], 1.5),
+        (["data/structure=file"], 0),
+        (["data/phonons=phonopy"], 0),
+        (["data.phonons.instabilities.min_frequency=0"], 0),
+    ],
+)
+def test_soft_modes_are_guarded_in_the_crystals_of_the_experiment_only(
+    overrides, frequency, compose_train
+):
+    config = compose_train(EXPERIMENT, *overrides).data
+    assert config.phonons.instabilities.min_frequency == frequency
+
+
+def test_renormalised_phonons_need_no_guard(compose_train):
+    assert (
+        "instabilities" not in compose_train(EXPERIMENT, "data/phonons=renormalised").data.phonons
+    )
 
 
 @pytest.mark.parametrize("experiment", ["phonon_elastic", "phonon_elastic_response"])
