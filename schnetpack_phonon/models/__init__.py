@@ -8,7 +8,7 @@ from schnetpack_phonon._moved import names_of
 __getattr__, __dir__ = names_of(
     __name__,
     """
-    band_edges: BandEdges edge_fit
+    band_edges: BandEdges closed edge_fit edge_labels
     bond_scalars: BondScalars crystal_labels directions volumes
     cutoffs: PolynomialCutoff check_smooth cutoff_of
     elastic_response: ElasticResponse with_elastic_response

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable
-from typing import Final
 
 import schnetpack.nn as snn
 import torch
@@ -59,11 +58,6 @@ class BandEdges(Transform):
         levels_key: if given, a further output: valence and conduction level of each atom in eV,
             shape=(n_atoms, 2).
     """
-
-    # In a metal, errors of the band edges move the middle of the overlap. They also open the gap:
-    # without this, labels of both edges alone would not open it; with a larger pull, those of one
-    # edge alone would diverge, since levels share features.
-    pull: Final[float] = 0.1
 
     offset: torch.Tensor
     scale: torch.Tensor
@@ -125,10 +119,7 @@ class BandEdges(Transform):
         features = scalar_features(inputs, self.valence[0].in_features)
         levels = torch.cat([self.valence(features), self.conduction(features)], dim=1)
         edges = offset + self.scale * self.pooled(levels, inputs)
-        raw = edges[:, 1] - edges[:, 0]
-        inputs[self.band_gap_key] = opened(raw, 1.0 if self.training else 0.0)
-        gap = opened(raw, self.pull if self.training else 0.0)
-        apart = -0.5 * self.outward * (gap - raw).unsqueeze(-1)
+        inputs[self.band_gap_key], apart = closed(edges, self.training)
         edges = edges + apart
         inputs[self.vbm_key], inputs[self.cbm_key] = edges[:, 0], edges[:, 1]
         if self.levels_key is not None:
@@ -141,6 +132,28 @@ class BandEdges(Transform):
         """Band edges from levels of atoms, shape=(n_atoms, 2) -> (n_structures, 2)."""
         sharpness = self.outward * self.log_sharpness.exp()
         return _log_mean_exp(sharpness * levels, inputs) / sharpness
+
+
+def closed(
+    edges: torch.Tensor, training: bool, width: float = 0.05
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Gap between two band edges, zero where they overlap, and what moves them to the middle.
+
+    In a metal, errors of the band edges move the middle of the overlap. In training they also open
+    the gap, by a tenth: without this, labels of both edges alone would not open it; with a larger
+    pull, those of one edge alone would diverge, since levels share features.
+
+    Args:
+        edges: valence band maximum and conduction band minimum in eV, shape=(n, 2).
+        training: as of a module.
+        width: of the rounded corner in eV, see :func:`.opened`.
+
+    Returns:
+        The gap, shape=(n,), and what to add to the band edges, shape=(n, 2).
+    """
+    raw = edges[:, 1] - edges[:, 0]
+    half = 0.5 * (opened(raw, 0.1 if training else 0.0, width) - raw)
+    return opened(raw, 1.0 if training else 0.0, width), torch.stack([-half, half], dim=1)
 
 
 def edge_fit(
@@ -169,6 +182,40 @@ def edge_fit(
         float64, in eV.
 
     Raises:
+        ValueError: as :func:`edge_labels` does.
+    """
+    labels, shares = edge_labels(datamodule, band_gap_key, vbm_key, cbm_key)
+    present = labels.isfinite()
+    elements = shares.any(dim=0)
+    shares = shares[:, elements]
+    # The unknowns are V and 1000 (C - V), so that the norm is small in the gap before all else.
+    parts = torch.tensor([[0, 1e-3], [1, 0], [1, 1e-3]], dtype=torch.float64)
+    rows = [torch.kron(part, shares[own]) for part, own in zip(parts, present.T, strict=True)]
+    values = [labels[own, k] for k, own in enumerate(present.T)]
+    design, value = torch.cat(rows), torch.cat(values)
+    offset = torch.zeros(101, 2, dtype=torch.float64) if start is None else start.double().cpu()
+    below, above = offset[elements].T
+    before = torch.cat([below, 1e3 * (above - below)])
+    rest = value - design @ before
+    solution = before + torch.linalg.lstsq(design, rest[:, None], driver="gelsd").solution[:, 0]
+    left = (value - design @ solution).split([len(v) for v in values])
+    deviation = [float(one.square().mean().sqrt()) if len(one) else 0.0 for one in left]
+    scale = torch.tensor([one or max(deviation) for one in deviation[1:]], dtype=torch.float64)
+    vbm, gap = solution.reshape(2, -1)
+    offset[elements] = torch.stack([vbm, vbm + 1e-3 * gap], dim=1)
+    return offset, scale.clamp(min=1e-12)
+
+
+def edge_labels(
+    datamodule: AtomsDataModule, band_gap_key: str, vbm_key: str, cbm_key: str
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Gap and band edges of the training set in eV, NaN where there is no label.
+
+    Returns:
+        Labels, shape=(n_structures, 3), and the atomic fraction of each element,
+        shape=(n_structures, 101); both float64.
+
+    Raises:
         ValueError: if there are no labels, they are not in eV, or gaps are negative or differ from
             the distance of the band edges.
     """
@@ -194,24 +241,7 @@ def edge_fit(
             f"structure {train[k]} of {dataset.datapath}; expected the gap between both edges: "
             "use one head for each method that computed labels"
         )
-    elements = shares.any(dim=0)
-    shares = shares[:, elements]
-    # The unknowns are V and 1000 (C - V), so that the norm is small in the gap before all else.
-    parts = torch.tensor([[0, 1e-3], [1, 0], [1, 1e-3]], dtype=torch.float64)
-    rows = [torch.kron(part, shares[own]) for part, own in zip(parts, present.T, strict=True)]
-    values = [labels[own, k] for k, own in enumerate(present.T)]
-    design, value = torch.cat(rows), torch.cat(values)
-    offset = torch.zeros(101, 2, dtype=torch.float64) if start is None else start.double().cpu()
-    below, above = offset[elements].T
-    before = torch.cat([below, 1e3 * (above - below)])
-    rest = value - design @ before
-    solution = before + torch.linalg.lstsq(design, rest[:, None], driver="gelsd").solution[:, 0]
-    left = (value - design @ solution).split([len(v) for v in values])
-    deviation = [float(one.square().mean().sqrt()) if len(one) else 0.0 for one in left]
-    scale = torch.tensor([one or max(deviation) for one in deviation[1:]], dtype=torch.float64)
-    vbm, gap = solution.reshape(2, -1)
-    offset[elements] = torch.stack([vbm, vbm + 1e-3 * gap], dim=1)
-    return offset, scale.clamp(min=1e-12)
+    return labels, shares
 
 
 def _log_mean_exp(x: torch.Tensor, inputs: dict[str, torch.Tensor]) -> torch.Tensor:

@@ -21,6 +21,7 @@ from torch import nn
 
 from schnetpack_phonon.common.properties import PROPERTIES
 from schnetpack_phonon.models.cutoffs import PolynomialCutoff
+from schnetpack_phonon.models.hamiltonian.matrix import NoFeatures
 from schnetpack_phonon.structures.crystals import antiperovskite
 
 CUTOFF = 5.0
@@ -70,6 +71,8 @@ def potential(
     ``smooth`` takes our cutoff in place of SchNetPack's cosine. ``fields`` are external ones that
     FieldSchNet reads.
     """
+    if representation == "NoFeatures":
+        return assemble(NoFeatures(CUTOFF), *heads, dtype=dtype, seed=seed)
     parts = {
         "n_atom_basis": 16,
         "n_interactions": 2,

@@ -1,4 +1,4 @@
-"""What every head promises. A new head joins by a line in ``SCALARS`` or ``TENSORS``."""
+"""What every head promises. A new one joins by a line in ``SCALARS``, ``LEVELS`` or ``TENSORS``."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from schnetpack_phonon.common.properties import PROPERTIES
 from schnetpack_phonon.data.statistics import composition_fit
 from schnetpack_phonon.models.band_edges import BandEdges
 from schnetpack_phonon.models.elastic_tensor import ElasticTensor
+from schnetpack_phonon.models.hamiltonian.head import HamiltonianEdges
 from schnetpack_phonon.models.heads import BandGap, Intensive
 from schnetpack_phonon.models.stress import HydrostaticStress, StressTensor
 from schnetpack_phonon.models.task import ScaledOutput
@@ -43,6 +44,12 @@ SCALARS = {
     "BandEdges": Head(lambda: BandEdges(16, levels_key="levels")),
     "BandEdges-SchNet": Head(lambda: BandEdges(16), "SchNet"),
 }
+ELEMENTS = ["Ag", "S", "Se", "Br", "I"]
+LEVELS = {  # their gaps are no sums over atoms and have no offsets
+    "HamiltonianEdges": Head(
+        lambda: HamiltonianEdges(ELEMENTS, CUTOFF, kpoint_length=8.0), "NoFeatures"
+    ),
+}
 TENSORS: dict[str, Head] = {
     "StressTensor": Head(lambda: StressTensor(16, CUTOFF, bonds_key="bonds")),
     "ElasticTensor": Head(lambda: ElasticTensor(16, CUTOFF, bonds_key="bonds")),
@@ -58,7 +65,8 @@ LAWS: dict[tuple[int, ...], Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
     (6, 6): elasticity.rotated,
 }
 
-heads = pytest.mark.parametrize("head", (SCALARS | TENSORS).values(), ids=SCALARS | TENSORS)
+HEADS = SCALARS | LEVELS | TENSORS
+heads = pytest.mark.parametrize("head", HEADS.values(), ids=HEADS)
 scalar_heads = pytest.mark.parametrize("head", SCALARS.values(), ids=SCALARS)
 dtypes = pytest.mark.parametrize(
     ("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.float64, 1e-10)]
@@ -166,7 +174,10 @@ def test_batch_equals_single_structures(head, dtype, tolerance, fitted):
 @pytest.mark.parametrize("training", [False, True])
 def test_scripted_model_equals_eager(head, training, fitted):
     """With forces; without them it is in the tests of ScaledTask, which makes it possible."""
-    model = fitted(head, Atomwise(16, output_key="energy"), Forces()).train(training)
+    others = [Atomwise(16, output_key="energy"), Forces()]
+    if head.representation == "NoFeatures":
+        others = [Forces(energy_key="band_gap")]
+    model = fitted(head, *others).train(training)
     eager = model(batch(STRUCTURES[:3]))
     loaded = scripted(model)
     for _ in range(3):  # TorchScript fuses operations after the first calls

@@ -1,0 +1,14 @@
+"""Gap and band edges as eigenvalues of a learned tight-binding Hamiltonian."""
+
+from schnetpack_phonon._moved import names_of
+
+__getattr__, __dir__ = names_of(
+    __name__,
+    """
+    head: HamiltonianEdges
+    levels: band_edges eigenvalues kpoint_meshes
+    matrix: Hamiltonian MatrixElements NoFeatures
+    orbitals: Orbitals orbitals_of
+    two_centre: TwoCentre
+    """,
+)

@@ -1,0 +1,155 @@
+"""An output module for gap and band edges from the levels of a learned Hamiltonian."""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from ase.data import chemical_symbols
+from schnetpack import properties as structure_keys
+from schnetpack.atomistic import PairwiseDistances
+from schnetpack.data import AtomsDataModule
+from schnetpack.data.loader import _atoms_collate_fn
+from schnetpack.model import NeuralNetworkPotential
+from schnetpack.transform import Transform
+
+from schnetpack_phonon.common import properties
+from schnetpack_phonon.data.statistics import fit_to_shares
+from schnetpack_phonon.models.band_edges import closed, edge_labels
+from schnetpack_phonon.models.cutoffs import cutoff_of
+from schnetpack_phonon.models.hamiltonian.levels import band_edges, kpoint_meshes
+from schnetpack_phonon.models.hamiltonian.matrix import Hamiltonian
+from schnetpack_phonon.models.heads import mean_over_atoms, precise
+
+_N_SAMPLES = 64  # training structures from which the zero of potential is fitted
+
+
+class HamiltonianEdges(Transform):
+    """Band gap, valence band maximum and conduction band minimum in eV: levels of a matrix.
+
+    They are eigenvalues of a :class:`.Hamiltonian`, the highest filled and the lowest empty level
+    at the wave vectors of :func:`.kpoint_meshes`. The representation is not used;
+    :class:`.NoFeatures` may take its place. The zero of potential, which labels take from the code
+    that made them, is a constant for each element, a mean over atoms; the gap needs none.
+
+    Where the highest filled level is above the lowest empty one the crystal is a metal: the gap is
+    zero and both edges are the middle, as in :class:`.BandEdges`. So is every structure with an odd
+    number of electrons. At Gamma alone, metals with an even number have the gap of this one wave
+    vector.
+
+    Labels of any of the three properties train it, of all structures or of some.
+
+    Args:
+        elements: symbols; only they may occur.
+        cutoff: of bonds in Ang; that of the neighbour list, or less.
+        n_radial: number of radial functions of each pair of elements and each kind of bond.
+        kpoint_length: of the mesh in Ang, see :func:`.kpoint_meshes`; 0 for Gamma alone, as the
+            shipped labels. With a length a supercell of half the mesh has the same edges.
+        orbitals: other shells, electrons or energies than those of the table: :func:`.orbitals_of`.
+        band_gap_key: gap in the database and in the model's output, shape=(n_structures,).
+        vbm_key: the same for the valence band maximum.
+        cbm_key: the same for the conduction band minimum.
+
+    Raises:
+        ValueError: for elements that are not in the table.
+    """
+
+    offset: torch.Tensor
+
+    def __init__(
+        self,
+        elements: Sequence[str],
+        cutoff: float,
+        n_radial: int = 12,
+        kpoint_length: float = 0.0,
+        orbitals: Mapping[str, Mapping[str, float]] | None = None,
+        band_gap_key: str = properties.band_gap,
+        vbm_key: str = properties.vbm,
+        cbm_key: str = properties.cbm,
+    ):
+        super().__init__()
+        self.band_gap_key, self.vbm_key, self.cbm_key = band_gap_key, vbm_key, cbm_key
+        self.model_outputs = [band_gap_key, vbm_key, cbm_key]
+        self.kpoint_length = float(kpoint_length)
+        self.hamiltonian = Hamiltonian(elements, cutoff, n_radial, orbitals)
+        self.register_buffer("offset", torch.zeros(101))
+
+    def datamodule(self, value: AtomsDataModule) -> None:
+        """Takes the zero of potential from the training set; SchNetPack calls this before a fit.
+
+        Raises:
+            ValueError: as :func:`.edge_labels` does; for elements that are none of ours, atoms
+                without a bond, or a gap where the number of electrons is odd.
+        """
+        keys = self.band_gap_key, self.vbm_key, self.cbm_key
+        labels, shares = edge_labels(value, *keys)
+        new = torch.nonzero(shares.any(dim=0).to(self.offset.device) & (self.hamiltonian.index < 0))
+        if len(new):
+            symbols = [chemical_symbols[int(z)] for z in new[:, 0]]
+            raise ValueError(
+                f"{value.dataset.datapath} has {', '.join(symbols)}, for which the Hamiltonian has "
+                "no orbitals: name all elements of the training set in elements"
+            )
+        there = torch.nonzero(labels[:, 1:].isfinite().any(dim=1))[:, 0]
+        if not len(there):  # gaps alone, which have no zero
+            there = torch.arange(len(labels))
+        chosen = there[torch.linspace(0, len(there) - 1, min(len(there), _N_SAMPLES)).long()]
+        residuals = []
+        for k in chosen.tolist():
+            inputs = PairwiseDistances()(_atoms_collate_fn([value.train_dataset[k]]))
+            inputs = {
+                key: each.to(self.offset if each.is_floating_point() else self.offset.device)
+                for key, each in inputs.items()
+            }
+            self._check(inputs, labels[k, 0], f"{value.train_idx[k]} of {value.dataset.datapath}")
+            with torch.no_grad():
+                edges = self.levels(inputs)[0].cpu()
+            residuals.append((labels[k, 1:] - edges).nanmean())
+        rest = torch.stack(residuals)
+        if rest.isfinite().all():
+            fit, _ = fit_to_shares(rest[:, None], shares[chosen], self.offset[:, None].cpu())
+            self.offset = fit[:, 0].to(self.offset)
+
+    def check_model(self, model: NeuralNetworkPotential) -> None:
+        """Raises ValueError if bonds end before the cutoff, as far as the model tells."""
+        try:
+            known = cutoff_of(model)
+        except ValueError:
+            return
+        if known < self.hamiltonian.cutoff - 1e-6:
+            raise ValueError(
+                f"the cutoff of the Hamiltonian is {self.hamiltonian.cutoff:g} Ang, that of the "
+                f"representation {known:g} Ang; expected at most that: bonds beyond it may be "
+                "missing"
+            )
+
+    def forward(self, inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        offset = precise(self.offset[inputs[structure_keys.Z]].unsqueeze(-1), self.training)
+        levels = self.levels(inputs).to(inputs[structure_keys.R].dtype)
+        edges = mean_over_atoms(offset, inputs) + levels
+        inputs[self.band_gap_key], apart = closed(edges, self.training, 1e-6)
+        edges = edges + apart
+        inputs[self.vbm_key], inputs[self.cbm_key] = edges[:, 0], edges[:, 1]
+        return inputs
+
+    def levels(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+        """Highest filled and lowest empty level in eV, float64, shape=(n_structures, 2)."""
+        n_electrons = self.hamiltonian.n_electrons(inputs)
+        meshes = kpoint_meshes(inputs, self.kpoint_length)
+        return band_edges(self.hamiltonian(inputs), n_electrons, meshes)
+
+    def _check(self, inputs: dict[str, torch.Tensor], gap: torch.Tensor, name: str) -> None:
+        distance = torch.norm(inputs[structure_keys.Rij], dim=1)
+        bonded = inputs[structure_keys.idx_i][distance < self.hamiltonian.cutoff].unique()
+        n_atoms = int(inputs[structure_keys.n_atoms][0])
+        if len(bonded) < n_atoms:
+            raise ValueError(
+                f"{n_atoms - len(bonded)} atoms of structure {name} have no neighbour within "
+                f"{self.hamiltonian.cutoff:g} Ang, so that their levels are those of free atoms: "
+                "set a larger cutoff"
+            )
+        n_electrons = int(self.hamiltonian.n_electrons(inputs)[0])
+        if n_electrons % 2 and gap > 0:
+            raise ValueError(
+                f"structure {name} has {n_electrons} valence electrons and a gap of {gap:.3g} eV; "
+                "expected an even number, since levels are filled in pairs: give other numbers of "
+                "electrons in orbitals"
+            )

@@ -1,0 +1,250 @@
+"""A learned Hamiltonian: all matrix elements of a batch of structures."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import schnetpack.nn as snn
+import torch
+import torch.nn.functional as F
+from ase.data import atomic_numbers
+from schnetpack import properties as structure_keys
+from torch import nn
+
+from schnetpack_phonon.models.cutoffs import PolynomialCutoff
+from schnetpack_phonon.models.hamiltonian.orbitals import SHELLS, orbitals_of
+from schnetpack_phonon.models.hamiltonian.two_centre import N_CHANNELS, TwoCentre
+
+
+class MatrixElements(NamedTuple):
+    """Elements that add up to a matrix A for each structure; H is its Hermitian part.
+
+    Attributes:
+        values: in eV, shape=(n,).
+        places: of each in the flattened matrices of all structures, one after the other.
+        structures: of each.
+        images: lattice vector between the cells of the two atoms in units of the cell, for the
+            phase of a wave vector, shape=(n, 3).
+        sizes: number of orbitals of each structure, shape=(n_structures,).
+    """
+
+    values: torch.Tensor
+    places: torch.Tensor
+    structures: torch.Tensor
+    images: torch.Tensor
+    sizes: torch.Tensor
+
+
+class Hamiltonian(nn.Module):
+    r"""Tight-binding matrix of s, p and d orbitals with learned two-centre terms.
+
+    Hoppings along a bond of length r between shells of elements A and B are
+
+    .. math:: V(r) = f(r) \left( (\tfrac12 + h_{AB}) V_0(r) + \sum_k c_{AB,k} g_k(r) \right)
+
+    with Harrison's universal :math:`V_0`, Gaussians :math:`g_k` and a smooth cutoff f. Half of
+    :math:`V_0` is where learning starts: Harrison counts nearest neighbours alone. On-site energies
+    start from those of free atoms. Each neighbour adds a crystal field of the same angular forms to
+    the on-site block, which may mix two shells where the site is polar.
+
+    The matrix is Hermitian, turns with the crystal, and does not depend on the order of atoms and
+    bonds.
+
+    Args:
+        elements: symbols; only they may occur.
+        cutoff: of bonds in Ang; that of the neighbour list, or less.
+        n_radial: number of Gaussians.
+        orbitals: see :func:`.orbitals_of`.
+    """
+
+    index: torch.Tensor
+    electrons: torch.Tensor
+    shells: torch.Tensor
+    start: torch.Tensor
+    widths: torch.Tensor
+    same: torch.Tensor
+
+    def __init__(
+        self,
+        elements: Sequence[str],
+        cutoff: float,
+        n_radial: int = 12,
+        orbitals: Mapping[str, Mapping[str, float]] | None = None,
+    ):
+        super().__init__()
+        own = [orbitals_of(symbol, orbitals) for symbol in elements]
+        n = len(own)
+        if n == 0 or len(set(elements)) < n:
+            raise ValueError(f"elements are {list(elements)}; expected different symbols")
+        index = torch.full((101,), -1)
+        index[[atomic_numbers[symbol] for symbol in elements]] = torch.arange(n)
+        energies = [[each.energies.get(shell, math.nan) for shell in SHELLS] for each in own]
+        start = torch.tensor(energies)
+        same = [a == b for a in range(3) for b in range(a, 3) for _ in range(a + 1)]
+        self.register_buffer("index", index)
+        self.register_buffer("electrons", torch.tensor([each.electrons for each in own]))
+        self.register_buffer("shells", start.isfinite())
+        self.register_buffer("start", start.nan_to_num())
+        self.register_buffer("widths", torch.tensor([1, 3, 5]), persistent=False)
+        self.register_buffer("same", torch.tensor(same), persistent=False)
+        self.cutoff = float(cutoff)
+        self.two_centre = TwoCentre()
+        self.radial_basis = snn.GaussianRBF(n_radial, cutoff, start=1.0)
+        self.cutoff_fn = PolynomialCutoff(cutoff, exponent=3)
+        self.energies = nn.Parameter(torch.empty(n, 3))
+        self.universal = nn.Parameter(torch.empty(n, n, N_CHANNELS))
+        self.hoppings = nn.Parameter(torch.empty(n, n, N_CHANNELS, n_radial))
+        self.field = nn.Parameter(torch.empty(n, n, N_CHANNELS, n_radial))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Back to free atoms and half of Harrison's hoppings."""
+        for parameter in self.parameters(recurse=False):
+            nn.init.zeros_(parameter)
+
+    def n_electrons(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+        """Valence electrons of each structure, shape=(n_structures,)."""
+        own = self.electrons[self.elements(inputs)]
+        return snn.scatter_add(
+            own, inputs[structure_keys.idx_m], inputs[structure_keys.n_atoms].shape[0]
+        )
+
+    def elements(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+        """Place of each atom's element among ours, shape=(n_atoms,).
+
+        Raises:
+            ValueError: for an element that is none of ours.
+        """
+        z = inputs[structure_keys.Z]
+        index = self.index[z]
+        if bool((index < 0).any()):
+            raise ValueError(
+                f"a structure has atoms of atomic number {int(z[index < 0][0])}; the Hamiltonian "
+                "has no orbitals for this element: name it in elements, and train with it"
+            )
+        return index
+
+    def forward(self, inputs: dict[str, torch.Tensor]) -> MatrixElements:
+        """All elements, from the bonds ``Rij`` of SchNetPack's inputs.
+
+        Raises:
+            ValueError: for an element that is none of ours, or atoms at the same place.
+        """
+        z = self.elements(inputs)
+        i, j = inputs[structure_keys.idx_i], inputs[structure_keys.idx_j]
+        vectors, idx_m = inputs[structure_keys.Rij], inputs[structure_keys.idx_m]
+        distance = torch.norm(vectors, dim=1)
+        if bool((distance < 0.1).any()):
+            raise ValueError(
+                "two atoms are closer than 0.1 Ang; expected separate atoms: look for atoms that "
+                "are twice in the structure"
+            )
+        images = lattice_images(inputs)
+        shells, n, n_bonds = self.shells[z], z.shape[0], i.shape[0]
+        # First orbital of each shell of each atom, counted over the batch.
+        counts = shells * self.widths
+        first = (counts.flatten().cumsum(0) - counts.flatten()).reshape(n, 3)
+        sizes = snn.scatter_add(counts.sum(1), idx_m, inputs[structure_keys.n_atoms].shape[0])
+        before = sizes.cumsum(0) - sizes  # orbitals of the structures before
+        squares = (sizes.square().cumsum(0) - sizes.square()) - before * (sizes + 1)
+
+        cut = self.cutoff_fn(distance).unsqueeze(1)
+        hoppings, field = self._strengths(z[i], z[j], distance, cut)
+        u = vectors / distance.unsqueeze(1)
+        energies = (self.start + self.energies)[z]
+        at_home = torch.full((n,), n_bonds, device=i.device)  # no bond, no lattice vector
+        atoms = torch.arange(n, device=i.device)
+        near = distance < self.cutoff
+
+        values: list[torch.Tensor] = []
+        places: list[torch.Tensor] = []
+        bonds: list[torch.Tensor] = []
+        structures: list[torch.Tensor] = []
+        channel = 0
+        for a in range(3):
+            for b in range(a, 3):
+                own = torch.arange(channel, channel + a + 1, device=i.device)
+                channel += a + 1
+                twice = 1.0 if a == b else 2.0  # the other half is the Hermitian conjugate
+                # Between two atoms.
+                pick = torch.nonzero(shells[i, a] & shells[j, b] & near)[:, 0]
+                strengths = twice * hoppings.index_select(0, pick).index_select(1, own)
+                block = self.two_centre(u.index_select(0, pick), strengths, a, b)
+                rows, columns, bond, left = first[i[pick], a], first[j[pick], b], pick, i[pick]
+                # On one atom: sum over its neighbours.
+                pick = torch.nonzero(shells[i, a] & shells[i, b] & near)[:, 0]
+                strengths = twice * field.index_select(0, pick).index_select(1, own)
+                each = self.two_centre(u.index_select(0, pick), strengths, a, b)
+                site = snn.scatter_add(each, i[pick], n)
+                if a == b:
+                    one = torch.eye(2 * a + 1, dtype=site.dtype, device=site.device)
+                    site = site + energies[:, a].reshape(-1, 1, 1) * one
+                here = torch.nonzero(shells[:, a] & shells[:, b])[:, 0]
+                block = torch.cat([block, site[here]])
+                rows = torch.cat([rows, first[here, a]]).reshape(-1, 1, 1)
+                columns = torch.cat([columns, first[here, b]]).reshape(-1, 1, 1)
+                rows = rows + torch.arange(2 * a + 1, device=i.device).reshape(1, -1, 1)
+                columns = columns + torch.arange(2 * b + 1, device=i.device).reshape(1, 1, -1)
+                m = idx_m[torch.cat([left, atoms[here]])].reshape(-1, 1, 1)
+                place = squares[m] + rows * sizes[m] + columns
+                values.append(block.flatten())
+                places.append(place.flatten())
+                bond = torch.cat([bond, at_home[here]]).reshape(-1, 1, 1)
+                bonds.append(bond.expand(block.shape).flatten())
+                structures.append(m.expand(block.shape).flatten())
+        return MatrixElements(
+            torch.cat(values),
+            torch.cat(places),
+            torch.cat(structures),
+            images[torch.cat(bonds)],
+            sizes,
+        )
+
+    def _strengths(
+        self, a: torch.Tensor, b: torch.Tensor, distance: torch.Tensor, cut: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Hoppings and crystal fields of bonds between elements a and b, each (n_bonds, 10)."""
+        pair = a * self.start.shape[0] + b
+        radial = self.radial_basis(distance).unsqueeze(1)
+        # Between shells of one kind, a bond is its own reverse.
+        same = self.same.unsqueeze(1)
+        learned = torch.where(
+            same, (self.hoppings + self.hoppings.transpose(0, 1)) / 2, self.hoppings
+        )
+        factor = torch.where(
+            self.same, (self.universal + self.universal.transpose(0, 1)) / 2, self.universal
+        )
+        known = (0.5 + _rows(factor, pair)) * self.two_centre.universal(distance)
+        hoppings = known + (_rows(learned, pair) * radial).sum(2)
+        return cut * hoppings, cut * (_rows(self.field, pair) * radial).sum(2)
+
+
+class NoFeatures(nn.Module):
+    """In place of a representation, for a :class:`Hamiltonian` that needs none.
+
+    Args:
+        cutoff: of the neighbour list in Ang.
+    """
+
+    cutoff: torch.Tensor
+
+    def __init__(self, cutoff: float):
+        super().__init__()
+        self.register_buffer("cutoff", torch.tensor([float(cutoff)]))
+
+    def forward(self, inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        return inputs
+
+
+def lattice_images(inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+    """Lattice vector of each bond in units of the cell, and zero; shape=(n_bonds + 1, 3)."""
+    offsets = inputs[structure_keys.offsets].detach().double()
+    inverse = torch.linalg.pinv(inputs[structure_keys.cell].detach().double())
+    of_bonds = inputs[structure_keys.idx_m][inputs[structure_keys.idx_i]]
+    images = (offsets.unsqueeze(1) @ inverse[of_bonds]).squeeze(1).round()
+    return torch.cat([images, images.new_zeros(1, 3)])
+
+
+def _rows(table: torch.Tensor, pair: torch.Tensor) -> torch.Tensor:
+    """Rows of a table of pairs of elements, shape=(n, n, ...) -> (n_bonds, ...)."""
+    return F.embedding(pair, table.flatten(0, 1).flatten(1)).unflatten(1, table.shape[2:])
