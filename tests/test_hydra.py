@@ -15,6 +15,8 @@ from omegaconf import MissingMandatoryValue, OmegaConf
 
 from schnetpack_phonon._hydra import SchnetpackPhononSearchPath, config_folder
 from schnetpack_phonon.models.elastic_response import ElasticResponse, with_elastic_response
+from schnetpack_phonon.models.hamiltonian.matrix import NoFeatures
+from schnetpack_phonon.structures.crystals import antiperovskite
 
 CONFIGS = config_folder()
 EXPERIMENT = "experiment=phonon_antiperovskite"
@@ -130,6 +132,20 @@ def test_elastic_experiments_have_a_model_for_second_derivatives(experiment, com
     assert keys == {output.name for output in config.task.outputs}
     assert keys <= {*model.model_outputs}
     assert with_elastic_response(model, ElasticResponse(clamped_key="response"))
+
+
+def test_experiment_of_the_hamiltonian_needs_no_network(compose_train):
+    """All elements of its crystals have orbitals, and bonds of the graphs reach the cutoff."""
+    config = compose_train("experiment=phonon_hamiltonian", "run.work_dir=.")
+    model = instantiate(config.model)
+    (head,) = model.output_modules
+    head.check_model(model)
+    assert isinstance(model.representation, NoFeatures)
+    assert {output.name for output in config.task.outputs} == set(head.model_outputs)
+    (neighbours,) = [each for each in config.data.transforms if "cutoff" in each]
+    assert neighbours.cutoff == head.hamiltonian.cutoff
+    for name in config.data.structure.names:
+        assert (head.hamiltonian.index[antiperovskite(name).numbers] >= 0).all()
 
 
 def test_number_of_snapshots_of_an_experiment_holds_for_any_ensemble(compose_train):

@@ -20,6 +20,7 @@ from schnetpack_phonon.attribution.paths import opposite
 from schnetpack_phonon.attribution.results import BondAttribution, shares
 from schnetpack_phonon.common.errors import AttributionError
 from schnetpack_phonon.data.reading import Structure
+from schnetpack_phonon.models.hamiltonian.head import HamiltonianEdges
 from schnetpack_phonon.models.heads import BandGap, Energy, Intensive
 from schnetpack_phonon.structures.crystals import antiperovskite
 from tests.attribution.attribution_fixtures import AG, BR, STRENGTHS, S, one
@@ -70,6 +71,17 @@ def test_bonds_add_up_to_the_change_of_the_prediction(representation, head):
     np.testing.assert_allclose(sums, changes, atol=0.01 * np.abs(changes).mean())
     residuals = [a.residual for a in found]
     np.testing.assert_allclose(residuals, changes - sums, atol=2e-4)
+
+
+@pytest.mark.parametrize("kpoint_length", [0.0, 8.0])
+def test_bonds_add_up_to_the_change_of_a_gap_between_levels(kpoint_length):
+    """Its gradients need no derivatives of eigenvectors; the ideal crystal has degenerate ones."""
+    head = HamiltonianEdges(["Ag", "S", "Br"], CUTOFF, kpoint_length=kpoint_length)
+    model = potential(head, representation="NoFeatures")
+    for seed in range(2):
+        found = one(model, *thermal(seed, strain=0.01), "band_gap")
+        assert abs(found.change) > 0.01
+        assert abs(found.residual) < 0.01 * abs(found.change)
 
 
 def test_bonds_add_up_to_small_changes_of_large_energies():

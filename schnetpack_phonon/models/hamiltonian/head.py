@@ -58,7 +58,7 @@ class HamiltonianEdges(Transform):
         self,
         elements: Sequence[str],
         cutoff: float,
-        n_radial: int = 12,
+        n_radial: int = 16,
         kpoint_length: float = 0.0,
         orbitals: Mapping[str, Mapping[str, float]] | None = None,
         band_gap_key: str = properties.band_gap,

@@ -68,7 +68,7 @@ class Hamiltonian(nn.Module):
         self,
         elements: Sequence[str],
         cutoff: float,
-        n_radial: int = 12,
+        n_radial: int = 16,
         orbitals: Mapping[str, Mapping[str, float]] | None = None,
     ):
         super().__init__()
