@@ -74,10 +74,6 @@ vasp_output: calculators.vasp  voigt: models.elastic_tensor
 """
 
 
-# Names of such a module that mean something else now, and those that mean the same as then.
-_CHANGED = {"instabilities": {"Instabilities": "FloorOfAllModes"}}
-
-
 def names_of(package: str, names: str) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
     """``__getattr__`` and ``__dir__`` of a package that loads its modules when needed.
 
@@ -128,8 +124,6 @@ class _Finder(MetaPathFinder, Loader):
             vars(module).update(
                 (k, v) for k, v in vars(import_module(place)).items() if k[:2] != "__"
             )
-        for name, as_then in _CHANGED.get(old.rpartition(".")[2], {}).items():
-            setattr(module, name, getattr(module, as_then))
 
 
 def install() -> None:

@@ -12,7 +12,7 @@ __getattr__, __dir__ = names_of(
     force_pool: ForcePool
     harmonic: HarmonicModel Renormalization free_energy harmonic_model
         normal_modes to_blocks to_matrix
-    instabilities: FloorOfAllModes Instabilities
+    instabilities: Instabilities
     modes: BlochModes Modes WholeModes bloch_modes whole_modes
     phonopy_files: PhonopyFiles
     renormalization: NotConvergedError Renormalised Step

@@ -92,13 +92,3 @@ class Instabilities:
                 "'abs' or 'freeze'"
             )
         return absolute
-
-
-@dataclass(frozen=True)
-class FloorOfAllModes(Instabilities):
-    """What version 0.1 called ``Instabilities``: its floor raised real modes too."""
-
-    def __post_init__(self):
-        super().__post_init__()
-        if self.policy == "floor":
-            object.__setattr__(self, "min_frequency", self.floor)

@@ -1,7 +1,5 @@
 """What each policy makes of frequencies, which ones it refuses, and what it is called."""
 
-import importlib
-
 import numpy as np
 import pytest
 
@@ -72,16 +70,6 @@ def test_one_description_means_one_thing(options, settings, words):
     instabilities = Instabilities(*options)
     assert instabilities.settings == {"policy": options[0], "floor": 1.0, **settings}
     assert str(instabilities) == words
-
-
-def test_former_import_path_has_the_former_meaning():
-    """Runs of version 0.1 name it in their configuration."""
-    with pytest.warns(FutureWarning, match="instabilities is now"):
-        then = importlib.reload(importlib.import_module("schnetpack_phonon.instabilities"))
-    floor = then.Instabilities("floor", 1.5)
-    assert floor.settings == {"policy": "floor", "floor": 1.5}
-    assert floor.apply(FREQUENCIES).tolist() == [3.0, 1.5, 1.5, 1.5, 4.0]
-    assert then.Instabilities("abs").apply(FREQUENCIES).tolist() == [3.0, 0.5, 0.5, 1.2, 4.0]
 
 
 @pytest.mark.parametrize(

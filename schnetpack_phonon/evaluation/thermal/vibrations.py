@@ -18,6 +18,8 @@ from schnetpack_phonon.models.trained.targets import build
 from schnetpack_phonon.phonons.force_constants import Models
 from schnetpack_phonon.structures.crystals import Crystal
 
+_OF_VERSION_0_1 = "schnetpack_phonon.instabilities.Instabilities"
+
 
 def vibrations(run: Run, ensemble: Ensemble) -> tuple[list[Crystal], Models]:
     """Relaxed crystals and their models at the temperatures of an ensemble; computes no labels.
@@ -35,11 +37,12 @@ def vibrations(run: Run, ensemble: Ensemble) -> tuple[list[Crystal], Models]:
         raise RunError(f"{run.folder} was not trained on data of schnetpack_phonon")
     shipped = data.get("shipped_labels")
     path = Path(run.resolved("data.label_store"))
+    parts = {part: run.resolved(f"data.{part}") for part in ("structure", "phonons", "calculator")}
+    own = parts["phonons"].get("instabilities", {})
+    if own.get("_target_") == _OF_VERSION_0_1 and own.get("policy") == "floor":
+        own["min_frequency"] = own["floor"]  # that floor raised real modes too
     try:
-        structure, phonons, calculator = (
-            build(run.resolved(f"data.{part}"), run.trust)
-            for part in ("structure", "phonons", "calculator")
-        )
+        structure, phonons, calculator = (build(part, run.trust) for part in parts.values())
         if isinstance(calculator, ExternalCode) and calculator.version is None:
             # Of the labels; the installed one would be asked by a command of the configuration.
             code = read_metadata(run.datapath)["versions"]["calculator"]
