@@ -120,6 +120,8 @@ def eigenvalues(elements: MatrixElements, kpoints: torch.Tensor) -> torch.Tensor
 
 def _phases(elements: MatrixElements, kpoints: torch.Tensor) -> torch.Tensor:
     """Phase of each element, real where all are; kpoints of each structure, shape=(n, 3)."""
+    if not bool(kpoints.any()):
+        return torch.ones_like(elements.images[:, 0])
     half = (2 * kpoints - (2 * kpoints).round()).abs().max() < 1e-9
     angle = 2 * math.pi * (kpoints[elements.structures] * elements.images).sum(1)
     if bool(half):
