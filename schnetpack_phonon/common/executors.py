@@ -116,19 +116,7 @@ class _Companion:
     def _call(
         self, function: Callable[..., Result], arguments: tuple, seconds: float | None
     ) -> Result:
-        if self._pool is None:
-            self._pool = loky.ProcessPoolExecutor(
-                max_workers=1,
-                env=self._environment,
-                initializer=exit_with_parent,
-                initargs=(os.getpid(),),
-            )
-            if self._killed:
-                self._end()
-                raise BrokenExecutor("the pool was shut down")
-            # The start of the process and its imports do not count.
-            self._pool.submit(_nothing, function, arguments).result()
-        future = self._pool.submit(function, *arguments)
+        future = self._submitted(function, arguments)
         try:
             return future.result(seconds)
         except TimeoutError as error:
@@ -138,6 +126,34 @@ class _Companion:
             raise CalculationFailed(
                 f"the calculation took longer than {seconds:g} s: raise data.calculator.time_limit"
             ) from error
+
+    def _submitted(
+        self, function: Callable[..., Result], arguments: tuple, tries: int = N_TRIES
+    ) -> Future[Result]:
+        """The call in a process that lives; one that died before is not the fault of the call."""
+        try:
+            pool = self._pool or self._started(function, arguments)
+            future: Future[Result] = pool.submit(function, *arguments)
+            return future
+        except BrokenExecutor:
+            if tries == 1 or self._killed:
+                raise
+            self._end()
+            return self._submitted(function, arguments, tries - 1)
+
+    def _started(self, function: Callable[..., Any], arguments: tuple) -> loky.ProcessPoolExecutor:
+        pool = self._pool = loky.ProcessPoolExecutor(
+            max_workers=1,
+            env=self._environment,
+            initializer=exit_with_parent,
+            initargs=(os.getpid(),),
+        )
+        if self._killed:
+            self._end()
+            raise BrokenExecutor("the pool was shut down")
+        # The start of the process and its imports do not count.
+        pool.submit(_nothing, function, arguments).result()
+        return pool
 
     def kill(self) -> None:
         """Ends the process at once, and starts no other."""

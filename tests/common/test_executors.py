@@ -1,6 +1,7 @@
 """Workers die, hang and are left behind, and nothing else does."""
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -54,6 +55,15 @@ def test_death_concerns_one_job(tmp_path):
         assert recovering.result() == 2
         assert survivor.result() != os.getpid()
     assert calls(always) == N_TRIES == 3
+
+
+def test_death_between_two_jobs_is_of_neither(tmp_path):
+    with process_pool(max_workers=1) as executor:
+        idle = executor.submit(process).result()
+        os.kill(idle, signal.SIGKILL)
+        assert ended([idle], within=10)
+        time.sleep(0.5)  # until its executor has seen it
+        assert executor.submit(die, tmp_path, N_TRIES - 1).result() == N_TRIES
 
 
 _ORPHANS = """
