@@ -24,9 +24,9 @@ from schnetpack_phonon.attribution.results import write_table
 from schnetpack_phonon.common.errors import AttributionError
 from schnetpack_phonon.common.files import replacing
 from schnetpack_phonon.common.progress import Progress
-from schnetpack_phonon.common.properties import PROPERTIES
+from schnetpack_phonon.common.properties import DISTANCE, PROPERTIES, expected, factor
 from schnetpack_phonon.data.reading import Structure
-from schnetpack_phonon.models.trained.units import DISTANCE, expected, factor, units_of
+from schnetpack_phonon.models.trained.units import units_of
 
 #: Structures at a time: limits the memory of what is not yet in tables.
 _AT_ONCE = 16

@@ -14,6 +14,8 @@ from typing import Final
 
 import numpy as np
 
+from schnetpack_phonon.common.errors import UnitError
+
 energy: Final = "energy"  #: total energy of the cell
 energy_per_atom: Final = "energy_per_atom"  #: total energy / number of atoms
 forces: Final = "forces"  #: minus the gradient of the energy
@@ -33,6 +35,7 @@ softest_stiffness: Final = "softest_stiffness"  #: smallest eigenvalue of elasti
 ideal_positions: Final = "ideal_positions"  #: positions of the undisplaced crystal, same order
 ideal_cell: Final = "ideal_cell"  #: cell of the undisplaced crystal
 
+DISTANCE: Final = "distance"  #: lengths, among the units of a model or database
 DISTANCE_UNIT: Final = "Ang"
 Labels = dict[str, np.ndarray]  #: of one structure, by key
 
@@ -113,3 +116,26 @@ def label(key: str) -> str:
 def unit(key: str) -> str:
     """Unit of a key in tables and figures."""
     return PROPERTIES[key].report_unit if key in PROPERTIES else "its unit"
+
+
+def expected(key: str) -> str:
+    """The unit of a property in this package; of ``distance``, Ang."""
+    return DISTANCE_UNIT if key == DISTANCE else PROPERTIES[key].unit
+
+
+def factor(unit: str | None, other: str) -> float:
+    """How many ``other`` one ``unit`` is.
+
+    Raises:
+        UnitError: if SchNetPack does not know it.
+    """
+    # Here, as it loads torch, which databases of this package do without.
+    from schnetpack.units import convert_units
+
+    try:
+        value = float(convert_units(unit, other))
+    except (AttributeError, KeyError, SyntaxError, TypeError, ValueError, Warning):
+        value = np.nan  # Warning: for "A", which is Ampere there
+    if not 0 < value < np.inf:
+        raise UnitError(f"{unit!r} is no unit that SchNetPack converts to {other!r}")
+    return value

@@ -17,12 +17,16 @@ import pandas as pd
 from ase import Atoms
 
 from schnetpack_phonon.common.errors import UnitError
-from schnetpack_phonon.common.properties import DISTANCE_UNIT, PROPERTIES
+from schnetpack_phonon.common.properties import (
+    DISTANCE,
+    DISTANCE_UNIT,
+    PROPERTIES,
+    expected,
+    factor,
+)
 from schnetpack_phonon.data.database import Row
 from schnetpack_phonon.structures.atom_properties import own_masses
 from schnetpack_phonon.structures.files import read_frames
-
-DISTANCE = "distance"
 
 
 @dataclass(frozen=True)
@@ -166,22 +170,16 @@ def unit_factor(key: str, unit: str | None, path: str | Path) -> float:
     """
     if key != DISTANCE and key not in PROPERTIES:
         return 1.0
-    expected = DISTANCE_UNIT if key == DISTANCE else PROPERTIES[key].unit
-    if unit == expected:
+    ours = expected(key)
+    if unit == ours:
         return 1.0
-    # Here, as it loads torch, which databases of this package do without.
-    from schnetpack.units import convert_units
-
     try:
-        factor = float(convert_units(unit, expected))
-    except (AttributeError, TypeError, Warning):  # the last for "A", which is Ampere there
-        factor = np.nan
-    if not factor > 0:
+        return factor(unit, ours)
+    except UnitError as error:
         raise UnitError(
-            f"{path}: {key} is in {unit!r}; expected {expected!r} or a unit of SchNetPack that can "
+            f"{path}: {key} is in {unit!r}; expected {ours!r} or a unit of SchNetPack that can "
             "be converted to it: correct the units in its metadata"
-        )
-    return factor
+        ) from error
 
 
 def _factors(path: str | Path, metadata: Mapping[str, Any]) -> tuple[float, dict[str, float]]:

@@ -24,12 +24,11 @@ from schnetpack_phonon.attribution import report
 from schnetpack_phonon.attribution.results import FIGURES
 from schnetpack_phonon.common.errors import AttributionError, DatabaseError
 from schnetpack_phonon.common.files import replacing
-from schnetpack_phonon.common.properties import DISTANCE_UNIT, PROPERTIES, band_gap
+from schnetpack_phonon.common.properties import DISTANCE, DISTANCE_UNIT, PROPERTIES, band_gap
 from schnetpack_phonon.common.style import save_figure
 from schnetpack_phonon.data.card import content_digest, distribution
 from schnetpack_phonon.data.database import read_metadata
 from schnetpack_phonon.data.reading import (
-    DISTANCE,
     Structure,
     read_labels,
     read_provenance,

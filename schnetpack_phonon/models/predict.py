@@ -25,9 +25,9 @@ from torch import nn
 
 from schnetpack_phonon.common import properties
 from schnetpack_phonon.common.files import UNTRUSTED, Trust
-from schnetpack_phonon.common.properties import PROPERTIES
+from schnetpack_phonon.common.properties import DISTANCE, PROPERTIES, expected, factor
 from schnetpack_phonon.models.cutoffs import cutoff_of
-from schnetpack_phonon.models.trained.units import DISTANCE, expected, factor, units_of
+from schnetpack_phonon.models.trained.units import units_of
 from schnetpack_phonon.models.trained.weights import read_weights, weights_file
 from schnetpack_phonon.structures.elasticity import tensor_to_voigt
 

@@ -16,8 +16,8 @@ from ase.data import chemical_symbols
 
 from schnetpack_phonon.common.errors import ComparisonError, RunError
 from schnetpack_phonon.common.files import UNTRUSTED, Trust
-from schnetpack_phonon.common.properties import label
-from schnetpack_phonon.data.reading import DISTANCE, unit_factor
+from schnetpack_phonon.common.properties import DISTANCE, label
+from schnetpack_phonon.data.reading import unit_factor
 from schnetpack_phonon.evaluation.comparison.cached_predictions import TrainedOn, predictions_of
 from schnetpack_phonon.evaluation.comparison.run_groups import group_runs
 from schnetpack_phonon.evaluation.runs import Run, read_run

@@ -14,17 +14,21 @@ from schnetpack.atomistic import Forces
 from schnetpack.data import AtomsDataModule
 from schnetpack.model import AtomisticModel
 from schnetpack.task import ModelOutput
-from schnetpack.units import convert_units
 from torch import nn
 
 from schnetpack_phonon.common.errors import UnitError
-from schnetpack_phonon.common.properties import DISTANCE_UNIT, PROPERTIES
+from schnetpack_phonon.common.properties import (
+    DISTANCE,
+    DISTANCE_UNIT,
+    PROPERTIES,
+    expected,
+    factor,
+)
 from schnetpack_phonon.models.elastic_response import ElasticResponse
 from schnetpack_phonon.models.elastic_tensor import ElasticModuli
 from schnetpack_phonon.models.stress import StressTrace
 
 Units = dict[str, str]  #: of outputs by key, and of lengths under ``distance``
-DISTANCE = "distance"
 
 
 def units_of(
@@ -80,26 +84,6 @@ def units_of_data(datamodule: AtomsDataModule, outputs: Iterable[ModelOutput]) -
         DISTANCE: str(dataset.distance_unit),
         **{key: str(unit) for key, unit in units.items() if unit},
     }
-
-
-def expected(key: str) -> str:
-    """The unit of an output in this package; of ``distance``, Ang."""
-    return DISTANCE_UNIT if key == DISTANCE else PROPERTIES[key].unit
-
-
-def factor(unit: str, other: str) -> float:
-    """How many ``other`` one ``unit`` is.
-
-    Raises:
-        UnitError: if SchNetPack does not know it.
-    """
-    try:
-        value = float(convert_units(unit, other))
-    except (AttributeError, KeyError, SyntaxError, TypeError, ValueError, Warning):
-        value = math.nan
-    if not math.isfinite(value):
-        raise UnitError(f"{unit!r} is no unit that SchNetPack converts to {other!r}")
-    return value
 
 
 def _has_unit(key: str) -> bool:
