@@ -11,6 +11,7 @@ from collections.abc import Callable
 from importlib import import_module
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
+from pkgutil import resolve_name
 from types import ModuleType
 from typing import Any
 
@@ -72,6 +73,42 @@ tight_binding: calculators.tight_binding  trust: attribution.checks
 trust_table: attribution.checks  untrained: attribution.faithfulness  vasp: calculators.vasp
 vasp_output: calculators.vasp  voigt: models.elastic_tensor
 """
+# Public name of version 0.1, and its name now; a method is that of a calculator without options.
+_RENAMED = """\
+bond_figures.freezing: attribution.figures.predicted_against_actual
+calculators.EDGE_LABELS: calculators.base.EDGE_LABELS
+calculators.FORCE_LABELS: calculators.base.FORCE_LABELS
+calculators.Labels: common.properties.Labels
+calculators.UnavailableError: common.errors.UnavailableError
+calculators.band_edges: calculators.reading.levels.band_edges
+calculators.check_size: calculators.base.check_size
+calculators.mesh_edges: calculators.reading.levels.mesh_edges
+calculators.package_version: calculators.base.package_version
+cp2k_output.read_output: calculators.cp2k.CP2K.read_output
+cp2k_output.read_version: calculators.cp2k.CP2K.read_version
+espresso_output.NAME: calculators.espresso.Espresso.name
+espresso_output.read_output: calculators.espresso.Espresso.read_output
+espresso_output.read_version: calculators.espresso.Espresso.read_version
+freezing.freezing: attribution.faithfulness.subset_effects
+gpaw_output.NAME: calculators.gpaw.Gpaw.name
+gpaw_output.read_output: calculators.gpaw.Gpaw.read_output
+gpaw_output.read_version: calculators.gpaw.Gpaw.read_version
+manifest.digest: common.digests.file_digest
+outcomes.Outcome: labels.results.Result
+outcomes.read_outcomes: labels.results.read_results
+paths.Path: attribution.paths.StraightPath
+phonons.THZ_PER_SQRT_FC: phonons.harmonic.THZ_PER_SQRT_FC
+phonons.shortest_distance: structures.crystals.shortest_distance
+structures.LATTICE_CONSTANTS: structures.crystals.LATTICE_CONSTANTS
+structures.digest: common.digests.contents_digest
+trust.FROZEN_SHARE: attribution.checks.SUBSET_SHARE
+trust_table.trust_table: attribution.checks.checks_table
+trust_table.trust_text: attribution.checks.checks_text
+vasp_output.NAME: calculators.vasp.Vasp.name
+vasp_output.read_output: calculators.vasp.Vasp.read_output
+vasp_output.read_version: calculators.vasp.Vasp.read_version
+voigt.multiplicity: models.elastic_tensor.multiplicities
+"""
 
 
 def names_of(package: str, names: str) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
@@ -85,7 +122,7 @@ def names_of(package: str, names: str) -> tuple[Callable[[str], Any], Callable[[
 
     def get(name: str) -> Any:
         if name not in places:
-            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+            return _renamed(package, name)
         return getattr(import_module(f"{package}.{places[name]}"), name)
 
     return get, lambda: sorted(places)
@@ -100,6 +137,18 @@ def _table(text: str) -> dict[str, list[str]]:
         else:
             own.append(word)
     return found
+
+
+def _renamed(module: str, name: str) -> Any:
+    """What a name of version 0.1 means now, with a warning that names the new one."""
+    root = __package__
+    place = _table(_RENAMED).get(f"{module}.{name}".removeprefix(f"{root}."))
+    if place is None:
+        raise AttributeError(f"module {module!r} has no attribute {name!r}")
+    warnings.warn(f"{module}.{name} is now {root}.{place[0]}", FutureWarning, stacklevel=3)
+    owner, _, new = place[0].rpartition(".")
+    found = resolve_name(f"{root}.{owner}")
+    return getattr(object.__new__(found) if isinstance(found, type) else found, new)
 
 
 class _Finder(MetaPathFinder, Loader):
@@ -124,6 +173,7 @@ class _Finder(MetaPathFinder, Loader):
             vars(module).update(
                 (k, v) for k, v in vars(import_module(place)).items() if k[:2] != "__"
             )
+        vars(module)["__getattr__"] = lambda name: _renamed(old, name)
 
 
 def install() -> None:

@@ -4,12 +4,23 @@ import importlib
 import pkgutil
 import sys
 import warnings
+from pathlib import Path
 
 import pytest
 
 import schnetpack_phonon
-from schnetpack_phonon._moved import _MOVED, _Finder, _table, names_of
+from schnetpack_phonon._moved import _MOVED, _RENAMED, _Finder, _table, names_of
+from tests.calculators.code_fixtures import CODES
 
+NAMES_OF_01 = Path(__file__).parent / "data" / "version_0.1" / "public_names.txt"
+# Helpers within the package, without an equal now.
+GONE = {
+    "bond_command.run",
+    "cli.USAGE",
+    "database.read_displaced",
+    *(f"external_code.{n}" for n in ("check_places", "cut_off", "no_output", "printed")),
+    "external_code.kpoint_mesh",
+}
 PACKAGES = [
     module.name
     for module in pkgutil.walk_packages(schnetpack_phonon.__path__, "schnetpack_phonon.")
@@ -52,6 +63,42 @@ def test_former_modules_are_somewhere(old, monkeypatch):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
         assert importlib.import_module(f"schnetpack_phonon.{old}")
+
+
+def test_public_names_of_version_01_are_found():
+    gone = set()
+    for old, names in _table(NAMES_OF_01.read_text()).items():
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
+            module = importlib.import_module(f"schnetpack_phonon.{old}")
+            gone |= {f"{old}.{name}" for name in names if not hasattr(module, name)}
+    assert gone == GONE
+
+
+@pytest.mark.parametrize("old", _table(_RENAMED))
+def test_renamed(old):
+    module, _, name = old.rpartition(".")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        former = importlib.import_module(f"schnetpack_phonon.{module}")
+    with pytest.warns(FutureWarning) as warned:
+        assert getattr(former, name) is not None
+    new = _table(_RENAMED)[old][0]
+    assert str(warned[0].message) == f"{former.__name__}.{name} is now schnetpack_phonon.{new}"
+    assert warned[0].filename == __file__
+
+
+@pytest.mark.parametrize("code", CODES.values(), ids=CODES)
+def test_former_readers_of_outputs_need_no_options(code):
+    folder, now = code.stored("gamma"), code.make()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        former = importlib.import_module(f"schnetpack_phonon.{code.config}_output")
+        found = former.read_output(folder, code.atoms)
+        assert former.read_version(folder) == now.read_version(folder)
+    expected = now.read_output(folder, code.atoms)
+    assert found.keys() == expected.keys()
+    assert found["band_gap_gamma"] == expected["band_gap_gamma"]
 
 
 @pytest.mark.parametrize("name", ["schnetpack_phonon.nothing", "schnetpack_phonon.common.nothing"])
