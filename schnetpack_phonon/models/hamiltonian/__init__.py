@@ -6,7 +6,7 @@ __getattr__, __dir__ = names_of(
     __name__,
     """
     head: HamiltonianEdges
-    levels: band_edges eigenvalues kpoint_meshes
+    levels: band_edges eigenvalues kpoint_meshes levels_at_gap
     matrix: Hamiltonian MatrixElements NoFeatures
     orbitals: Orbitals orbitals_of
     two_centre: TwoCentre

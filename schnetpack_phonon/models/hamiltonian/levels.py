@@ -1,8 +1,7 @@
-"""Eigenvalues of a Hamiltonian at wave vectors, and band edges with gradients."""
+"""Eigenvalues of a Hamiltonian at wave vectors, those next to the gap with gradients."""
 
 import math
 
-import schnetpack.nn as snn
 import torch
 from schnetpack import properties as structure_keys
 
@@ -43,59 +42,67 @@ def band_edges(
 ) -> torch.Tensor:
     """Highest filled and lowest empty level over the wave vectors of each structure.
 
+    As :func:`levels_at_gap` with one level on either side.
+
+    Returns:
+        In eV, float64, shape=(n_structures, 2).
+    """
+    return outermost(levels_at_gap(elements, n_electrons, meshes, 1))
+
+
+def outermost(levels: list[torch.Tensor]) -> torch.Tensor:
+    """Band edges over all wave vectors from levels of :func:`levels_at_gap`."""
+    edges = [
+        torch.stack([own[:, own.shape[1] // 2 - 1].max(), own[:, own.shape[1] // 2].min()])
+        for own in levels
+    ]
+    return torch.stack(edges)
+
+
+def levels_at_gap(
+    elements: MatrixElements, n_electrons: torch.Tensor, kpoints: list[torch.Tensor], n_levels: int
+) -> list[torch.Tensor]:
+    """The highest filled and the lowest empty levels at the wave vectors of each structure.
+
     Gradients are those of Hellmann and Feynman: eigenvectors are constant. Those of degenerate
     levels are averaged, so that they have the symmetry of the crystal; where levels cross, they are
     those of the levels at this point. Second derivatives are not those of the levels. With an odd
-    number of electrons the highest level is half filled, and both edges are this level.
+    number of electrons the highest level is half filled, and counts as filled and as empty.
 
     Args:
         elements: of :class:`.Hamiltonian`.
         n_electrons: of each structure, shape=(n_structures,).
-        meshes: wave vectors of each structure, shape=(n_kpoints, 3).
+        kpoints: wave vectors of each structure in units of its reciprocal cell,
+            shape=(n_kpoints, 3).
+        n_levels: number of levels on either side of the gap.
 
     Returns:
-        In eV, float64, shape=(n_structures, 2).
+        In eV, ascending, float64, shape=(n_kpoints, 2 n_levels) for each structure.
 
     Raises:
-        ValueError: if all orbitals of a structure are filled, or none.
+        ValueError: if a structure has fewer filled or empty levels.
     """
-    n = n_electrons.shape[0]
-    filled = torch.stack([(n_electrons + 1) // 2 - 1, n_electrons // 2], dim=1)
-    if bool((filled[:, 0] < 0).any() or (filled[:, 1] >= elements.sizes).any()):
+    fewest = torch.minimum((n_electrons + 1) // 2, elements.sizes - n_electrons // 2)
+    k = int(fewest.argmin())
+    if bool(fewest[k] < n_levels):
         raise ValueError(
-            "a structure has electrons for all of its orbitals, or for none; expected filled and "
-            "empty levels: give its elements more shells, or other numbers of electrons, in "
-            "orbitals"
+            f"a structure has {int(elements.sizes[k])} orbitals and {int(n_electrons[k])} valence "
+            f"electrons; expected {n_levels} filled levels and as many empty ones at least: give "
+            "its elements more shells, or other numbers of electrons, in orbitals"
         )
-    degenerate = 1e-6  # closer levels, in eV, count as one
+    n = n_electrons.shape[0]
     values = elements.values.double()
     ends = elements.sizes.square().cumsum(0)
-    outward = torch.tensor([1.0, -1.0], dtype=values.dtype, device=values.device)
-    with torch.no_grad():
-        best = torch.full((n, 2), -math.inf, dtype=values.dtype, device=values.device)
-        weights = torch.zeros(values.shape[0], 2, dtype=values.dtype, device=values.device)
-        for q in range(max([len(mesh) for mesh in meshes])):
-            here = torch.stack([mesh[min(q, len(mesh) - 1)] for mesh in meshes])
-            phases = _phases(elements, here)
-            matrices = _added(elements, values * phases)
-            overlaps = torch.zeros(2, len(matrices), dtype=phases.dtype, device=values.device)
-            better = torch.zeros(n, 2, dtype=torch.bool, device=values.device)
-            for m in range(n):
-                if q < len(meshes[m]):
-                    size, end = int(elements.sizes[m]), int(ends[m])
-                    part = end - size * size
-                    levels, vectors = _solved(matrices[part:end].reshape(size, size))
-                    for edge in range(2):
-                        level = levels[filled[m, edge]]
-                        if bool(level * outward[edge] > best[m, edge]):
-                            best[m, edge] = level * outward[edge]
-                            better[m, edge] = True
-                            own = vectors[:, (levels - level).abs() < degenerate]
-                            overlap = own.conj() @ own.transpose(0, 1) / own.shape[1]
-                            overlaps[edge, part:end] = overlap.flatten()
-            new = (overlaps[:, elements.places] * phases).real.transpose(0, 1)
-            weights = torch.where(better[elements.structures], new, weights)
-    return snn.scatter_add(values.unsqueeze(1) * weights, elements.structures, n)
+    found: list[list[torch.Tensor]] = [[] for _ in range(n)]
+    for q in range(max([len(own) for own in kpoints])):
+        here = torch.stack([own[min(q, len(own) - 1)] for own in kpoints])
+        matrices = _added(elements, values * _phases(elements, here))
+        for m in range(n):
+            if q < len(kpoints[m]):
+                size, end = int(elements.sizes[m]), int(ends[m])
+                matrix = matrices[end - size * size : end].reshape(size, size)
+                found[m].append(_at_gap(matrix, int(n_electrons[m]), n_levels))
+    return [torch.stack(own) for own in found]
 
 
 def eigenvalues(elements: MatrixElements, kpoints: torch.Tensor) -> torch.Tensor:
@@ -139,3 +146,22 @@ def _added(elements: MatrixElements, values: torch.Tensor) -> torch.Tensor:
 def _solved(matrix: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Eigenvalues and eigenvectors of the Hermitian part."""
     return torch.linalg.eigh((matrix + matrix.conj().transpose(0, 1)) / 2)
+
+
+def _at_gap(matrix: torch.Tensor, n_electrons: int, n_levels: int) -> torch.Tensor:
+    """Levels of the Hermitian part with constant eigenvectors, shape=(2 n_levels,)."""
+    degenerate = 1e-6  # closer levels, in eV, count as one
+    above, device = n_electrons // 2, matrix.device
+    below = above + n_electrons % 2
+    filled = torch.arange(below - n_levels, below, device=device)
+    own = torch.cat([filled, torch.arange(above, above + n_levels, device=device)])
+    with torch.no_grad():
+        levels, vectors = _solved(matrix)
+        lowest, highest = levels[own[0]] - degenerate, levels[own[-1]] + degenerate
+        near = (levels > lowest) & (levels < highest)
+        vectors = vectors[:, near]
+        alike = (levels[own].unsqueeze(1) - levels[near]).abs() < degenerate
+        share = alike.to(levels.dtype) / alike.sum(1, keepdim=True)
+    expectation = (vectors.conj() * (matrix @ vectors)).sum(0).real
+    mean = share @ expectation
+    return levels[own] + (mean - mean.detach())

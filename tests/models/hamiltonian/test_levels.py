@@ -10,7 +10,12 @@ import torch
 from ase import Atoms
 from schnetpack import properties as host
 
-from schnetpack_phonon.models.hamiltonian.levels import band_edges, eigenvalues, kpoint_meshes
+from schnetpack_phonon.models.hamiltonian.levels import (
+    band_edges,
+    eigenvalues,
+    kpoint_meshes,
+    levels_at_gap,
+)
 from schnetpack_phonon.models.hamiltonian.matrix import Hamiltonian, MatrixElements
 from tests.models.hamiltonian.test_matrix import bonds, randomised
 from tests.models.model_fixtures import CUTOFF, batch, thermal
@@ -56,9 +61,45 @@ def test_odd_number_of_electrons_half_fills_a_level():
     np.testing.assert_allclose(edges.detach(), [-0.5, -2.1], atol=1e-12)
 
 
+def test_levels_at_the_gap_of_the_chain():
+    """At each wave vector, in order; dE/d(2a) = (a + b cos k) / 2E, and a and b in turn."""
+    a, b = 1.3, 0.8
+    kpoints, elements = mesh(5, 1, 1), chain(a, b)
+    (found,) = levels_at_gap(elements, torch.tensor([2]), [kpoints], 1)
+    cosine = np.cos(2 * np.pi * kpoints[:, 0].numpy())
+    upper = np.sqrt(a * a + b * b + 2 * a * b * cosine)
+    np.testing.assert_allclose(found.detach(), np.stack([-upper, upper], axis=1), atol=1e-12)
+    for k in range(5):
+        (slope,) = torch.autograd.grad(found[k, 1], elements.values, retain_graph=True)
+        expected = np.array([a + b * cosine[k], b + a * cosine[k]]) / upper[k] / 2
+        np.testing.assert_allclose(slope, expected, atol=1e-12)
+
+
+@pytest.mark.parametrize("n_electrons", [46, 45])
+def test_levels_at_the_gap_are_those_next_to_it(n_electrons):
+    """An odd number of electrons half fills one, which counts on both sides."""
+    elements = randomised(Hamiltonian(ELEMENTS, CUTOFF))(bonds(thermal(strain=0.02)[1]))
+    kpoints = mesh(3, 1, 1)
+    (found,) = levels_at_gap(elements, torch.tensor([n_electrons]), [kpoints], 3)
+    order = [20, 21, 22, 23, 24, 25] if n_electrons == 46 else [20, 21, 22, 22, 23, 24]
+    np.testing.assert_allclose(found.detach(), eigenvalues(elements, kpoints)[:, order], atol=1e-12)
+
+
+def test_levels_of_batches_are_those_of_single_structures():
+    """Of different sizes, with different numbers of wave vectors."""
+    hamiltonian = randomised(Hamiltonian(ELEMENTS, CUTOFF))
+    cell = thermal(strain=0.02)[1]
+    structures, kpoints = [cell, cell.repeat((2, 1, 1))], [mesh(3, 1, 1), mesh(1, 1, 1)]
+    both = levels_at_gap(hamiltonian(bonds(*structures)), torch.tensor([46, 92]), kpoints, 3)
+    for atoms, own, found in zip(structures, kpoints, both, strict=True):
+        n_electrons = torch.tensor([46 * len(atoms) // 5])
+        (expected,) = levels_at_gap(hamiltonian(bonds(atoms)), n_electrons, [own], 3)
+        np.testing.assert_allclose(found.detach(), expected.detach(), atol=1e-9)
+
+
 @pytest.mark.parametrize("n_electrons", [0, 4])
 def test_no_level_is_filled_or_none_is_empty(n_electrons):
-    with pytest.raises(ValueError, match="electrons for all of its orbitals, or for none"):
+    with pytest.raises(ValueError, match=rf"2 orbitals and {n_electrons} valence .*1 filled"):
         band_edges(chain(1.3, 0.8), torch.tensor([n_electrons]), [mesh(1, 1, 1)])
 
 
@@ -99,7 +140,8 @@ def test_gradient_over_a_mesh_is_the_slope():
 
     def edges(step: torch.Tensor) -> torch.Tensor:
         elements = hamiltonian(inputs | {host.Rij: vectors + step * along})
-        return band_edges(elements, n_electrons, meshes)[0]
+        next_to_it = levels_at_gap(elements, n_electrons, meshes, 3)[0]
+        return torch.cat([band_edges(elements, n_electrons, meshes)[0], next_to_it.flatten()])
 
     step = torch.zeros((), dtype=torch.float64, requires_grad=True)
     ends = [edges(torch.tensor(x, dtype=torch.float64)).detach() for x in (-1e-4, 1e-4)]

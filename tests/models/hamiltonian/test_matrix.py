@@ -17,8 +17,8 @@ ALL = {"electrons": 4, "s": -9.0, "p": -5.0, "d": -3.0}
 ELEMENTS = ["Ag", "S", "Br"]
 
 
-def bonds(atoms: Atoms) -> dict[str, torch.Tensor]:
-    return PairwiseDistances()(batch([atoms], torch.float64))
+def bonds(*structures: Atoms) -> dict[str, torch.Tensor]:
+    return PairwiseDistances()(batch(structures, torch.float64))
 
 
 def dense(elements: MatrixElements) -> np.ndarray:
