@@ -27,6 +27,7 @@ from schnetpack_phonon.common import properties
 from schnetpack_phonon.common.files import UNTRUSTED, Trust
 from schnetpack_phonon.common.properties import DISTANCE, PROPERTIES, expected, factor
 from schnetpack_phonon.models.cutoffs import cutoff_of
+from schnetpack_phonon.models.hamiltonian.bands import Levels, hamiltonian_of, levels_of, recorded
 from schnetpack_phonon.models.trained.units import units_of
 from schnetpack_phonon.models.trained.weights import read_weights, weights_file
 from schnetpack_phonon.structures.elasticity import tensor_to_voigt
@@ -102,6 +103,23 @@ class Predictor:
         for start in range(0, len(structures), self.batch_size):
             results += self._batch([*structures[start : start + self.batch_size]])
         return results
+
+    def levels(self, atoms: Atoms, mesh_length: float = 40.0) -> Levels:
+        """Levels of a structure at any wave vector, of a model with a learned Hamiltonian.
+
+        Args:
+            atoms: a crystal, or periodic in fewer directions, or a molecule.
+            mesh_length: in Ang, about the number of wave vectors along a direction times the length
+                of the cell, for density of states and Fermi level.
+
+        Raises:
+            ValueError: if the model has no Hamiltonian, and for elements not in the training set.
+        """
+        head = hamiltonian_of(self.model)
+        self._check(atoms)
+        with recorded(head) as found:
+            (values,) = self._batch([atoms])
+        return levels_of(head, atoms, found, values, mesh_length)
 
     def _batch(self, structures: list[Atoms]) -> Iterator[dict[str, np.ndarray]]:
         inputs = self._converter([self._in_its_lengths(atoms) for atoms in structures])

@@ -5,6 +5,7 @@ from schnetpack_phonon._moved import names_of
 __getattr__, __dir__ = names_of(
     __name__,
     """
+    bands: Levels hamiltonian_of
     head: HamiltonianEdges
     levels: band_edges eigenvalues kpoint_meshes levels_at_gap
     matrix: Hamiltonian MatrixElements NoFeatures
