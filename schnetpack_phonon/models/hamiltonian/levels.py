@@ -21,6 +21,9 @@ def kpoint_meshes(inputs: dict[str, torch.Tensor], length: float) -> list[torch.
     Returns:
         In units of the reciprocal cell, Gamma first, shape=(n_kpoints, 3) for each structure.
     """
+    if length == 0:
+        gamma = torch.zeros(1, 3, dtype=torch.double, device=inputs[structure_keys.cell].device)
+        return [gamma] * inputs[structure_keys.n_atoms].shape[0]
     reciprocal = torch.linalg.pinv(inputs[structure_keys.cell].detach().double())
     counts = torch.ceil(length * torch.norm(reciprocal, dim=1) - 1e-6).clamp(min=1).long()
     counts = torch.where(inputs[structure_keys.pbc].reshape(-1, 3), counts, torch.ones_like(counts))
@@ -68,6 +71,7 @@ def levels_at_gap(
     levels are averaged, so that they have the symmetry of the crystal; where levels cross, they are
     those of the levels at this point. Second derivatives are not those of the levels. With an odd
     number of electrons the highest level is half filled, and counts as filled and as empty.
+    Under ``torch.no_grad`` no eigenvectors are computed.
 
     Args:
         elements: of :class:`.Hamiltonian`.
@@ -121,19 +125,19 @@ def eigenvalues(elements: MatrixElements, kpoints: torch.Tensor) -> torch.Tensor
         for k in range(kpoints.shape[0]):
             phases = _phases(elements, kpoints[k : k + 1].double())
             matrix = _added(elements, elements.values.double() * phases)
-            found.append(_solved(matrix.reshape(size, size))[0])
+            found.append(torch.linalg.eigvalsh(_hermitian(matrix.reshape(size, size))))
     return torch.stack(found)
 
 
 def _phases(elements: MatrixElements, kpoints: torch.Tensor) -> torch.Tensor:
-    """Phase of each element, real where all are; kpoints of each structure, shape=(n, 3)."""
+    """Phase of each element, or one of all at Gamma; kpoints of each structure, shape=(n, 3)."""
     if not bool(kpoints.any()):
-        return torch.ones_like(elements.images[:, 0])
+        return torch.ones(1, dtype=kpoints.dtype, device=kpoints.device)
     half = (2 * kpoints - (2 * kpoints).round()).abs().max() < 1e-9
     angle = 2 * math.pi * (kpoints[elements.structures] * elements.images).sum(1)
     if bool(half):
-        return angle.cos().round()
-    return torch.polar(torch.ones_like(angle), angle)
+        return angle.cos().round()[elements.bonds]
+    return torch.polar(torch.ones_like(angle), angle)[elements.bonds]
 
 
 def _added(elements: MatrixElements, values: torch.Tensor) -> torch.Tensor:
@@ -143,20 +147,28 @@ def _added(elements: MatrixElements, values: torch.Tensor) -> torch.Tensor:
     return zeros.index_add(0, elements.places, values)
 
 
-def _solved(matrix: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Eigenvalues and eigenvectors of the Hermitian part."""
-    return torch.linalg.eigh((matrix + matrix.conj().transpose(0, 1)) / 2)
+def _hermitian(matrix: torch.Tensor) -> torch.Tensor:
+    return (matrix + matrix.conj().transpose(0, 1)) / 2
 
 
 def _at_gap(matrix: torch.Tensor, n_electrons: int, n_levels: int) -> torch.Tensor:
-    """Levels of the Hermitian part with constant eigenvectors, shape=(2 n_levels,)."""
-    degenerate = 1e-6  # closer levels, in eV, count as one
+    """Levels of the Hermitian part, shape=(2 n_levels,)."""
     above, device = n_electrons // 2, matrix.device
     below = above + n_electrons % 2
     filled = torch.arange(below - n_levels, below, device=device)
     own = torch.cat([filled, torch.arange(above, above + n_levels, device=device)])
+    if torch.is_grad_enabled():
+        levels = _expected(matrix, own)
+    else:
+        levels = torch.linalg.eigvalsh(_hermitian(matrix))[own]
+    return levels
+
+
+def _expected(matrix: torch.Tensor, own: torch.Tensor) -> torch.Tensor:
+    """Own levels of the Hermitian part with constant eigenvectors."""
+    degenerate = 1e-6  # closer levels, in eV, count as one
     with torch.no_grad():
-        levels, vectors = _solved(matrix)
+        levels, vectors = torch.linalg.eigh(_hermitian(matrix))
         lowest, highest = levels[own[0]] - degenerate, levels[own[-1]] + degenerate
         near = (levels > lowest) & (levels < highest)
         vectors = vectors[:, near]

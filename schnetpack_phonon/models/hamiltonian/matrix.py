@@ -22,14 +22,16 @@ class MatrixElements(NamedTuple):
     Attributes:
         values: in eV, shape=(n,).
         places: of each in the flattened matrices of all structures, one after the other.
-        structures: of each.
-        images: lattice vector between the cells of the two atoms in units of the cell, for the
-            phase of a wave vector, shape=(n, 3).
+        bonds: of each; after all bonds come all atoms, for elements between orbitals of one.
+        structures: of bonds and atoms, shape=(n_bonds + n_atoms,).
+        images: lattice vector between the cells of the two atoms of each bond in units of the cell,
+            for the phase of a wave vector, and zero; shape=(n_bonds + n_atoms, 3).
         sizes: number of orbitals of each structure, shape=(n_structures,).
     """
 
     values: torch.Tensor
     places: torch.Tensor
+    bonds: torch.Tensor
     structures: torch.Tensor
     images: torch.Tensor
     sizes: torch.Tensor
@@ -139,64 +141,67 @@ class Hamiltonian(nn.Module):
                 "two atoms are closer than 0.1 Ang; expected separate atoms: look for atoms that "
                 "are twice in the structure"
             )
-        images = lattice_images(inputs)
-        shells, n, n_bonds = self.shells[z], z.shape[0], i.shape[0]
+        n, n_bonds = z.shape[0], i.shape[0]
+        atoms = torch.arange(n, device=i.device)
         # First orbital of each shell of each atom, counted over the batch.
+        shells = self.shells[z]
         counts = shells * self.widths
         first = (counts.flatten().cumsum(0) - counts.flatten()).reshape(n, 3)
         sizes = snn.scatter_add(counts.sum(1), idx_m, inputs[structure_keys.n_atoms].shape[0])
         before = sizes.cumsum(0) - sizes  # orbitals of the structures before
         squares = (sizes.square().cumsum(0) - sizes.square()) - before * (sizes + 1)
+        # Blocks are those of all bonds, and then of all atoms.
+        structures = torch.cat([idx_m[i], idx_m])
+        size = sizes[structures]
+        left, right = torch.cat([i, atoms]), torch.cat([j, atoms])
+        near = (distance < self.cutoff).unsqueeze(1)
+        left_shells, right_shells = torch.cat([shells[i] & near, shells]), shells[right]
+        rows = squares[structures].unsqueeze(1) + first[left] * size.unsqueeze(1)
+        columns = first[right]
 
         cut = self.cutoff_fn(distance).unsqueeze(1)
         hoppings, field = self._strengths(z[i], z[j], distance, cut)
+        strengths = torch.cat([hoppings, field])
         u = vectors / distance.unsqueeze(1)
         energies = (self.start + self.energies)[z]
-        at_home = torch.full((n,), n_bonds, device=i.device)  # no bond, no lattice vector
-        atoms = torch.arange(n, device=i.device)
-        near = distance < self.cutoff
 
         values: list[torch.Tensor] = []
         places: list[torch.Tensor] = []
         bonds: list[torch.Tensor] = []
-        structures: list[torch.Tensor] = []
         channel = 0
         for a in range(3):
             for b in range(a, 3):
-                own = torch.arange(channel, channel + a + 1, device=i.device)
+                here = torch.nonzero(left_shells[:, a] & right_shells[:, b])[:, 0]
+                between = here[here < n_bonds]
+                on_site = torch.nonzero(left_shells[:n_bonds, a] & shells[i, b])[:, 0]
+                own = strengths[:, channel : channel + a + 1]
+                own = own.index_select(0, torch.cat([between, n_bonds + on_site]))
                 channel += a + 1
-                twice = 1.0 if a == b else 2.0  # the other half is the Hermitian conjugate
-                # Between two atoms.
-                pick = torch.nonzero(shells[i, a] & shells[j, b] & near)[:, 0]
-                strengths = twice * hoppings.index_select(0, pick).index_select(1, own)
-                block = self.two_centre(u.index_select(0, pick), strengths, a, b)
-                rows, columns, bond, left = first[i[pick], a], first[j[pick], b], pick, i[pick]
+                if a != b:
+                    own = 2 * own  # the other half is the Hermitian conjugate
+                both = torch.cat([between, on_site])
+                block = self.two_centre(u.index_select(0, both), own, a, b)
                 # On one atom: sum over its neighbours.
-                pick = torch.nonzero(shells[i, a] & shells[i, b] & near)[:, 0]
-                strengths = twice * field.index_select(0, pick).index_select(1, own)
-                each = self.two_centre(u.index_select(0, pick), strengths, a, b)
-                site = snn.scatter_add(each, i[pick], n)
+                site = torch.zeros(n, 2 * a + 1, 2 * b + 1, dtype=u.dtype, device=u.device)
+                n_between = between.shape[0]
+                site = site.index_add(0, i.index_select(0, on_site), block[n_between:])
                 if a == b:
-                    one = torch.eye(2 * a + 1, dtype=site.dtype, device=site.device)
+                    one = torch.eye(2 * a + 1, dtype=u.dtype, device=u.device)
                     site = site + energies[:, a].reshape(-1, 1, 1) * one
-                here = torch.nonzero(shells[:, a] & shells[:, b])[:, 0]
-                block = torch.cat([block, site[here]])
-                rows = torch.cat([rows, first[here, a]]).reshape(-1, 1, 1)
-                columns = torch.cat([columns, first[here, b]]).reshape(-1, 1, 1)
-                rows = rows + torch.arange(2 * a + 1, device=i.device).reshape(1, -1, 1)
-                columns = columns + torch.arange(2 * b + 1, device=i.device).reshape(1, 1, -1)
-                m = idx_m[torch.cat([left, atoms[here]])].reshape(-1, 1, 1)
-                place = squares[m] + rows * sizes[m] + columns
-                values.append(block.flatten())
+                site = site.index_select(0, here[n_between:] - n_bonds)
+                down = torch.arange(2 * a + 1, device=i.device).reshape(1, -1, 1)
+                along = torch.arange(2 * b + 1, device=i.device)
+                corner = (rows[:, a] + columns[:, b]).index_select(0, here).reshape(-1, 1, 1)
+                place = corner + down * size.index_select(0, here).reshape(-1, 1, 1) + along
+                values.append(torch.cat([block[:n_between], site]).flatten())
                 places.append(place.flatten())
-                bond = torch.cat([bond, at_home[here]]).reshape(-1, 1, 1)
-                bonds.append(bond.expand(block.shape).flatten())
-                structures.append(m.expand(block.shape).flatten())
+                bonds.append(here.reshape(-1, 1, 1).expand(place.shape).flatten())
         return MatrixElements(
             torch.cat(values),
             torch.cat(places),
-            torch.cat(structures),
-            images[torch.cat(bonds)],
+            torch.cat(bonds),
+            structures,
+            lattice_images(inputs),
             sizes,
         )
 
@@ -237,12 +242,12 @@ class NoFeatures(nn.Module):
 
 
 def lattice_images(inputs: dict[str, torch.Tensor]) -> torch.Tensor:
-    """Lattice vector of each bond in units of the cell, and zero; shape=(n_bonds + 1, 3)."""
+    """See :class:`MatrixElements`, shape=(n_bonds + n_atoms, 3)."""
     offsets = inputs[structure_keys.offsets].detach().double()
     inverse = torch.linalg.pinv(inputs[structure_keys.cell].detach().double())
     of_bonds = inputs[structure_keys.idx_m][inputs[structure_keys.idx_i]]
     images = (offsets.unsqueeze(1) @ inverse[of_bonds]).squeeze(1).round()
-    return torch.cat([images, images.new_zeros(1, 3)])
+    return torch.cat([images, images.new_zeros(inputs[structure_keys.Z].shape[0], 3)])
 
 
 def _rows(table: torch.Tensor, pair: torch.Tensor) -> torch.Tensor:

@@ -64,22 +64,27 @@ class TwoCentre(nn.Module):
             In the unit of the strengths, shape=(n, 2 a + 1, 2 b + 1).
         """
         basis = self.basis / self.basis.square().sum(dim=[1, 2], keepdim=True).sqrt()
-        tu = torch.einsum("mxy,ny->nmx", basis, u)
-        left, right = self._along(u, tu, a), self._along(u, tu, b)
-        sigma = left.unsqueeze(2) * right.unsqueeze(1)
-        parts = [sigma]
-        if a == 1 and b == 1:
-            parts.append(torch.eye(3, dtype=u.dtype, device=u.device) - sigma)
-        if a == 1 and b == 2:
-            parts.append(self.root * tu.transpose(1, 2) - self.ratio * sigma)
-        if a == 2:
-            pi = 2 * tu @ tu.transpose(1, 2) - 4 / 3 * sigma
-            parts.append(pi)
-            parts.append(torch.eye(5, dtype=u.dtype, device=u.device) - sigma - pi)
-        result = torch.zeros_like(sigma)
-        for k, part in enumerate(parts):
-            result = result + strengths[:, k].reshape(-1, 1, 1) * part
-        return result
+        tu = u.unsqueeze(2)
+        if b == 2:
+            tu = (u @ basis.flatten(0, 1).T).reshape(-1, 5, 3)
+        sigma = strengths[:, :1]
+        right = self._along(u, tu, b)
+        if a == 0:
+            return (sigma * right).unsqueeze(1)
+        left, pi = self._along(u, tu, a), strengths[:, 1:2]
+        one = torch.eye(2 * a + 1, dtype=u.dtype, device=u.device)
+        if b == 1:
+            rest = pi.unsqueeze(2) * one
+            sigma = sigma - pi
+        elif a == 1:
+            rest = (self.root * pi).unsqueeze(2) * tu.transpose(1, 2)
+            sigma = sigma - self.ratio * pi
+        else:
+            delta = strengths[:, 2:]
+            pi = pi - delta
+            rest = (2 * pi).unsqueeze(2) * tu @ tu.transpose(1, 2) + delta.unsqueeze(2) * one
+            sigma = sigma - delta - 4 / 3 * pi
+        return rest + (sigma * left).unsqueeze(2) * right.unsqueeze(1)
 
     def _along(self, u: torch.Tensor, tu: torch.Tensor, shell: int) -> torch.Tensor:
         """Values of the orbitals along the bond, shape=(n, 2 shell + 1)."""
@@ -87,7 +92,7 @@ class TwoCentre(nn.Module):
             return torch.ones_like(u[:, :1])
         if shell == 1:
             return u
-        return math.sqrt(1.5) * (tu * u.unsqueeze(1)).sum(2)
+        return math.sqrt(1.5) * (tu @ u.unsqueeze(2)).squeeze(2)
 
     def universal(self, distance: torch.Tensor) -> torch.Tensor:
         """Harrison's hoppings in eV for distances in Ang, shape=(n,) -> (n, 10)."""

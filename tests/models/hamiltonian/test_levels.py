@@ -28,6 +28,7 @@ def chain(first: float, second: float) -> MatrixElements:
     return MatrixElements(
         values=torch.tensor([2 * first, 2 * second], dtype=torch.float64, requires_grad=True),
         places=torch.tensor([1, 1]),
+        bonds=torch.tensor([0, 1]),
         structures=torch.tensor([0, 0]),
         images=torch.tensor([[0.0, 0, 0], [-1, 0, 0]], dtype=torch.float64),
         sizes=torch.tensor([2]),
@@ -95,6 +96,18 @@ def test_levels_of_batches_are_those_of_single_structures():
         n_electrons = torch.tensor([46 * len(atoms) // 5])
         (expected,) = levels_at_gap(hamiltonian(bonds(atoms)), n_electrons, [own], 3)
         np.testing.assert_allclose(found.detach(), expected.detach(), atol=1e-9)
+
+
+@pytest.mark.parametrize("counts", [(1, 1, 1), (3, 2, 1)])
+def test_edges_without_gradients_are_the_same(counts):
+    """Of a batch of two, one of them with threefold degenerate levels."""
+    hamiltonian = randomised(Hamiltonian(ELEMENTS, CUTOFF))
+    inputs = bonds(thermal(amplitude=0)[1], thermal()[1])
+    given = hamiltonian(inputs), hamiltonian.n_electrons(inputs), [mesh(*counts)] * 2
+    with torch.no_grad():
+        found = band_edges(*given)
+    assert not found.requires_grad
+    np.testing.assert_allclose(found, band_edges(*given).detach(), rtol=0, atol=1e-10)
 
 
 @pytest.mark.parametrize("n_electrons", [0, 4])
