@@ -19,10 +19,10 @@ from schnetpack.data import AtomsDataModule
 from schnetpack.interfaces import AtomsConverter
 from schnetpack.model import NeuralNetworkPotential
 from schnetpack.transform import MatScipyNeighborList, Transform
-from schnetpack.units import convert_units
 
 from schnetpack_phonon.common import properties
-from schnetpack_phonon.common.properties import DISTANCE_UNIT, PROPERTIES
+from schnetpack_phonon.common.errors import UnitError
+from schnetpack_phonon.common.properties import DISTANCE_UNIT, PROPERTIES, expected, factor
 from schnetpack_phonon.data.statistics import composition_fit, label_spread, training_labels
 from schnetpack_phonon.models.cutoffs import cutoff_of
 
@@ -230,24 +230,27 @@ def check_unit(datamodule: AtomsDataModule, key: str) -> None:
 
     That is the unit of :mod:`.common.properties`, and eV for other keys; lengths are in Ang.
     """
-    expected = PROPERTIES[key].unit if key in PROPERTIES else "eV"
+    wanted, lengths = expected(key) if key in PROPERTIES else "eV", datamodule.dataset.distance_unit
     unit = datamodule.dataset.units.get(key)
     if unit is None:
         return  # no such label, which is named where labels are read
-    if convert_units(datamodule.dataset.distance_unit, DISTANCE_UNIT) != 1.0:
+    if not _same(lengths, DISTANCE_UNIT):
         raise ValueError(
-            f"positions come in {datamodule.dataset.distance_unit}; expected {DISTANCE_UNIT}: set "
-            f"distance_unit of the data module to {DISTANCE_UNIT}"
+            f"positions come in {lengths}; expected {DISTANCE_UNIT}: set distance_unit of the data "
+            f"module to {DISTANCE_UNIT}"
         )
+    if not _same(unit, wanted):
+        raise ValueError(
+            f"{key!r} comes in {unit!r}; expected {wanted!r}: set property_units of the data "
+            f"module to {{{key}: {wanted}}}, or write the database with its unit"
+        )
+
+
+def _same(unit: str, wanted: str) -> bool:
     try:
-        factor = convert_units(unit, expected)
-    except (AttributeError, TypeError):  # a unit that SchNetPack does not know, or none
-        factor = math.nan
-    if not math.isclose(factor, 1.0, rel_tol=1e-9):
-        raise ValueError(
-            f"{key!r} comes in {unit!r}; expected {expected!r}: set property_units of the data "
-            f"module to {{{key}: {expected}}}, or write the database with its unit"
-        )
+        return math.isclose(factor(unit, wanted), 1.0, rel_tol=1e-9)
+    except UnitError:  # one that SchNetPack does not know
+        return False
 
 
 def check_gap(datamodule: AtomsDataModule, key: str) -> None:

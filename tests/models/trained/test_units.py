@@ -177,6 +177,9 @@ def test_heads_train_in_our_units_alone(tmp_path):
         model.initialize_transforms(data)
     with pytest.raises(ValueError, match="'energy_per_atom' comes in 'kcal/mol'; expected 'eV'"):
         model.initialize_transforms(module(path, distance_unit="Ang"))
+    data.dataset.distance_unit = "furlong"
+    with pytest.raises(ValueError, match="positions come in furlong; expected Ang"):
+        model.initialize_transforms(data)
     both = {"distance_unit": "Ang", "property_units": {"energy_per_atom": "eV"}}
     model.initialize_transforms(module(path, **both))
     offset = model.output_modules[0].offset[47].item()
