@@ -7,7 +7,7 @@ it can be sent to worker processes; the state of the code is created anew for ev
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache, partial
 from importlib.metadata import version
@@ -137,12 +137,6 @@ def refuse_moments(atoms: Atoms, code: str) -> None:
             f"{atoms.get_chemical_formula()} has magnetic moments up to {np.abs(moments).max():g}; "
             f"{code} computes crystals without: use another calculator, or set them to zero"
         )
-
-
-def check_known(what: str, name: str, known: Iterable[str]) -> None:
-    """Raises ValueError for a name that is not one of the known names."""
-    if name not in known:
-        raise ValueError(f"unknown {what} {name!r}; there are {', '.join(known)}")
 
 
 @dataclass(eq=False)

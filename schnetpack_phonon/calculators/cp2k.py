@@ -15,14 +15,13 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 
-from schnetpack_phonon.calculators.base import check_known
 from schnetpack_phonon.calculators.external_code import ExternalCode
 from schnetpack_phonon.calculators.output import check_structure, check_symbols
 from schnetpack_phonon.calculators.reading import cp2k_text
 from schnetpack_phonon.calculators.reading.convergence import check_cp2k
 from schnetpack_phonon.calculators.reading.levels import mesh_edges
 from schnetpack_phonon.calculators.reading.settings import cp2k_differences
-from schnetpack_phonon.common.errors import check_at_least
+from schnetpack_phonon.common.errors import check_at_least, check_choice
 from schnetpack_phonon.structures.atom_properties import magnetic_kinds, magnetic_moments
 
 FUNCTIONALS = {"PBE": "ORIG", "PBEsol": "PBESOL", "revPBE": "REVPBE"}
@@ -76,7 +75,7 @@ class CP2K(ExternalCode):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_known("functional", self.functional, FUNCTIONALS)
+        check_choice(FUNCTIONALS, functional=self.functional)
         check_at_least(1, added_mos=self.added_mos)  # a gap needs an empty band
         if min(self.mixing) < 0.1:
             # CP2K judges convergence by the mixed density, whose change shrinks with the parameter.

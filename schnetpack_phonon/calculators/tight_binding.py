@@ -16,7 +16,6 @@ from schnetpack_phonon.calculators.base import (
     EDGE_LABELS,
     FORCE_LABELS,
     as_ase_calculator,
-    check_known,
     check_size,
     labels_from_results,
     package_version,
@@ -25,6 +24,7 @@ from schnetpack_phonon.calculators.base import (
 from schnetpack_phonon.calculators.output import NotConverged
 from schnetpack_phonon.calculators.reading.levels import band_edges, partial_occupation
 from schnetpack_phonon.common import properties
+from schnetpack_phonon.common.errors import check_choice
 from schnetpack_phonon.common.executors import call_within
 from schnetpack_phonon.common.properties import Labels
 
@@ -73,7 +73,7 @@ class TightBinding:
     _acceptors = frozenset({7, 8, 15, 16})
 
     def __post_init__(self) -> None:
-        check_known("xTB method", self.method, self.METHODS)
+        check_choice(self.METHODS, method=self.method)
         self.mixing = tuple(self.mixing)
 
     @property

@@ -18,13 +18,12 @@ from ase import Atoms
 from ase.io.vasp import write_vasp
 from ase.units import GPa, kB
 
-from schnetpack_phonon.calculators.base import check_known
 from schnetpack_phonon.calculators.external_code import ExternalCode
 from schnetpack_phonon.calculators.output import check_structure, text_of, xml_root
 from schnetpack_phonon.calculators.reading.convergence import check_vasp
 from schnetpack_phonon.calculators.reading.levels import mesh_edges
 from schnetpack_phonon.calculators.reading.settings import vasp_differences
-from schnetpack_phonon.common.errors import UnavailableError
+from schnetpack_phonon.common.errors import UnavailableError, check_choice
 from schnetpack_phonon.structures.atom_properties import magnetic_moments
 
 FUNCTIONALS = {"PBE": "PE", "PBEsol": "PS", "revPBE": "RE"}
@@ -85,7 +84,7 @@ class Vasp(ExternalCode):
     def __post_init__(self) -> None:
         super().__post_init__()
         self.version = str(self.version)
-        check_known("functional", self.functional, FUNCTIONALS)
+        check_choice(FUNCTIONALS, functional=self.functional)
         self.setups = dict(self.setups or {})
         self.incar = {tag.upper(): _plain(value) for tag, value in (self.incar or {}).items()}
         taken = {*self._needed_tags(self.mixing[0]), "MAGMOM"}

@@ -130,7 +130,7 @@ CODES = {
             ("added_mos", 23, "ADDED_MOS 23"),
         ],
         refused=[
-            ({"functional": "LDA"}, "unknown functional 'LDA'; there are PBE, PBEsol, revPBE"),
+            ({"functional": "LDA"}, "functional is 'LDA'; expected PBE, PBEsol, revPBE"),
             ({"added_mos": 0}, "added_mos is 0; expected >= 1"),
             ({"mixing": [0.4, 0.01]}, r"mixing is \[0\.4, 0\.01\]; expected .* counts as conver"),
         ],
@@ -220,7 +220,7 @@ CODES = {
             ("incar", {"DIPOL": [0.5, 0.5, 0.25]}, "DIPOL = 0.5 0.5 0.25"),
         ],
         refused=[
-            ({"functional": "LDA"}, "unknown functional 'LDA'; there are PBE, PBEsol, revPBE"),
+            ({"functional": "LDA"}, "functional is 'LDA'; expected PBE, PBEsol, revPBE"),
             (
                 {"incar": {"ispin": 2, "Sigma": 0.1, "IVDW": 12}},
                 "incar sets ISPIN, SIGMA, which other options set",

@@ -143,7 +143,7 @@ def test_small_cells_are_refused():
 
 
 def test_unknown_method():
-    with pytest.raises(ValueError, match="unknown xTB method 'GFN3'; there are GFN1-noX"):
+    with pytest.raises(ValueError, match="method is 'GFN3'; expected GFN1-noX"):
         TightBinding("GFN3")
 
 
