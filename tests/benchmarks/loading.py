@@ -25,7 +25,7 @@ import loky
 import numpy as np
 import schnetpack as spk
 import torch
-from pytorch_lightning import Callback, Trainer, seed_everything
+from pytorch_lightning import Callback, seed_everything
 from schnetpack.atomistic import Atomwise
 from schnetpack.data import AtomsDataModule
 from schnetpack.model import NeuralNetworkPotential
@@ -35,6 +35,7 @@ from schnetpack_phonon.data.loading.loaders import GraphLoading
 from tests.benchmarks.label_store import in_own_process
 from tests.data.data_fixtures import ensemble_data
 from tests.data.loading.loading_fixtures import displaced, energy_task, fake_database
+from tests.models.model_fixtures import quiet_trainer
 
 SIZES = ("500x40", "5000x40", "50000x40", "500x320")
 SUPERCELLS = {40: (2, 2, 2), 320: (4, 4, 4)}
@@ -146,8 +147,7 @@ def epoch(data: AtomsDataModule, n_batches: int) -> tuple[float, float]:
     """Seconds of the second epoch, the first being the warm-up, and its ``val_loss``."""
     seed_everything(3, workers=True, verbose=False)
     epochs = Epochs()
-    quiet = ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary")
-    trainer = Trainer(
+    trainer = quiet_trainer(
         accelerator="auto",
         devices=1,
         max_epochs=2,
@@ -156,7 +156,6 @@ def epoch(data: AtomsDataModule, n_batches: int) -> tuple[float, float]:
         num_sanity_val_steps=0,
         callbacks=[epochs],
         default_root_dir=tempfile.gettempdir(),
-        **dict.fromkeys(quiet, False),
     )
     trainer.fit(energy_task(painn()), datamodule=data)
     return epochs.seconds[-1], trainer.callback_metrics["val_loss"].item()

@@ -31,6 +31,7 @@ from schnetpack_phonon.evaluation.run_report import read_report
 from schnetpack_phonon.models.heads import Intensive
 from schnetpack_phonon.models.task import ScaledOutput, ScaledTask
 from tests.data.data_fixtures import ensemble_data
+from tests.models.model_fixtures import quiet_trainer
 
 ENERGY, STRESS = "energy_per_atom", "hydrostatic_stress"
 
@@ -67,15 +68,7 @@ def run(folder, callbacks, module=None):
         for key in (ENERGY, STRESS)
     ]
     task = ScaledTask(model, outputs, optimizer_args={"lr": 1e-3})
-    trainer = pl.Trainer(
-        max_epochs=1,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        callbacks=callbacks,
-        accelerator="cpu",  # in inference mode, as a Trainer of Lightning is by default
-    )
+    trainer = quiet_trainer(callbacks=callbacks)  # in inference mode, as is the default
     module = module or data(folder)
     trainer.fit(task, datamodule=module)
     (metrics,) = trainer.test(task, datamodule=module, verbose=False)

@@ -11,6 +11,7 @@ import numpy as np
 import schnetpack as spk
 import torch
 from ase import Atoms
+from pytorch_lightning import Trainer
 from schnetpack import properties as host
 from schnetpack.data import AtomsDataModule
 from schnetpack.data.atoms import ASEAtomsData
@@ -173,6 +174,13 @@ def scripted(module: nn.Module) -> torch.jit.ScriptModule:
     torch.jit.save(torch.jit.script(module), file)
     file.seek(0)
     return torch.jit.load(file)
+
+
+def quiet_trainer(**options) -> Trainer:
+    """One epoch on the CPU that prints and writes nothing, unless the options say so."""
+    quiet = ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary")
+    defaults = {"max_epochs": 1, "accelerator": "cpu", **dict.fromkeys(quiet, False)}
+    return Trainer(**defaults | options)
 
 
 def data_module(

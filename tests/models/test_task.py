@@ -30,6 +30,7 @@ from tests.models.model_fixtures import (
     batch,
     data_module,
     potential,
+    quiet_trainer,
     scripted,
     thermal,
 )
@@ -90,24 +91,11 @@ def fresh_task() -> ScaledTask:
     )
 
 
-def quiet(folder: Path) -> Trainer:
-    """For one epoch."""
-    return Trainer(
-        default_root_dir=folder,
-        max_epochs=1,
-        accelerator="cpu",
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-    )
-
-
 @pytest.fixture
 def trained(data: AtomsDataModule, tmp_path: Path) -> tuple[ScaledTask, Trainer]:
     """After one epoch."""
     task = fresh_task().train()
-    trainer = quiet(tmp_path)
+    trainer = quiet_trainer(default_root_dir=tmp_path)
     trainer.fit(task, datamodule=data)
     return task, trainer
 
@@ -159,7 +147,7 @@ def test_metrics_leave_out_missing_labels(tmp_path):
     inputs = [batch([structures[k]], band_gap=gap[[k]]) for k in (4, 0, 5, 1, 6)]
     data._train_dataloader = DataLoader(inputs, batch_size=None)  # in this order
     task = ScaledTask(potential(BandGap(16, "band_gap")), [output()], optimizer_args={"lr": 1e-3})
-    trainer = quiet(tmp_path)
+    trainer = quiet_trainer(default_root_dir=tmp_path)
     trainer.fit(task.train(), datamodule=data)
     assert trainer.callback_metrics["val_loss"] == 0
     assert trainer.callback_metrics["val_band_gap_mae"].isnan()
@@ -242,16 +230,22 @@ def test_relative_error_is_the_mean_over_structures_however_they_are_batched():
 
 def test_checkpoints_of_another_training_set_are_refused(data, tmp_path):
     """Their offsets, scales and elements would replace the new ones."""
-    first, path = quiet(tmp_path), tmp_path / "last.ckpt"
+    first, path = quiet_trainer(default_root_dir=tmp_path), tmp_path / "last.ckpt"
     first.fit(fresh_task().train(), datamodule=data)
     first.save_checkpoint(path)
-    quiet(tmp_path).fit(fresh_task().train(), datamodule=data, ckpt_path=path)  # its own data
+    quiet_trainer(default_root_dir=tmp_path).fit(
+        fresh_task().train(), datamodule=data, ckpt_path=path
+    )  # its own data
     structures = [thermal(k, "Ag3SeI")[1] for k in range(10)]
     labels = {key: 2 * np.array(values) for key, values in LABELS.items()}
     other = data_module(tmp_path / "other.db", structures, TRAIN, TEST, **labels)
     with pytest.raises(TrainingError, match=r"elements Ag, Br, S, now Ag, I, Se.*start_from"):
-        quiet(tmp_path).fit(fresh_task().train(), datamodule=other, ckpt_path=path)
-    quiet(tmp_path).test(fresh_task(), datamodule=other, ckpt_path=path, verbose=False)
+        quiet_trainer(default_root_dir=tmp_path).fit(
+            fresh_task().train(), datamodule=other, ckpt_path=path
+        )
+    quiet_trainer(default_root_dir=tmp_path).test(
+        fresh_task(), datamodule=other, ckpt_path=path, verbose=False
+    )
 
 
 def test_options_that_a_checkpoint_overrides_are_named(data, tmp_path):
@@ -265,7 +259,7 @@ def test_options_that_a_checkpoint_overrides_are_named(data, tmp_path):
         )
 
     def stopping(patience: int) -> Trainer:
-        trainer = quiet(tmp_path)
+        trainer = quiet_trainer(default_root_dir=tmp_path)
         trainer.callbacks.append(EarlyStopping("val_loss", patience=patience))
         return trainer
 
@@ -280,7 +274,9 @@ def test_options_that_a_checkpoint_overrides_are_named(data, tmp_path):
     assert "EarlyStopping.patience=5 (not 9)" in text
     assert "step_size" not in text
     with pytest.raises(TrainingError, match=r"StepLR.*but task\.scheduler_cls is None"):
-        quiet(tmp_path).fit(fresh_task().train(), datamodule=data, ckpt_path=path)
+        quiet_trainer(default_root_dir=tmp_path).fit(
+            fresh_task().train(), datamodule=data, ckpt_path=path
+        )
 
 
 @pytest.mark.filterwarnings("ignore:You are using `torch.load`:FutureWarning")

@@ -4,11 +4,12 @@ import json
 import sys
 from pathlib import Path
 
-from pytorch_lightning import Callback, Trainer, seed_everything
+from pytorch_lightning import Callback, seed_everything
 from schnetpack.data import AtomsLoader
 from torch.utils.data import DistributedSampler
 
 from tests.data.loading.loading_fixtures import energy_task, on_graphs
+from tests.models.model_fixtures import quiet_trainer
 
 SEED = 4
 
@@ -31,16 +32,13 @@ def main(database: str, folder: str, n_processes: str, batch_size: str) -> None:
     )
     diary = Diary()
     several = int(n_processes) > 1
-    quiet = ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary")
-    trainer = Trainer(
-        accelerator="cpu",
+    trainer = quiet_trainer(
         devices=int(n_processes),
         strategy="ddp" if several else "auto",
         max_epochs=2,
         num_sanity_val_steps=0,
         callbacks=[diary],
         default_root_dir=folder,
-        **dict.fromkeys(quiet, False),
     )
     task = energy_task()
     if several:

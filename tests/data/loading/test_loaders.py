@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from pytorch_lightning import Trainer, seed_everything
+from pytorch_lightning import seed_everything
 from schnetpack.data import NumberOfAtomsCriterion, StratifiedSampler
 from schnetpack.transform import (
     CastTo32,
@@ -28,6 +28,7 @@ from tests.data.loading.loading_fixtures import (
     on_host,
     small_database,
 )
+from tests.models.model_fixtures import quiet_trainer
 
 SAMPLER = {
     "train_sampler_cls": StratifiedSampler,
@@ -94,9 +95,8 @@ def test_batches_are_those_of_the_host_in_the_same_order(path, tmp_path, kind):
 
 def fit(data, folder, **kwargs):
     seed_everything(4, workers=True)
-    options = {"max_epochs": 2, "accelerator": "cpu", "logger": False, "default_root_dir": folder}
-    options |= {"enable_checkpointing": False, "enable_progress_bar": False}
-    trainer = Trainer(**options, enable_model_summary=False, num_sanity_val_steps=0, **kwargs)
+    options = {"max_epochs": 2, "default_root_dir": folder, "num_sanity_val_steps": 0, **kwargs}
+    trainer = quiet_trainer(**options)
     trained = energy_task()
     trainer.fit(trained, **data)
     losses = {name: value.item() for name, value in trainer.callback_metrics.items()}

@@ -20,7 +20,7 @@ from schnetpack_phonon.models.heads import Intensive
 from schnetpack_phonon.models.predict import Predictor
 from schnetpack_phonon.models.task import ScaledOutput, ScaledTask
 from schnetpack_phonon.models.trained.start_from import StartFrom, start_from
-from tests.models.model_fixtures import batch, data_module, potential, thermal
+from tests.models.model_fixtures import batch, data_module, potential, quiet_trainer, thermal
 
 TRUST = Trust(everything=True)  # the models are in pickles only
 OLD, OTHER, BOTH = [47, 16, 35], [12, 8], [8, 12, 16, 35, 47]
@@ -61,15 +61,7 @@ def data(tmp_path):
 
 
 def fit(task, data, *callbacks, **options) -> Trainer:
-    trainer = Trainer(
-        max_epochs=1,
-        accelerator="cpu",
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        callbacks=list(callbacks),
-    )
+    trainer = quiet_trainer(callbacks=list(callbacks))
     trainer.fit(task, datamodule=data, **options)
     return trainer
 

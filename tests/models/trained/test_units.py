@@ -10,7 +10,6 @@ import torch
 from ase import Atoms
 from ase.units import Bohr, Hartree, kcal, mol
 from omegaconf import OmegaConf
-from pytorch_lightning import Trainer
 from schnetpack.atomistic import Atomwise, Forces, PairwiseDistances, Strain
 from schnetpack.data import ASEAtomsData, AtomsDataModule
 from schnetpack.model import NeuralNetworkPotential
@@ -26,7 +25,7 @@ from schnetpack_phonon.models.predict import ModelCalculator, Predictor
 from schnetpack_phonon.models.stress import StressTrace
 from schnetpack_phonon.models.task import ScaledOutput, ScaledTask
 from schnetpack_phonon.models.trained.units import units_of, units_of_data
-from tests.models.model_fixtures import CUTOFF, batch, potential, thermal
+from tests.models.model_fixtures import CUTOFF, batch, potential, quiet_trainer, thermal
 
 CRYSTAL = thermal(1)[1]
 KCAL = kcal / mol
@@ -155,8 +154,7 @@ def test_training_records_units_in_the_model(tmp_path):
     net = potential(Atomwise(16, output_key="energy")).train()
     outputs = [ScaledOutput("energy", nn.MSELoss(), metrics={}, target_property="U0")]
     task = ScaledTask(net, outputs, optimizer_args={"lr": 1e-3})
-    quiet = {"enable_progress_bar": False, "enable_model_summary": False}
-    trainer = Trainer(max_epochs=1, accelerator="cpu", logger=False, **quiet)
+    trainer = quiet_trainer(default_root_dir=tmp_path, enable_checkpointing=True)
     trainer.fit(task, datamodule=module(path))
     stored = ScaledTask.load_from_checkpoint(trainer.checkpoint_callback.best_model_path)
     assert stored.model.training_units == {"energy": "kcal/mol", "distance": "Ang"}
