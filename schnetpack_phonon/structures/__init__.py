@@ -12,6 +12,8 @@ __getattr__, __dir__ = names_of(
     crystals: Antiperovskites Crystal StructureSource antiperovskite
         displaced_positions files_of_crystals shortest_distance supercell_matrix translations
     files: StructureFile read_frames read_structure
+    several_files: StructureFiles formula
+    supercells: auto_supercell supercell_of
     elasticity: Moduli finite_strain_tensor finite_strains hill_average is_stable point_group
         reuss_average rotated strained symmetrized tensor_to_voigt universal_anisotropy
         voigt_average voigt_to_tensor

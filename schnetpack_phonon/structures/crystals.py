@@ -143,7 +143,7 @@ class StructureSource(Protocol):
     """Whether cell and free positions are relaxed with the calculator first."""
 
 
-def supercell_matrix(value: Sequence[Any]) -> tuple[tuple[int, int, int], ...]:
+def supercell_matrix(value: Sequence[Any] | np.ndarray) -> tuple[tuple[int, int, int], ...]:
     """Three integers (diagonal) or a 3x3 integer matrix -> a 3x3 tuple.
 
     Raises:

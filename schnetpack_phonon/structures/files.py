@@ -20,7 +20,8 @@ from ase.spacegroup.symmetrize import refine_symmetry
 from schnetpack_phonon.common.errors import UnreadableFileError, check_positive
 from schnetpack_phonon.structures.atom_properties import check_atom_properties, own_masses
 from schnetpack_phonon.structures.cif import SMALLEST_DISTANCE, read_cif
-from schnetpack_phonon.structures.crystals import Crystal, supercell_matrix
+from schnetpack_phonon.structures.crystals import Crystal
+from schnetpack_phonon.structures.supercells import supercell_of
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +42,7 @@ class StructureFile:
 
     Args:
         path: the file.
-        supercell: three integers or a 3x3 matrix.
+        supercell: three integers, a 3x3 matrix, or ``auto``: see :func:`.supercell_of`.
         name: in tables and names of files; the chemical formula by default.
         relax: relax cell and positions with the calculator, keeping the symmetry.
         format: ASE's name of the format, such as ``vasp-xml``; by default it is told from the name
@@ -51,44 +52,64 @@ class StructureFile:
             within it. By default they are taken as they are, and phonopy looks for operations
             within 1e-5 Ang.
         work_dir: where a relative path starts.
+        min_length: of an automatic supercell, in Ang.
+        min_atoms: of an automatic supercell.
     """
 
     def __init__(
         self,
         path: str,
-        supercell: Sequence[Any],
+        supercell: Sequence[Any] | str = "auto",
         name: str | None = None,
         relax: bool = True,
         format: str | None = None,
         frame: int | None = None,
         symmetry_tolerance: float | None = None,
         work_dir: str = ".",
+        min_length: float = 7.5,
+        min_atoms: int = 2,
     ):
         atoms = read_structure(Path(work_dir, path), format, frame, "data.structure.")
-        if not atoms.pbc.all():
-            raise ValueError(
-                f"{path} is periodic along {atoms.pbc.sum()} of 3 directions; expected a crystal"
-            )
-        i, j, distances = neighbor_list("ijd", atoms, SMALLEST_DISTANCE)
-        if distances.size:
-            k = int(distances.argmin())
-            pair = " and ".join(f"{atom} ({atoms.symbols[atom]})" for atom in (i[k], j[k]))
-            raise ValueError(
-                f"{path} has atoms {pair} {distances[k]:.3f} Ang apart; expected at least "
-                f"{SMALLEST_DISTANCE:g} Ang: the positions or the cell are wrong"
-            )
-        if symmetry_tolerance is not None:
-            check_positive("Ang", **{"data.structure.symmetry_tolerance": symmetry_tolerance})
-            refine_symmetry(atoms, symprec=symmetry_tolerance)
-        else:
-            _warn_of_rounding(atoms, path)
-        _take_calculated_moments(atoms)
-        atoms.calc = None
-        check_atom_properties(atoms, path)
-        atoms.set_masses(own_masses(atoms))
+        unitcell = checked_unitcell(atoms, path, symmetry_tolerance)
         self.relax = relax
-        name = name or atoms.get_chemical_formula(empirical=True)
-        self.crystals = [Crystal(name, atoms, supercell_matrix(supercell))]
+        name = name or unitcell.get_chemical_formula(empirical=True)
+        matrix = supercell_of(unitcell, supercell, min_length, min_atoms)
+        self.crystals = [Crystal(name, unitcell, matrix)]
+
+
+def checked_unitcell(atoms: Atoms, path: str | Path, symmetry_tolerance: float | None) -> Atoms:
+    """The crystal of a file with its masses and magnetic moments.
+
+    Args:
+        atoms: as they were read; changed.
+        path: for messages.
+        symmetry_tolerance: in Ang, see :class:`StructureFile`.
+
+    Raises:
+        ValueError: for what is no crystal, and for atoms closer than 0.5 Ang.
+    """
+    if not atoms.pbc.all():
+        raise ValueError(
+            f"{path} is periodic along {atoms.pbc.sum()} of 3 directions; expected a crystal"
+        )
+    i, j, distances = neighbor_list("ijd", atoms, SMALLEST_DISTANCE)
+    if distances.size:
+        k = int(distances.argmin())
+        pair = " and ".join(f"{atom} ({atoms.symbols[atom]})" for atom in (i[k], j[k]))
+        raise ValueError(
+            f"{path} has atoms {pair} {distances[k]:.3f} Ang apart; expected at least "
+            f"{SMALLEST_DISTANCE:g} Ang: the positions or the cell are wrong"
+        )
+    if symmetry_tolerance is not None:
+        check_positive("Ang", **{"data.structure.symmetry_tolerance": symmetry_tolerance})
+        refine_symmetry(atoms, symprec=symmetry_tolerance)
+    else:
+        _warn_of_rounding(atoms, path)
+    _take_calculated_moments(atoms)
+    atoms.calc = None
+    check_atom_properties(atoms, str(path))
+    atoms.set_masses(own_masses(atoms))
+    return atoms
 
 
 def read_frames(
@@ -207,7 +228,7 @@ def _take_calculated_moments(atoms: Atoms) -> None:
         atoms.set_initial_magnetic_moments(None if found is None else np.round(found, 2))
 
 
-def _warn_of_rounding(atoms: Atoms, path: str) -> None:
+def _warn_of_rounding(atoms: Atoms, path: str | Path) -> None:
     cell = (atoms.cell.array, atoms.get_scaled_positions(), atoms.numbers)
     exact, near = (spglib.get_symmetry_dataset(cell, symprec=t) for t in (1e-5, _NEARLY))
     if exact and near and exact.number != near.number:

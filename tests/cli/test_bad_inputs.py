@@ -155,7 +155,7 @@ TABLE = [
         "generate experiment=phonon_antiperovskite data/structure=file data/calculator=espresso",
         "",
         1,
-        "add data.calculator.ecutrho=VALUE .*data.structure.path=VALUE data.structure.supercell=V",
+        "add data.calculator.ecutrho=VALUE .*data.structure.path=VALUE",
     ),
     (f"generate {EMT} data.structure.supercell=big", "", 1, "supercell"),
     (f"generate {EMT} data.structure.name=a/b", "", 1, "data.structure.name"),
