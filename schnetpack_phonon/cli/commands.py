@@ -9,6 +9,7 @@ from pathlib import Path
 
 from schnetpack_phonon import __version__
 from schnetpack_phonon.cli.attribute import attribute
+from schnetpack_phonon.cli.bands import bands
 from schnetpack_phonon.cli.generate import collect, export, generate
 from schnetpack_phonon.cli.parsers import (
     TRUST,
@@ -65,7 +66,7 @@ def _parser() -> Parser:
     groups = {"": add_group(parser)}
     data = (generate, export, collect, _card, _extxyz)
     stores = (_labels, _list, _merge, _export, _prune)
-    for each in (*data, *stores, attribute, _report, _thermal):
+    for each in (*data, *stores, attribute, bands, _report, _thermal):
         each.add_to(groups)
     return parser
 

@@ -218,6 +218,11 @@ TABLE = [
     (f"attribute x.extxyz {MODEL} --device tpu", "", 2, "--device is tpu; expected cpu or cuda"),
     (f"attribute x.extxyz {MODEL} --n-steps 0", "", 1, "n.steps"),
     (f"attribute x.extxyz {MODEL} --out text", "", 1, "text"),
+    ("bands run", "", 2, "STRUCTURE"),
+    ("bands nowhere x.extxyz", "", 1, "no file nowhere"),
+    ("bands run x.extxyz", "", 1, "has no learned Hamiltonian"),
+    ("bands run x.extxyz --window low high", "", 2, "low"),
+    ("bands run x.extxyz --out text", "", 1, "text is a file; expected a folder"),
 ]
 
 

@@ -104,6 +104,22 @@ class Hamiltonian(nn.Module):
         for parameter in self.parameters(recurse=False):
             nn.init.zeros_(parameter)
 
+    def hoppings_along(self, distances: torch.Tensor, a: str, b: str) -> torch.Tensor:
+        """Hoppings from an atom of element a to one of element b.
+
+        Args:
+            distances: in Ang, shape=(n,).
+            a: symbol; its shell is the first of a channel.
+            b: symbol; its shell is the second one.
+
+        Returns:
+            In eV, in the order of :data:`.CHANNELS`, shape=(n, 10); those of shells that an element
+            lacks have no meaning.
+        """
+        first, second = (self.index[atomic_numbers[z]].expand(len(distances)) for z in (a, b))
+        cut = self.cutoff_fn(distances).unsqueeze(1)
+        return self._strengths(first, second, distances, cut)[0]
+
     def n_electrons(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
         """Valence electrons of each structure, shape=(n_structures,)."""
         own = self.electrons[self.elements(inputs)]

@@ -11,9 +11,10 @@ from typing import Final
 import torch
 from torch import nn
 
-# Channels in the order of shells (s,s), (s,p), (s,d), (p,p), (p,d), (d,d), in each of them sigma,
-# pi, delta: 10 in all. Harrison's coefficients:
-N_CHANNELS = 10
+#: Shells of both atoms and the kind of bond.
+CHANNELS = ("ssσ", "spσ", "sdσ", "ppσ", "ppπ", "pdσ", "pdπ", "ddσ", "ddπ", "ddδ")
+N_CHANNELS = len(CHANNELS)
+# Harrison's coefficients in this order:
 _ETA = (-1.40, 1.84, -3.16, 3.24, -0.81, -2.95, 1.36, -16.2, 8.75, 0.0)
 _N_D = (0, 0, 1, 0, 0, 1, 1, 2, 2, 2)  # how many of the two shells are d
 _HBAR2_OVER_M = 7.62  # eV Ang^2
