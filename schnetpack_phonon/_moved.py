@@ -66,7 +66,7 @@ run_groups: evaluation.comparison.run_groups common.errors
 run_vibrations: evaluation.thermal.vibrations  runs: evaluation.runs common.errors
 sampling: ensembles.sampler  snapshots: ensembles.base structures.crystals
 splits: data.splits
-streams: common.seeding  stress: models.stress  structure_pairs: data.reading
+streams: common.random  stress: models.stress  structure_pairs: data.reading
 sweep_report: cli.sweep_report  task: models.task  thermal: evaluation.thermal.averages
 thermal_figures: evaluation.thermal.page  thermal_report: evaluation.thermal.page
 tight_binding: calculators.tight_binding  trust: attribution.checks
@@ -86,6 +86,8 @@ calculators.mesh_edges: calculators.reading.levels.mesh_edges
 calculators.package_version: calculators.base.package_version
 cp2k_output.read_output: calculators.cp2k.CP2K.read_output
 cp2k_output.read_version: calculators.cp2k.CP2K.read_version
+cross_errors.LEVEL: common.random.LEVEL
+cross_errors.N_BOOTSTRAP: common.random.N_BOOTSTRAP
 espresso_output.NAME: calculators.espresso.Espresso.name
 espresso_output.read_output: calculators.espresso.Espresso.read_output
 espresso_output.read_version: calculators.espresso.Espresso.read_version

@@ -14,6 +14,7 @@ from ase.io import write
 
 from schnetpack_phonon.attribution.paths import StraightPath, shells
 from schnetpack_phonon.common.files import replacing
+from schnetpack_phonon.common.random import N_BOOTSTRAP, interval
 
 FEW = 10  #: structures, below which shares have no interval and no conclusion
 # Files of an attribution. Tables are written as .parquet, too, if pyarrow is installed.
@@ -137,7 +138,7 @@ def shares(
     sums: pd.DataFrame,
     change: Sequence[float] | np.ndarray,
     residual: np.ndarray | None = None,
-    n_bootstrap: int = 1000,
+    n_bootstrap: int = N_BOOTSTRAP,
     seed: int = 0,
 ) -> pd.DataFrame:
     """Share of each group of bonds in the variance of the change, Cov(A_t, df) / Var(df).
@@ -170,7 +171,7 @@ def shares(
 
     n, equal = len(df), np.full(len(df), 1 / len(df))
     samples = of(np.random.default_rng(seed).multinomial(n, equal, size=n_bootstrap) / n)
-    low, high = np.nanquantile(samples, [0.025, 0.975], axis=0) if n >= FEW else (np.nan, np.nan)
+    low, high = interval(samples[np.isfinite(samples[:, 0])]) if n >= FEW else (np.nan, np.nan)
     return result.assign(share=of(equal[None])[0], low=low, high=high)
 
 
@@ -193,7 +194,10 @@ def why_no_shares(change: np.ndarray, residual: np.ndarray | None = None) -> str
 
 
 def group_shares(
-    totals: pd.DataFrame, structures: pd.DataFrame, keys: Sequence[str], n_bootstrap: int = 1000
+    totals: pd.DataFrame,
+    structures: pd.DataFrame,
+    keys: Sequence[str],
+    n_bootstrap: int = N_BOOTSTRAP,
 ) -> pd.DataFrame:
     """Sums and variance shares of groups of bonds, of each crystal and model.
 
@@ -208,20 +212,16 @@ def group_shares(
         ``structure``, ``model``, the keys, ``ideal_distance`` (mean) and ``n_bonds`` (in a
         structure), ``sum`` (mean), ``share``, ``low``, ``high``, ``unit``.
     """
-    keys, tables = list(keys), []
+    keys, tables = list(keys), {}
     for (name, model), own in totals.groupby(["structure", "model"]):
         sums = own.pivot_table(index="index", columns=keys, values="sum", aggfunc="sum")
         mine = structures[structures["model"] == model].set_index("index").loc[sums.index]
-        change, residual = mine[["change", "residual"]].to_numpy(dtype=float).T
-        table = shares(sums, change, residual, n_bootstrap)
+        table = shares(sums, *mine[["change", "residual"]].to_numpy(float).T, n_bootstrap)
         groups = own.groupby(keys)
         table.insert(0, "n_bonds", groups["n_bonds"].sum() / len(sums))
         table.insert(0, "ideal_distance", groups["ideal_distance"].mean())
-        table = table.reset_index()
-        table.insert(0, "model", str(model))
-        table.insert(0, "structure", str(name))
-        tables.append(table.assign(unit=mine["unit"].iloc[0]))
-    return pd.concat(tables, ignore_index=True)
+        tables[str(name), str(model)] = table.assign(unit=mine["unit"].iloc[0])
+    return pd.concat(tables, names=["structure", "model"]).reset_index()
 
 
 def write_table(table: pd.DataFrame, path: Path) -> None:

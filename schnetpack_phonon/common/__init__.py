@@ -15,7 +15,7 @@ __getattr__, __dir__ = names_of(
     page: Picture Section Table markdown_table strings write_markdown write_page
     progress: Progress duration rate
     properties: Property array_shape label unit
-    seeding: snapshot_stream snapshot_streams
+    random: drawn interval snapshot_stream snapshot_streams
     style: property_of
     """,
 )

@@ -19,7 +19,7 @@ from scipy.special import ndtri
 from scipy.stats import qmc
 
 from schnetpack_phonon.common.errors import check_at_least, check_choice, check_positive
-from schnetpack_phonon.common.seeding import snapshot_streams
+from schnetpack_phonon.common.random import snapshot_streams
 from schnetpack_phonon.ensembles.base import SimpleEnsemble, Snapshot, Source, ideal_of
 from schnetpack_phonon.phonons.harmonic import HarmonicModel
 from schnetpack_phonon.phonons.modes import Operator

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 
-from schnetpack_phonon.common.seeding import snapshot_stream
+from schnetpack_phonon.common.random import snapshot_stream
 from schnetpack_phonon.ensembles.base import SimpleEnsemble, Snapshot, Source
 from schnetpack_phonon.structures.crystals import DECIMALS, Crystal, shortest_distance
 from schnetpack_phonon.structures.elasticity import strained, voigt_to_tensor

@@ -34,7 +34,7 @@ from schnetpack_phonon.common.errors import (
     check_choice,
     check_positive,
 )
-from schnetpack_phonon.common.seeding import snapshot_stream
+from schnetpack_phonon.common.random import snapshot_stream
 from schnetpack_phonon.phonons.checks import check_fit
 from schnetpack_phonon.phonons.force_constants import (
     LabelFunction,

@@ -18,7 +18,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from scipy.stats import qmc
 
-from schnetpack_phonon.common.seeding import snapshot_stream
+from schnetpack_phonon.common.random import snapshot_stream
 from schnetpack_phonon.ensembles.sampler import BATCH, DRAWS, Acceptance
 from schnetpack_phonon.ensembles.thermal import MatchedEnsemble
 from schnetpack_phonon.phonons.harmonic import harmonic_model

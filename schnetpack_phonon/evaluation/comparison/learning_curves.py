@@ -11,8 +11,9 @@ from itertools import combinations
 import numpy as np
 import pandas as pd
 
+from schnetpack_phonon.common.random import N_BOOTSTRAP, interval
 from schnetpack_phonon.evaluation.comparison.run_groups import model_name
-from schnetpack_phonon.evaluation.comparison.uncertainty import N_BOOTSTRAP, error_matrix
+from schnetpack_phonon.evaluation.comparison.uncertainty import error_matrix
 
 _FEWEST_SIZES = 3  # two points always lie on a line
 _PLACE = ["test_set", "property"]
@@ -69,7 +70,7 @@ def power_laws(curves: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
             for _ in range(N_BOOTSTRAP)
         ]
         several = min(map(len, by_size.values())) > 1
-        low, high = np.quantile(slopes, [0.025, 0.975]) if several else (np.nan, np.nan)
+        low, high = interval(np.array(slopes)) if several else (np.nan, np.nan)
         rows.append([*place, a, b, low, high, min(by_size), max(by_size)])
     return pd.DataFrame(rows, columns=[*columns, "a", "b", "b_low", "b_high", "n_min", "n_max"])
 

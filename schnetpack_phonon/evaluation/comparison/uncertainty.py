@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import permutations
 
 import numpy as np
 import pandas as pd
 
-N_BOOTSTRAP = 1000
-LEVEL = 0.95
+from schnetpack_phonon.common.random import drawn, interval
+
 _FEWEST = 5  # common structures; with fewer of them each model is tested on its own ones
 _NUMBERS = ("n_values", "mae", "mse", "max_error", "mae_mean")
 
@@ -50,7 +50,7 @@ def error_matrix(
     for place, own in table.groupby(keys, sort=False):
         for model, found, common in _by_model(own):
             n, of_seeds = len(found.crystals), found.means("mae")
-            low, high = _interval(found.resampled(_drawn(n, rng)))
+            low, high = interval(found.resampled(drawn(n, rng)))
             rows.append(
                 {
                     "model": model,
@@ -107,9 +107,9 @@ def ratios(runs: pd.DataFrame, errors: pd.DataFrame, reference: str, seed: int =
             both = [models[name].on(shared) for name in pair]
             if any(found.invalid.any() for found in both):
                 continue
-            draw = _drawn(int(shared.sum()), rng)
-            means = [found.resampled(draw, _drawn(len(found.weights), rng)) for found in both]
-            low, high = _interval(means[0] / means[1])
+            draw = drawn(int(shared.sum()), rng)
+            means = [found.resampled(draw, drawn(len(found.weights), rng)) for found in both]
+            low, high = interval(means[0] / means[1])
             rows.append(
                 {
                     "n_train": one["n_train"],
@@ -243,16 +243,3 @@ def _models(rows: pd.DataFrame) -> dict[str, _Errors]:
         of_seeds = {column: values[seeds] for column, values in numbers.items()}
         found[str(model)] = _Errors(of_seeds, labels, crystals, tested)
     return found
-
-
-def _drawn(n: int, rng: np.random.Generator) -> np.ndarray:
-    """How often each of n structures or seeds is drawn, shape=(n_bootstrap, n)."""
-    draw = rng.integers(n, size=(N_BOOTSTRAP, n)) + n * np.arange(N_BOOTSTRAP)[:, None]
-    counts = np.bincount(draw.ravel(), minlength=n * N_BOOTSTRAP)
-    return counts.reshape(N_BOOTSTRAP, n).astype(float)
-
-
-def _interval(samples: Sequence[float] | np.ndarray) -> tuple[float, float]:
-    """Limits between which 95 % of bootstrap samples lie."""
-    low, high = np.quantile(samples, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return float(low), float(high)

@@ -17,6 +17,7 @@ from ase import Atoms
 
 from schnetpack_phonon.common.progress import Progress
 from schnetpack_phonon.common.properties import PROPERTIES, band_gap, elastic_tensor
+from schnetpack_phonon.common.random import drawn
 from schnetpack_phonon.data.database import read_metadata
 from schnetpack_phonon.data.reading import read_provenance
 from schnetpack_phonon.ensembles.base import Snapshot
@@ -104,7 +105,7 @@ def thermal_properties(
                 harmonic = vibrating[crystal.name, temperature]
                 at = crystal, harmonic, temperature
                 place = {"structure": name, "temperature": temperature}
-                drawn = []
+                of_statistics = []
                 for statistics in STATISTICS:
                     if statistics == "quantum" or temperature > 0:
                         how = [temperature], statistics
@@ -118,10 +119,12 @@ def thermal_properties(
                         averages += _averages(models, here, mean, sampled.values, pair, rest)
                         what = f"{name} at {temperature:g} K, {statistics}"
                         warnings.append(far(what, distances, train.species))
-                        drawn.append(sampled)
+                        of_statistics.append(sampled)
                     progress.update()
-                if len(drawn) == len(STATISTICS):
-                    differences += [{**place, **row} for row in _differences(models.keys, *drawn)]
+                if len(of_statistics) == len(STATISTICS):
+                    differences += [
+                        {**place, **row} for row in _differences(models.keys, *of_statistics)
+                    ]
             if band_gap in rest:
                 harmonic = vibrating[crystal.name, float(mode_temperature)]
                 shifts = _modes(models, crystal, harmonic, mode_temperature, rest[band_gap].mean())
@@ -208,11 +211,9 @@ def _differences(
 def _moduli(tensors: np.ndarray, place: dict[str, Any]) -> list[dict[str, Any]]:
     """Hill's moduli of the mean tensor in GPa, with errors by bootstrap over snapshots."""
     mean = tensors.mean(axis=0)
-    drawn = np.random.default_rng(0).integers(len(mean), size=(200, len(mean)))
-    of_samples, of_models = (
-        hill_average(mean[drawn].mean(axis=1)),
-        hill_average(tensors.mean(axis=1)),
-    )
+    weights = drawn(len(mean), np.random.default_rng(0), n_samples=200) / len(mean)
+    of_samples = hill_average(np.tensordot(weights, mean, axes=1))
+    of_models = hill_average(tensors.mean(axis=1))
     return [
         {
             **place,

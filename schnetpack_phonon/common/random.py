@@ -1,4 +1,4 @@
-"""Random streams of snapshots: one each, by seed, group and index.
+"""Random numbers: samples of a bootstrap, and a stream for each snapshot.
 
 The stream of snapshot k of a group is ``PCG64(SeedSequence(seed, spawn_key=(crc32(group), k)))``.
 NumPy takes as long to seed one stream as to draw the numbers of a small cell, so streams of
@@ -14,12 +14,33 @@ from collections.abc import Iterator
 
 import numpy as np
 
+N_BOOTSTRAP = 1000  #: samples
+LEVEL = 0.95  #: of intervals
 _POOL_SIZE = 4  # words of 32 bits
 # Constants of SeedSequence (O'Neill, "Developing a seed_seq alternative", 2015) and of PCG64.
 _INIT_A, _MULT_A = 0x43B0D7E5, 0x931E8875
 _INIT_B, _MULT_B = 0x8B51F9DD, 0x58F38DED
 _MIX_L, _MIX_R = np.uint32(0xCA01F9DD), np.uint32(0x4973F715)
 _PCG_MULTIPLIER, _PCG_MASK = 0x2360ED051FC65DA44385DF649FCCF645, 2**128 - 1
+
+
+def drawn(n: int, rng: np.random.Generator, n_samples: int = N_BOOTSTRAP) -> np.ndarray:
+    """How often each of n things is in each sample of a bootstrap, shape=(n_samples, n)."""
+    draw = rng.integers(n, size=(n_samples, n)) + n * np.arange(n_samples)[:, None]
+    counts = np.bincount(draw.ravel(), minlength=n * n_samples)
+    return counts.reshape(n_samples, n).astype(float)
+
+
+def interval(samples: np.ndarray) -> np.ndarray:
+    """Limits between which 95 % of bootstrap samples lie.
+
+    Args:
+        samples: shape=(n_samples, ...).
+
+    Returns:
+        Lower and upper limits, shape=(2, ...).
+    """
+    return np.quantile(samples, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
 
 
 def snapshot_stream(seed: int, group: str, index: int) -> np.random.Generator:

@@ -1,4 +1,4 @@
-"""Streams of random numbers are NumPy's own, one by one or many at once."""
+"""Bootstrap against closed forms; streams are NumPy's own, one by one or many at once."""
 
 import zlib
 
@@ -7,7 +7,31 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from schnetpack_phonon.common.seeding import snapshot_stream, snapshot_streams
+from schnetpack_phonon.common.random import (
+    N_BOOTSTRAP,
+    drawn,
+    interval,
+    snapshot_stream,
+    snapshot_streams,
+)
+
+
+def test_samples_are_those_of_a_bootstrap():
+    """As many as there are, each one binomial; the same as of the drawn numbers themselves."""
+    counts = drawn(20, np.random.default_rng(1))
+    assert counts.shape == (N_BOOTSTRAP, 20)
+    assert (counts.sum(axis=1) == 20).all()
+    assert counts.var() == pytest.approx(1 - 1 / 20, rel=0.03)  # n p (1 - p)
+    values = np.random.default_rng(2).normal(size=20)
+    chosen = np.random.default_rng(1).integers(20, size=(N_BOOTSTRAP, 20))
+    np.testing.assert_allclose(counts @ values / 20, values[chosen].mean(axis=1), atol=1e-12)
+
+
+def test_interval():
+    """Of numbers 0 to 1000, and a column each."""
+    assert interval(np.arange(1001.0)) == pytest.approx([25, 975])
+    both = interval(np.stack([np.arange(1001.0), -np.arange(1001.0)], axis=1))
+    np.testing.assert_allclose(both, [[25, -975], [975, -25]])
 
 
 def published_stream(seed: int, group: str, index: int) -> np.random.Generator:
