@@ -51,7 +51,7 @@ def test_first_run_and_gap_against_temperature(tmp_path):
 def test_my_crystal(tmp_path):
     said = run("2_my_crystal.sh", tmp_path, "data.ensemble.n_snapshots=10", *BRIEF)
     assert "energy per atom" in said
-    assert (tmp_path / "data" / "file_phonon_preview" / "preview.md").is_file()
+    assert (tmp_path / "data" / "Cu3Au_phonon_preview" / "preview.md").is_file()
     assert (tmp_path / "runs" / "mine" / "best_model").is_file()
 
 

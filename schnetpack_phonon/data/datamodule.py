@@ -22,10 +22,11 @@ from schnetpack_phonon.data.splits import ParentSplit, numbers_of
 from schnetpack_phonon.ensembles.base import Ensemble
 from schnetpack_phonon.labels.finite_strain import FiniteStrain
 from schnetpack_phonon.phonons.force_constants import PhononSource
-from schnetpack_phonon.structures.crystals import StructureSource
+from schnetpack_phonon.structures.crystals import Crystal, StructureSource
 
 log = logging.getLogger(__name__)
 _FEW = 10  # training structures, from which no model learns
+_MOST_NAMES = 4  # of crystals, in the name of a file
 
 
 class EnsembleData(AtomsDataModule):
@@ -37,7 +38,8 @@ class EnsembleData(AtomsDataModule):
     All else is :class:`schnetpack.data.AtomsDataModule`.
 
     Args:
-        datapath: the database, ``.db``; force constants go to a folder ``phonons`` beside it.
+        datapath: the database, ``.db``, in which ``{crystals}`` stands for their names; force
+            constants go to a folder ``phonons`` beside it.
         structure: the crystals.
         phonons: source of their force constants (for ensembles that need them).
         ensemble: the sampler.
@@ -50,6 +52,7 @@ class EnsembleData(AtomsDataModule):
         shipped_labels: file of labels that comes with this package, used before any is computed.
         elastic: computes elastic tensors, in addition to the labels of the calculator.
         loading: keeps graphs in memory; without it batches are made as SchNetPack does.
+        work_dir: where relative paths of database, labels and graphs start.
         kwargs: of SchNetPack's data module.
     """
 
@@ -71,19 +74,23 @@ class EnsembleData(AtomsDataModule):
         shipped_labels: str | None = None,
         elastic: FiniteStrain | None = None,
         loading: GraphLoading | None = None,
+        work_dir: str = ".",
         **kwargs: Any,
     ):
         if Path(datapath).suffix != ".db":  # SchNetPack's message does not name the option
             raise ValueError(f"data.datapath is {datapath!r}; expected the path of a file NAME.db")
-        super().__init__(datapath=datapath, batch_size=batch_size, **kwargs)
+        path = Path(work_dir, datapath.replace("{crystals}", _joined(structure.crystals)))
+        super().__init__(datapath=str(path), batch_size=batch_size, **kwargs)
         self.generation = Generation(
             Recipe(structure, phonons, ensemble, calculator, elastic),
-            Path(datapath),
+            path,
             executor,
-            Path(label_store),
+            Path(work_dir, label_store),
             max_failed_share,
             DATASETS / shipped_labels if shipped_labels else None,
         )
+        if loading is not None:
+            loading.cache = Path(work_dir, loading.cache)
         self._loading = loading
         self._transforms_ready = False
         self._graphs: dict[tuple[int, ...], GraphDataset] = {}
@@ -185,3 +192,11 @@ class EnsembleData(AtomsDataModule):
     def _loader(self, data: GraphDataset, n_workers: int, size: int, **order: Any) -> AtomsLoader:
         assert self._loading is not None
         return self._loading.loader(data, self.trainer, self._pin_memory, n_workers, size, **order)
+
+
+def _joined(crystals: Sequence[Crystal]) -> str:
+    """``MgO-CaO``; of many crystals the first names and how many more there are."""
+    names = list(dict.fromkeys(crystal.composition or crystal.name for crystal in crystals))
+    if len(names) > _MOST_NAMES:
+        names[_MOST_NAMES - 1 :] = [f"and-{len(names) - _MOST_NAMES + 1}-more"]
+    return "-".join(names)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,7 @@ from schnetpack_phonon.data.reading import read_labels
 PAGE = "report.md"
 METRICS = "metrics.csv"
 PREDICTIONS = "predictions.csv"
+_DATABASE, _MODEL, _FOLDER = "database", "model", "run folder"  # in the list of places
 
 
 def write_report(folder: Path, datapath: str, model_path: str) -> str:
@@ -49,25 +52,32 @@ def write_report(folder: Path, datapath: str, model_path: str) -> str:
     if (folder / VERDICT).is_file():
         sections.append(Section("", [_listed((folder / VERDICT).read_text().splitlines())]))
     places = {
-        "database": Path(datapath).resolve(),
-        "model": (folder / model_path).resolve(),
+        _DATABASE: Path(datapath).resolve(),
+        _MODEL: (folder / model_path).resolve(),
         "tables": ", ".join(path.name for path in sorted(folder.glob("*.csv"))),
         "figures": ", ".join(path.name for path in sorted((folder / FIGURES).glob("*.png"))),
-        "run folder": folder.resolve(),
+        _FOLDER: folder.resolve(),
     }
     sections.append(Section("", [_listed(f"{k}: {place}" for k, place in places.items() if place)]))
     return write_markdown(folder / PAGE, folder.name, sections)
 
 
 def read_report(folder: Path) -> str:
-    """The page of a finished run.
+    """The page of a finished run, with the places that its files have now.
 
     Raises:
         ReportError: if there is none.
     """
     if not (folder / PAGE).is_file():
         raise ReportError(f"no {PAGE} in {folder.resolve()}: not a finished run of this package")
-    return (folder / PAGE).read_text()
+    page = (folder / PAGE).read_text()
+    places = dict(re.findall(rf"^- ({_DATABASE}|{_MODEL}|{_FOLDER}): (.*)$", page, re.MULTILINE))
+    before, now = places.get(_FOLDER, ""), str(folder.resolve())
+    for what, place in places.items() if before != now else ():
+        moved = os.path.normpath(os.path.join(now, os.path.relpath(place, before)))
+        if os.path.exists(moved):
+            page = page.replace(f"- {what}: {place}\n", f"- {what}: {moved}\n")
+    return page
 
 
 def parity(predictions: pd.DataFrame, errors: pd.DataFrame) -> Figure:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -160,7 +160,7 @@ def read_run(folder: Path, trust: Trust = UNTRUSTED) -> Run:
     except (OSError, KeyError, ValueError) as error:
         raise RunError(f"{SPLIT} is missing or damaged") from error
     datapath = _datapath(folder, record, config)
-    _place(config, datapath.parent.parent)
+    _find_work_dir(config, [datapath.parent.parent, datapath.parent, *folder.parents[:4]])
     config.data.datapath = str(datapath)
     targets = record.get("targets") or {
         output["name"]: output.get("target_property") or output["name"]
@@ -189,13 +189,22 @@ def _datapath(folder: Path, record: dict[str, Any], config: DictConfig) -> Path:
     for parent in [] if record else folder.parents[:4]:
         _place(config, parent)
         with suppress(OmegaConfBaseException):
-            places.append(Path(config.data.datapath))
+            places.append(parent / config.data.datapath)
     if not places:
         raise RunError("its database is not known: only the process of the run knew data.datapath")
     for place in places:
         if place.is_file():
             return place.resolve()
     raise RunError(f"its database is not at {places[0]}")
+
+
+def _find_work_dir(config: DictConfig, places: Sequence[Path]) -> None:
+    """Sets the working folder to the first with the label store, or the first of all."""
+    for place in (*places, places[0]):
+        _place(config, place)
+        with suppress(OmegaConfBaseException):
+            if (place / (OmegaConf.select(config, "data.label_store") or "")).is_file():
+                return
 
 
 def _place(config: DictConfig, work_dir: Path) -> None:

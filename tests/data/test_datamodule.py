@@ -13,9 +13,11 @@ from schnetpack.data import RandomSplit
 from schnetpack_phonon._hydra import config_folder
 from schnetpack_phonon.common import properties
 from schnetpack_phonon.data.generation import Generation
+from schnetpack_phonon.data.loading.loaders import GraphLoading
 from schnetpack_phonon.data.splits import ParentSplit
 from schnetpack_phonon.ensembles.independent import RandomEnsemble
 from schnetpack_phonon.labels.finite_strain import FiniteStrain
+from schnetpack_phonon.structures.crystals import Antiperovskites
 from tests.data.data_fixtures import ensemble_data
 
 
@@ -58,6 +60,25 @@ def test_host_loads_elastic_tensors_in_any_unit(tmp_path):
     assert batches[0].shape == (2, 6, 6)
     assert 100 < batches[0][:, 0, 0].min() < batches[0][:, 0, 0].max() < 250  # GPa
     np.testing.assert_allclose(batches[0].mean(), batches[1].mean() / GPa, rtol=1e-5)
+
+
+def test_relative_paths_and_names_of_crystals(tmp_path):
+    """SchNetPack works in the folder of the run."""
+    loading = GraphLoading("graphs", n_workers=0)
+    places = {"datapath": "data/{crystals}_x.db", "label_store": "labels.jsonl"}
+    data = ensemble_data(tmp_path, work_dir=str(tmp_path / "here"), loading=loading, **places)
+    assert data.datapath == str(tmp_path / "here" / "data" / "Cu3PdAu-Cu3PtAu_x.db")
+    assert data.generation.datapath == Path(data.datapath)
+    assert data.generation.label_store == tmp_path / "here" / "labels.jsonl"
+    assert loading.cache == tmp_path / "here" / "graphs"
+
+
+def test_names_of_many_crystals_are_cut(tmp_path):
+    names = ["Cu3PdAu", "Cu3PtAu", "Ag3PdAu", "Ag3PtAu", "Cu3AgAu"]
+    for n, name in ((4, "-".join(names[:4])), (5, "Cu3PdAu-Cu3PtAu-Ag3PdAu-and-2-more")):
+        crystals = Antiperovskites(names[:n], lattice_constants=dict.fromkeys(names, 4.0))
+        data = ensemble_data(tmp_path, structure=crystals, datapath="{crystals}.db")
+        assert data.datapath == f"{name}.db"
 
 
 @pytest.mark.parametrize("elastic", [None, FiniteStrain()])

@@ -72,6 +72,26 @@ def test_page_without_attribution(run):
     assert read_report(run) == page
 
 
+def test_page_of_a_run_that_was_moved(run, tmp_path):
+    """With its data, which are found, or without."""
+    (tmp_path / "here" / "data").mkdir(parents=True)
+    run = run.rename(tmp_path / "here" / "run")
+    (run / "best_model").touch()
+    (tmp_path / "here" / "data" / "x.db").touch()
+    (tmp_path / "outside.db").touch()
+    pages = {}
+    for database in ("here/data/x.db", "outside.db"):
+        pages[database] = write_report(run, str(tmp_path / database), "best_model")
+    (tmp_path / "here").rename(tmp_path / "there")
+    for database, page in pages.items():
+        (tmp_path / "there" / "run" / "report.md").write_text(page)
+        place = f"{tmp_path}/{database.replace('here', 'there')}"
+        found = read_report(tmp_path / "there" / "run")
+        assert f"- database: {place}\n- model: {tmp_path}/there/run/best_model\n" in found
+        assert f"- run folder: {tmp_path}/there/run\n" in found
+        assert len(found.splitlines()) == len(page.splitlines())
+
+
 def test_page_of_properties_without_a_unit(run):
     """An empty column of units is read back from the table as numbers."""
     METRICS.tail(1).to_csv(run / "metrics.csv", index=False)

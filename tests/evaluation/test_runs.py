@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from omegaconf import OmegaConf
 
 from schnetpack_phonon.common.errors import RunError
 from schnetpack_phonon.evaluation.runs import find_runs, read_run, write_record
@@ -52,6 +53,18 @@ def test_runs_and_data_that_were_moved_together(run, tmp_path):
     (tmp_path / "data").rename(moved / "data")
     (tmp_path / "runs").rename(moved / "runs")
     assert read_run(moved / "runs" / "one").datapath == (moved / "data" / "phonon.db").resolve()
+
+
+@pytest.mark.parametrize("place", ["data/labels.jsonl", "labels.jsonl"])
+def test_labels_in_the_folder_where_the_command_was_typed(run, tmp_path, place):
+    """Wherever the database is; relative paths are of that folder."""
+    (tmp_path / "data" / "phonon.db").rename(tmp_path / "phonon.db")
+    (tmp_path / place).touch()
+    config = OmegaConf.load(run / "config.yaml")
+    config.data.update(datapath="phonon.db", label_store=place)
+    OmegaConf.save(config, run / "config.yaml")
+    assert read_run(run).datapath == tmp_path / "phonon.db"
+    assert read_run(run).resolved("run.work_dir") == str(tmp_path)
 
 
 def test_runs_of_a_sweep_once_each(run, tmp_path):

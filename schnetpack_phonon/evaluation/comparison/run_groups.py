@@ -26,6 +26,7 @@ _IGNORED = (
     "data.datapath",
     "data.label_store",
     "data.data_workdir",
+    "data.work_dir",
     "data.executor",
     "data.splitting.seed",
     "data.num_workers",

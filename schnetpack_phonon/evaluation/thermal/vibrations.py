@@ -36,7 +36,7 @@ def vibrations(run: Run, ensemble: Ensemble) -> tuple[list[Crystal], Models]:
     if "phonons" not in data:
         raise RunError(f"{run.folder} was not trained on data of schnetpack_phonon")
     shipped = data.get("shipped_labels")
-    path = Path(run.resolved("data.label_store"))
+    path = Path(run.resolved("run.work_dir"), run.resolved("data.label_store"))
     parts = {part: run.resolved(f"data.{part}") for part in ("structure", "phonons", "calculator")}
     own = parts["phonons"].get("instabilities", {})
     if own.get("_target_") == _OF_VERSION_0_1 and own.get("policy") == "floor":

@@ -131,7 +131,7 @@ def _of_run(run: Path) -> Units:
     for parent in run.resolve().parents[:4]:  # the folder in which the command was run
         OmegaConf.update(config, "run.work_dir", str(parent), force_add=True)
         with suppress(OmegaConfBaseException, AttributeError):
-            database, data = Path(config.data.datapath), config.data
+            database, data = parent / config.data.datapath, config.data
             if database.is_file():
                 with ase.db.connect(str(database), use_lock_file=False) as connection:
                     there = connection.metadata
