@@ -148,8 +148,8 @@ def _groups(
         if ideal is None:
             raise AttributionError(
                 f"structure {structure.index} has no ideal positions: give the undisplaced "
-                "crystal with the same order of atoms (--ideal FILE, or 'ideal_positions' and "
-                "'ideal_cell' in the data of each row), or use kind=mask"
+                "crystal with the same order of atoms (--ideal FILE, ideal= of the callback, or "
+                "'ideal_positions' and 'ideal_cell' in the data of each row), or use kind=mask"
             )
         path = straight_path(ideal, structure.displaced, cutoff, mirrored=even)
         if group and size + len(path.idx_i) > limit:

@@ -171,7 +171,7 @@ def clear_part(folder: Path, rank: int) -> None:
 
 def write_part(folder: Path, rank: int, tables: Tables) -> None:
     """Keeps the results of one process for :func:`merge_parts`."""
-    folder.mkdir(exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     content = {
         name: {key: (str(table[key].dtype), table[key].tolist()) for key in table}
         for name, table in vars(tables).items()

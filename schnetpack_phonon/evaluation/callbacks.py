@@ -12,6 +12,7 @@ from pathlib import Path
 import loky
 import pandas as pd
 import torch
+from ase import Atoms
 from matplotlib.figure import Figure
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.callbacks import ModelCheckpoint
@@ -40,6 +41,7 @@ from schnetpack_phonon.evaluation.predictions import predict
 from schnetpack_phonon.evaluation.run_report import METRICS, PREDICTIONS, parity, write_report
 from schnetpack_phonon.evaluation.runs import write_record
 from schnetpack_phonon.models.trained.units import units_of_data
+from schnetpack_phonon.structures.files import read_structure
 
 log = logging.getLogger(__name__)
 _OURS = ["index", "property", "label", "prediction", "unit"]  # columns, whatever rows call theirs
@@ -77,6 +79,13 @@ class BondAttributionCallback(Callback):
         control_seed: of the weights of the untrained control, null for none.
         kind: ``displacement`` or ``mask``.
         method: see :func:`.attribute`.
+        ideal: the undisplaced crystal of all structures, or a file of it, the same atoms in the
+            same order; rows with ``ideal_positions`` need none.
+        folder: of the files, made if it is not there.
+        work_dir: where a relative path of ``ideal`` starts.
+
+    Raises:
+        ValueError: if there is no such file, or it cannot be read.
     """
 
     def __init__(
@@ -87,9 +96,15 @@ class BondAttributionCallback(Callback):
         control_seed: int | None = 0,
         kind: str = "displacement",
         method: str = "IntegratedGradients",
+        ideal: Atoms | str | Path | None = None,
+        folder: str | Path = ".",
+        work_dir: str = ".",
     ):
         self.settings = report.Settings(property, kind, method, n_steps, control_seed=control_seed)
         self.max_structures = max_structures
+        known = ideal is None or isinstance(ideal, Atoms)
+        self.ideal = ideal if known else read_structure(Path(work_dir, str(ideal)))
+        self.folder = Path(folder)
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Raises AttributionError, before training, for models with lengths in another unit."""
@@ -104,14 +119,14 @@ class BondAttributionCallback(Callback):
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         # A trained model must not be lost because a figure failed, and no process may wait for one
         # that failed.
-        parts, model, settings = Path(".bond_attribution"), pl_module.model, self.settings
+        parts, model, settings = self.folder / ".bond_attribution", pl_module.model, self.settings
         rank, n_ranks = trainer.global_rank, trainer.world_size
         structures: list[Structure] = []
         try:
             report.clear_part(parts, rank)
             data: AtomsDataModule = trainer.datamodule
             index = list(data.test_idx[: self.max_structures])
-            structures = read_structures(data.datapath, index)
+            structures = read_structures(data.datapath, index, self.ideal)
             units = units_of_data(data, pl_module.outputs)
             settings = report.in_the_unit_of(model, self.settings, given=units)
             tables = report.measure(model, structures[rank::n_ranks], settings)
@@ -124,8 +139,8 @@ class BondAttributionCallback(Callback):
         if rank == 0:
             try:
                 tables = report.merge_parts(parts, n_ranks)
-                save = partial(_save, trainer)
-                report.write(Path.cwd(), tables, structures, model, settings, save)
+                save = partial(_save, trainer, self.folder)
+                report.write(self.folder, tables, structures, model, settings, save)
             except FileNotFoundError:
                 log.error("no bond attribution is written: a process left no results")
             except Exception:
@@ -139,13 +154,20 @@ class ReportCallback(Callback):
     the last callback: the page lists the files of the other callbacks, too.
 
     Args:
-        model_path: where SchNetPack stores the trained model.
+        model_path: where SchNetPack stores the trained model, relative to ``folder``.
         distribution: property whose distribution over the whole ensemble is shown.
+        folder: of the files, made if it is not there.
     """
 
-    def __init__(self, model_path: str, distribution: str = band_gap):
+    def __init__(
+        self,
+        model_path: str = "best_model",
+        distribution: str = band_gap,
+        folder: str | Path = ".",
+    ):
         self.model_path = model_path
         self.distribution = distribution
+        self.folder = Path(folder)
         self._seconds = 0.0
         self._start = 0.0
 
@@ -191,23 +213,24 @@ class ReportCallback(Callback):
         table = in_report_units(errors(predictions, training), columns)
         predictions = in_report_units(predictions, ["label", "prediction"])
         for name, found in ((METRICS, table.reset_index()), (PREDICTIONS, predictions)):
-            with replacing(Path(name)) as part:
+            with replacing(self.folder / name) as part:
                 found.to_csv(part, index=False)
-        _save(trainer, parity(predictions, table), "parity")
+        _save(trainer, self.folder, parity(predictions, table), "parity")
         if self.distribution in known and (parameters := _parameters(data.datapath)):
             ensemble = _labelled(provenance, self.distribution, known[self.distribution])
             for kind, own in in_report_units(ensemble, ["label"]).groupby("kind"):
                 parameter, unit = parameters[str(kind)]
                 figure = distribution(own, parameter, unit, self.distribution)
                 suffix = "" if ensemble["kind"].nunique() == 1 else f"_{kind}"
-                _save(trainer, figure, f"{self.distribution}_distribution{suffix}")
-        print("\n" + write_report(Path.cwd(), data.datapath, self.model_path))
+                _save(trainer, self.folder, figure, f"{self.distribution}_distribution{suffix}")
+        print("\n" + write_report(self.folder.absolute(), data.datapath, self.model_path))
 
     def _record(self, trainer: Trainer, data: AtomsDataModule, targets: dict[str, str]) -> None:
         seed = os.environ.get("PL_GLOBAL_SEED")
         packages = ("schnetpack_phonon", "schnetpack", "torch")
+        self.folder.mkdir(parents=True, exist_ok=True)
         write_record(
-            Path.cwd(),
+            self.folder.absolute(),
             {
                 "datapath": str(Path(data.datapath).resolve()),
                 "content": content_digest(data.datapath),
@@ -255,9 +278,9 @@ def _labelled(provenance: pd.DataFrame, name: str, labels: pd.Series) -> pd.Data
     return provenance.assign(property=name, label=labels).reset_index()
 
 
-def _save(trainer: Trainer, figure: Figure, name: str) -> None:
-    """Stores a figure as PNG in the run folder, and in TensorBoard if that is used."""
-    save_figure(figure, Path(FIGURES, f"{name}.png"))
+def _save(trainer: Trainer, folder: Path, figure: Figure, name: str) -> None:
+    """Stores a figure as PNG in a folder, and in TensorBoard if that is used."""
+    save_figure(figure, folder / FIGURES / f"{name}.png")
     for logger in trainer.loggers:
         if isinstance(logger, TensorBoardLogger):
             logger.experiment.add_figure(name, figure, trainer.global_step)

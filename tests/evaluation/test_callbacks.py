@@ -182,6 +182,29 @@ def test_databases_of_schnetpack_alone_are_reported(folder, tmp_path):
     assert not (tmp_path / "figures" / f"{ENERGY}_distribution.png").exists()
 
 
+def test_ideal_crystal_from_a_file_and_files_in_a_folder(folder, tmp_path):
+    """Of rows that do not hold theirs, in a Trainer as Lightning makes it."""
+    (row,) = read_rows(folder / "data" / "test.db", [0])
+    row.ideal.write("ideal.extxyz")
+    module = foreign(folder, tmp_path / "foreign.db")
+    module.test_idx, module.train_idx, module.val_idx = [0, 1], [*range(2, 10)], [10, 11]
+    options = {"n_steps": 2, "control_seed": None, "max_structures": 1}
+    bonds = BondAttributionCallback(ENERGY, ideal="ideal.extxyz", folder="out/bonds", **options)
+    report = ReportCallback(distribution=ENERGY, folder="out/report")
+    run(folder, [bonds, report], module)
+    table = pd.read_csv("out/bonds/bond_attribution.csv")
+    assert list(table["index"]) == [0]
+    assert (table["change"].abs() > 0).all()
+    assert Path("out/bonds/figures/bonds_3d.png").is_file()
+    assert Path("out/report/report.md").is_file()
+    assert not Path("figures").exists()
+
+
+def test_ideal_crystal_is_read_before_training(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"no structure file at .*ideal\.cif"):
+        BondAttributionCallback(ENERGY, ideal="ideal.cif", work_dir=str(tmp_path))
+
+
 def test_lengths_in_another_unit_are_refused_before_training():
     """Heads of this package refuse them, too; those of SchNetPack do not."""
     dataset = SimpleNamespace(distance_unit="Bohr")
