@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,15 @@ from ase.data import chemical_symbols
 from schnetpack.data import AtomsDataModule
 from schnetpack.model import AtomisticModel
 from schnetpack.task import AtomisticTask, ModelOutput
-from torchmetrics import Metric
+from torch import nn
+from torchmetrics import MeanAbsoluteError, Metric
 
 from schnetpack_phonon.common.errors import TrainingError
 from schnetpack_phonon.data.statistics import label_spread, training_elements
 from schnetpack_phonon.models.trained.units import units_of_data
 from schnetpack_phonon.models.trained.weights import save_weights
+
+_SQUARES = nn.MSELoss()
 
 
 class ScaledOutput(ModelOutput):
@@ -29,13 +33,25 @@ class ScaledOutput(ModelOutput):
     metric without any label is NaN.
 
     Args:
-        args, kwargs: of SchNetPack's class.
+        name: output of the model.
+        loss_fn: the mean squared error by default; None for an output that is not trained.
+        loss_weight: of this output in the sum of all.
+        metrics: by name; ``mae``, the mean absolute error, by default.
+        kwargs: of SchNetPack's class.
     """
 
     scale: torch.Tensor
 
-    def __init__(self, *args: Any, **kwargs: Any):
-        super().__init__(*args, **kwargs)
+    def __init__(
+        self,
+        name: str,
+        loss_fn: nn.Module | None = _SQUARES,
+        loss_weight: float = 1.0,
+        metrics: Mapping[str, Metric] | None = None,
+        **kwargs: Any,
+    ):
+        found = {"mae": MeanAbsoluteError()} if metrics is None else dict(metrics)
+        super().__init__(name, loss_fn, loss_weight, found, **kwargs)
         self.register_buffer("scale", torch.ones(1))
 
     def datamodule(self, value: AtomsDataModule) -> None:
@@ -102,6 +118,11 @@ class ScaledTask(AtomisticTask):
                     output.datamodule(data)
                     seen = training_elements(data, output.target_property)
                     self.model.trained_elements |= seen.to(self.model.trained_elements.device)
+
+    def test_step(self, batch: dict[str, torch.Tensor], batch_idx: int) -> dict[str, torch.Tensor]:
+        """As SchNetPack's; with forces also in the inference mode of a plain Trainer."""
+        with torch.inference_mode(False):
+            return super().test_step({k: v.clone() for k, v in batch.items()}, batch_idx)
 
     def save_model(self, path: str, do_postprocessing: bool | None = None) -> None:
         """As SchNetPack's, with the weights beside the pickle: :func:`.write_weights`."""

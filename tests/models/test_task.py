@@ -9,7 +9,7 @@ import pytest
 import torch
 from pytorch_lightning import Trainer
 from pytorch_lightning.callbacks import EarlyStopping
-from schnetpack.atomistic import Atomwise, Strain
+from schnetpack.atomistic import Atomwise, Forces, Strain
 from schnetpack.data import AtomsDataModule
 from schnetpack.model import NeuralNetworkPotential
 from schnetpack.utils import load_model
@@ -203,6 +203,25 @@ def test_representations_that_cannot_be_tried_are_left_to_the_first_step():
     field = {"electric_field": np.zeros((1, 3)), "dipole_moment": np.zeros((1, 3))}
     with pytest.raises(ValueError, match="a head has n_in=8"):
         model(batch([thermal(1)[1]], **field))
+
+
+def test_forces_are_tested_by_a_plain_trainer(tmp_path):
+    """It tests in inference mode, where SchNetPack's task has no gradients."""
+    structures = [thermal(k)[1] for k in range(4)]
+    forces = [np.random.default_rng(k).normal(size=(5, 3)) for k in range(4)]
+    data = data_module(tmp_path / "forces.db", structures, [0, 1], [2, 3], atoms={"forces": forces})
+    task = ScaledTask(
+        potential(Atomwise(16, output_key="energy"), Forces()),
+        [ScaledOutput("forces")],
+        optimizer_args={"lr": 1e-3},
+    )
+    found = []
+    for mode in (True, False):
+        options = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
+        trainer = Trainer(inference_mode=mode, accelerator="cpu", **options)
+        found.append(trainer.test(task, datamodule=data, verbose=False))
+    assert found[0] == found[1]
+    assert found[0][0]["test_forces_mae"] > 0.1
 
 
 def test_metrics_take_tensors_of_any_layout():
