@@ -78,7 +78,7 @@ def _attribute(options: argparse.Namespace) -> list[str]:
         write,
     )
     from schnetpack_phonon.data.reading import read_structures
-    from schnetpack_phonon.models.predict import load_trained
+    from schnetpack_phonon.models.trained.weights import load_trained
     from schnetpack_phonon.structures.files import read_structure
 
     settings = Settings(

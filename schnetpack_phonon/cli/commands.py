@@ -21,6 +21,7 @@ from schnetpack_phonon.cli.parsers import (
     show_messages,
     trust_of,
 )
+from schnetpack_phonon.cli.predict import predict
 from schnetpack_phonon.common.files import check_folder
 
 
@@ -32,6 +33,7 @@ def main() -> None:
       spkphonon export FOLDER experiment=...                write inputs for a cluster
       spkphonon collect FOLDER                              read their outputs
       spkphonon report runs/NAME                            print the table of a finished run
+      spkphonon predict runs/NAME STRUCTURES -o OUT.csv     properties of other structures
       spkphonon COMMAND --help                              options of a command, with examples
     """
     parser = _parser()
@@ -66,7 +68,7 @@ def _parser() -> Parser:
     groups = {"": add_group(parser)}
     data = (generate, export, collect, _card, _extxyz)
     stores = (_labels, _list, _merge, _export, _prune)
-    for each in (*data, *stores, attribute, bands, _report, _thermal):
+    for each in (*data, *stores, predict, attribute, bands, _report, _thermal):
         each.add_to(groups)
     return parser
 

@@ -8,6 +8,7 @@ __getattr__, __dir__ = names_of(
     callbacks: BondAttributionCallback CPUThreads ReportCallback
     distance: TrainingSet descriptor far training_set
     metrics: errors in_report_units
+    predicted: predict_files
     predictions: answers predict
     run_report: parity read_report write_report
     runs: Question Run find_runs read_run write_record

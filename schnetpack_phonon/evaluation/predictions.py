@@ -16,12 +16,9 @@ from schnetpack.model import AtomisticModel
 from schnetpack_phonon.common.files import Trust
 from schnetpack_phonon.common.properties import energy, energy_per_atom
 from schnetpack_phonon.evaluation.runs import Question
-from schnetpack_phonon.models.predict import (
-    load_trained,
-    trained_elements,
-    with_precise_offsets,
-)
+from schnetpack_phonon.models.predict import trained_elements, with_precise_offsets
 from schnetpack_phonon.models.trained.targets import build
+from schnetpack_phonon.models.trained.weights import load_trained
 
 _BATCH = 4  # structures; more do not fit into the cache of a core, and are slower
 _OF_LABELS = ("RemoveOffsets", "ScaleProperty")  # reversed by the postprocessors of the model

@@ -16,8 +16,9 @@ __getattr__, __dir__ = names_of(
         square_products symmetric_part unit
     heads: BandGap Energy Intensive check_features check_gap check_unit mean_over_atoms opened
         precise scalar_features
-    predict: ModelCalculator Predictor ase_results load_trained with_precise_offsets
+    predict: ModelCalculator Predictor ase_results with_precise_offsets
     stress: HydrostaticStress StressTensor StressTrace
     task: RelativeFrobeniusError ScaledOutput ScaledTask
+    trained.weights: load_trained
     """,
 )

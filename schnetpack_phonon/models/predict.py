@@ -7,8 +7,7 @@ is opened on demand only: it runs any code that its author put there.
 from __future__ import annotations
 
 import copy
-import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +19,6 @@ from schnetpack import properties as host
 from schnetpack.interfaces import AtomsConverter
 from schnetpack.model import AtomisticModel
 from schnetpack.transform import AddOffsets, CastTo64, MatScipyNeighborList
-from schnetpack.utils import load_model
 from torch import nn
 
 from schnetpack_phonon.common import properties
@@ -29,7 +27,7 @@ from schnetpack_phonon.common.properties import DISTANCE, PROPERTIES, expected, 
 from schnetpack_phonon.models.cutoffs import cutoff_of
 from schnetpack_phonon.models.hamiltonian.bands import Levels, hamiltonian_of, levels_of, recorded
 from schnetpack_phonon.models.trained.units import units_of
-from schnetpack_phonon.models.trained.weights import read_weights, weights_file
+from schnetpack_phonon.models.trained.weights import load_trained
 from schnetpack_phonon.structures.elasticity import tensor_to_voigt
 
 _OF_THE_CELL = (properties.stress, properties.elastic_tensor, properties.elastic_tensor_relaxed)
@@ -72,8 +70,8 @@ class Predictor:
         self.model = with_precise_offsets(model.to(device).eval())
         self.batch_size = batch_size
         self._elements = trained_elements(model)
-        keys = {getattr(module, "bonds_key", None) for module in self.model.modules()}
-        self._keys_of_bonds = keys - {None}
+        keys = (getattr(module, "bonds_key", None) for module in self.model.modules())
+        self._keys_of_bonds = {str(key) for key in keys if key is not None}
         self._converter = AtomsConverter(
             MatScipyNeighborList(cutoff=cutoff_of(model)),
             device=device,
@@ -85,7 +83,15 @@ class Predictor:
         """Keys of the properties that the model predicts."""
         return sorted(self.model.model_outputs)
 
-    def __call__(self, structures: Sequence[Atoms]) -> list[dict[str, np.ndarray]]:
+    @property
+    def outputs_of_bonds(self) -> set[str]:
+        """Those keys of predictions whose values have a row a bond."""
+        ends = {"bond_i", "bond_j", "bond_vectors"} if self._keys_of_bonds else set()
+        return self._keys_of_bonds | ends
+
+    def __call__(
+        self, structures: Sequence[Atoms], progress: Callable[[int], object] = lambda n: None
+    ) -> list[dict[str, np.ndarray]]:
         """Predictions for each structure, in the given order.
 
         Shapes and units are those of :mod:`.common.properties`; an output that is not there is in
@@ -93,15 +99,20 @@ class Predictor:
         ``bond_i`` and ``bond_j``, the atoms of each bond, shape=(n_bonds,), and ``bond_vectors``
         from the first to the second in Ang, shape=(n_bonds, 3).
 
+        Args:
+            structures: to predict.
+            progress: called with the number of structures of each batch that is finished.
+
         Raises:
-            ValueError: for elements that are not in the training set, and for cells that are not
-                periodic in all directions if the model predicts stress or elastic tensors.
+            ValueError: as :meth:`check` does.
         """
         for atoms in structures:
-            self._check(atoms)
+            self.check(atoms)
         results: list[dict[str, np.ndarray]] = []
         for start in range(0, len(structures), self.batch_size):
-            results += self._batch([*structures[start : start + self.batch_size]])
+            batch = [*structures[start : start + self.batch_size]]
+            results += self._batch(batch)
+            progress(len(batch))
         return results
 
     def levels(self, atoms: Atoms, mesh_length: float = 40.0) -> Levels:
@@ -116,7 +127,7 @@ class Predictor:
             ValueError: if the model has no Hamiltonian, and for elements not in the training set.
         """
         head = hamiltonian_of(self.model)
-        self._check(atoms)
+        self.check(atoms)
         with recorded(head) as found:
             (values,) = self._batch([atoms])
         return levels_of(head, atoms, found, values, mesh_length)
@@ -128,7 +139,7 @@ class Predictor:
             values = self.model(inputs) | bonds
         if bonds:
             values["bond_vectors"] = values["bond_vectors"] * self._factors[DISTANCE]
-        of_bonds = {*self._keys_of_bonds, *bonds}
+        of_bonds = self.outputs_of_bonds
         structure = inputs[host.idx_m]
         n_bonds = structure[inputs[host.idx_i]].bincount(minlength=len(structures))
         ends, bond_ends = (n.cumsum(0)[:-1].cpu() for n in (structure.bincount(), n_bonds))
@@ -154,7 +165,19 @@ class Predictor:
         scaled.positions /= self._factors[DISTANCE]
         return scaled
 
-    def _check(self, atoms: Atoms) -> None:
+    def check(self, atoms: Atoms) -> None:
+        """Checks a structure before anything is predicted.
+
+        Raises:
+            ValueError: for no atoms, positions or a cell that are not finite, elements that are not
+                in the training set, and for cells that are not periodic in all directions if the
+                model predicts stress or elastic tensors.
+        """
+        if not len(atoms) or not np.isfinite([*atoms.positions, *atoms.cell.array]).all():
+            raise ValueError(
+                f"{atoms.get_chemical_formula() or 'a structure without atoms'}: expected atoms "
+                "with finite positions and cell, not NaN"
+            )
         unknown = {*atoms.numbers} - self._elements
         if unknown and self._elements:
             raise ValueError(
@@ -254,43 +277,6 @@ def trained_elements(model: AtomisticModel) -> set[int]:
     """Atomic numbers in the training set; empty where the model has no record of ScaledTask."""
     seen = getattr(model, "trained_elements", torch.zeros(101))
     return {*seen.nonzero()[:, 0].tolist()}
-
-
-def load_trained(path: Path, trust: Trust = UNTRUSTED) -> AtomisticModel:
-    """A model from a run folder or its ``best_model``, on the CPU.
-
-    Args:
-        path: of the run or of the model.
-        trust: ``best_model.npz`` may name our classes and those of SchNetPack; without that file
-            the pickle is opened if everything is trusted.
-
-    Raises:
-        ValueError: if there is no such file, no model in it, or if it is not trusted.
-    """
-    file = path / "best_model" if path.is_dir() else path
-    weights = file if file.suffix == ".npz" else weights_file(file)
-    if weights.is_file():
-        return read_weights(weights, trust)
-    if not file.is_file():
-        raise ValueError(
-            f"no file {file}; expected a run folder with a best_model, which spktrain writes at "
-            "its end, or the file itself"
-        )
-    trust.check(f"{file} is a pickle without {weights.name} beside it")
-    with warnings.catch_warnings():
-        # torch < 2.6 warns that pickles run code; SchNetPack warns of files without a model.
-        warnings.simplefilter("ignore")
-        reason = ""
-        try:
-            model = load_model(str(file))
-        except Exception as error:  # a damaged pickle can raise any; of no model, SchNetPack does
-            model, reason = None, f" ({type(error).__name__}: {error})"
-    if not isinstance(model, AtomisticModel):
-        raise ValueError(
-            f"{file} holds no model; expected the best_model of a run, not a checkpoint and not a "
-            f"scripted (deployed) or compiled model{reason}"
-        )
-    return model
 
 
 def _symbols(numbers: Iterable[int]) -> str:

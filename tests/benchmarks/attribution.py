@@ -40,7 +40,7 @@ from schnetpack_phonon.common.properties import band_gap
 from schnetpack_phonon.data.reading import Structure, read_structures
 from schnetpack_phonon.models.cutoffs import cutoff_of
 from schnetpack_phonon.models.heads import Intensive
-from schnetpack_phonon.models.predict import load_trained
+from schnetpack_phonon.models.trained.weights import load_trained
 from schnetpack_phonon.structures.crystals import antiperovskite
 
 CUTOFF = 5.0  # Ang

@@ -17,8 +17,7 @@ from schnetpack_phonon.ensembles.thermal import PhononEnsemble
 from schnetpack_phonon.evaluation.comparison.page import compare
 from schnetpack_phonon.evaluation.runs import read_run
 from schnetpack_phonon.evaluation.thermal.vibrations import vibrations
-from schnetpack_phonon.models.predict import load_trained
-from schnetpack_phonon.models.trained.weights import write_weights
+from schnetpack_phonon.models.trained.weights import load_trained, write_weights
 from tests.evaluation.comparison.comparison_fixtures import ENERGY, STRESS, databases, write_run
 from tests.evaluation.thermal.thermal_fixtures import thermal_run
 from tests.models.trained.trained_fixtures import head, model_config

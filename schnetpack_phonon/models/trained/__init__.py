@@ -8,6 +8,6 @@ __getattr__, __dir__ = names_of(
     start_from: StartFrom start_from
     targets: build
     units: units_of units_of_data
-    weights: read_weights save_weights weights_file write_weights
+    weights: load_trained read_weights save_weights weights_file write_weights
     """,
 )

@@ -14,7 +14,7 @@ from torch import nn
 from schnetpack_phonon.common.errors import TrainingError, check_choice
 from schnetpack_phonon.common.files import Trust
 from schnetpack_phonon.models.cutoffs import cutoff_of
-from schnetpack_phonon.models.predict import load_trained
+from schnetpack_phonon.models.trained.weights import load_trained
 
 log = logging.getLogger(__name__)
 PARTS = ("representation", "heads")

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import logging
 import pickle
+import warnings
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -20,6 +21,7 @@ import numpy as np
 import torch
 from omegaconf import OmegaConf
 from schnetpack.model import AtomisticModel
+from schnetpack.utils import load_model
 from torch import nn
 
 from schnetpack_phonon.common.digests import file_digest
@@ -104,6 +106,43 @@ def read_weights(path: Path, trust: Trust = UNTRUSTED) -> AtomisticModel:
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"the model in {path} cannot be opened: {error}") from error
     return model.eval()
+
+
+def load_trained(path: Path, trust: Trust = UNTRUSTED) -> AtomisticModel:
+    """A model from a run folder or its ``best_model``, on the CPU.
+
+    Args:
+        path: of the run or of the model.
+        trust: ``best_model.npz`` may name our classes and those of SchNetPack; without that file
+            the pickle is opened if everything is trusted.
+
+    Raises:
+        ValueError: if there is no such file, no model in it, or if it is not trusted.
+    """
+    file = path / "best_model" if path.is_dir() else path
+    weights = file if file.suffix == ".npz" else weights_file(file)
+    if weights.is_file():
+        return read_weights(weights, trust)
+    if not file.is_file():
+        raise ValueError(
+            f"no file {file}; expected a run folder with a best_model, which spktrain writes at "
+            "its end, or the file itself"
+        )
+    trust.check(f"{file} is a pickle without {weights.name} beside it")
+    with warnings.catch_warnings():
+        # torch < 2.6 warns that pickles run code; SchNetPack warns of files without a model.
+        warnings.simplefilter("ignore")
+        reason = ""
+        try:
+            model = load_model(str(file))
+        except Exception as error:  # a damaged pickle can raise any; of no model, SchNetPack does
+            model, reason = None, f" ({type(error).__name__}: {error})"
+    if not isinstance(model, AtomisticModel):
+        raise ValueError(
+            f"{file} holds no model; expected the best_model of a run, not a checkpoint and not a "
+            f"scripted (deployed) or compiled model{reason}"
+        )
+    return model
 
 
 def _new(config: Any, trust: Trust) -> AtomisticModel:

@@ -16,7 +16,7 @@ from schnetpack_phonon.evaluation.comparison.cached_predictions import (
 )
 from schnetpack_phonon.evaluation.runs import read_run
 from schnetpack_phonon.evaluation.test_sets import read_test_set
-from schnetpack_phonon.models.predict import load_trained
+from schnetpack_phonon.models.trained.weights import load_trained
 from tests.evaluation.comparison.comparison_fixtures import ENERGY, STRESS, databases, write_run
 
 METALS = {29, 46, 78, 79}

@@ -19,7 +19,7 @@ from schnetpack_phonon.evaluation.comparison.uncertainty import error_matrix
 from schnetpack_phonon.evaluation.runs import find_runs, read_run
 from schnetpack_phonon.evaluation.test_sets import read_test_set
 from schnetpack_phonon.models.heads import Energy
-from schnetpack_phonon.models.predict import load_trained
+from schnetpack_phonon.models.trained.weights import load_trained
 from tests.evaluation.comparison.comparison_fixtures import ENERGY, STRESS, databases, write_run
 
 

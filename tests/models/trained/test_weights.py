@@ -14,9 +14,8 @@ from omegaconf import OmegaConf
 from torchmetrics.regression import MeanAbsoluteError
 
 from schnetpack_phonon.common.files import Trust
-from schnetpack_phonon.models.predict import load_trained
 from schnetpack_phonon.models.task import ScaledOutput, ScaledTask
-from schnetpack_phonon.models.trained.weights import read_weights, weights_file
+from schnetpack_phonon.models.trained.weights import load_trained, read_weights, weights_file
 from tests.models.model_fixtures import batch, thermal
 from tests.models.trained.trained_fixtures import head, model_config
 
