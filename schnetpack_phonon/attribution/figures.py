@@ -16,7 +16,8 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from mpl_toolkits.mplot3d.art3d import Line3DCollection
 
-from schnetpack_phonon.common.style import COLORS, color, hide_frame, panels, property_of
+from schnetpack_phonon.common.properties import property_of
+from schnetpack_phonon.common.style import COLORS, color, hide_frame, panels
 
 
 def against_length(bonds: pd.DataFrame, label: str, n_types: int = 6) -> Figure:

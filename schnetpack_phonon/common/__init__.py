@@ -14,8 +14,7 @@ __getattr__, __dir__ = names_of(
         replacing sync_folder
     page: Picture Section Table markdown_table strings write_markdown write_page
     progress: Progress duration rate
-    properties: Property array_shape label unit
+    properties: Property array_shape element_names label property_of unit
     random: drawn interval snapshot_stream snapshot_streams
-    style: property_of
     """,
 )

@@ -9,10 +9,12 @@ vectors as rows, temperatures in K, frequencies in THz. Units are written so tha
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
+from ase.data import chemical_symbols
 
 from schnetpack_phonon.common.errors import UnitError
 
@@ -108,14 +110,24 @@ def array_shape(key: str, n_atoms: int) -> tuple[int, ...]:
     return shape if "N" in PROPERTIES[key].shape else (1, *shape)
 
 
+def property_of(key: str) -> Property:
+    """The property of a key; for an unknown key a number without unit that is called like it."""
+    return PROPERTIES.get(key) or Property((), "", key, "")
+
+
 def label(key: str) -> str:
     """Name of a key in tables and figures."""
-    return PROPERTIES[key].label if key in PROPERTIES else key
+    return property_of(key).label
 
 
 def unit(key: str) -> str:
     """Unit of a key in tables and figures."""
     return PROPERTIES[key].report_unit if key in PROPERTIES else "its unit"
+
+
+def element_names(numbers: Iterable[int]) -> str:
+    """Elements with these atomic numbers, in a message."""
+    return ", ".join(sorted(chemical_symbols[z] for z in numbers))
 
 
 def expected(key: str) -> str:

@@ -1,4 +1,4 @@
-"""Look of all figures: colours, markers, grids of panels, names of properties."""
+"""Look of all figures: colours, markers, grids of panels."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from schnetpack_phonon.common.files import replacing
-from schnetpack_phonon.common.properties import PROPERTIES, Property
 
 #: Colours that remain distinct in the common forms of colour blindness (Okabe and Ito).
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -98,8 +97,3 @@ def legend_above(figure: Figure, axis: Axes) -> None:
         handles, names, loc="outside upper center", frameon=False, fontsize="small",
         ncols=max((room + _HANDLE) // (longest + _HANDLE), 1),
     )  # fmt: skip
-
-
-def property_of(key: str) -> Property:
-    """The property of a key; of an unknown key one without unit that is called like it."""
-    return PROPERTIES.get(key) or Property((), "", key, "")

@@ -19,9 +19,10 @@ from schnetpack_phonon.common.properties import (
     band_gap_spin,
     cbm,
     partial_occupation,
+    property_of,
     vbm,
 )
-from schnetpack_phonon.common.style import COLORS, property_of
+from schnetpack_phonon.common.style import COLORS
 from schnetpack_phonon.data.database import read_metadata
 from schnetpack_phonon.data.reading import read_labels, read_provenance, read_rows
 

@@ -14,10 +14,11 @@ from itertools import combinations_with_replacement
 
 import numpy as np
 from ase import Atoms
-from ase.data import chemical_symbols
 from matscipy.neighbours import neighbour_list
 from scipy.ndimage import gaussian_filter1d
 from scipy.spatial.distance import cdist
+
+from schnetpack_phonon.common.properties import element_names
 
 CUTOFF = 5.0  # Ang
 _BIN = 0.05  # Ang
@@ -101,7 +102,7 @@ def far(name: str, distances: np.ndarray, species: Sequence[int], threshold: flo
     """
     mean = float(np.mean(distances))
     if np.isinf(mean):
-        known = ", ".join(chemical_symbols[z] for z in species)
+        known = element_names(species)
         return f"{name}: contains species that the model was not trained on; it knows {known}"
     text = "times as far from the training structures as these are from each other"
     return f"{name}: {mean:.1f} {text}" if mean > threshold else ""

@@ -8,13 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from ase.data import chemical_symbols
 
 from schnetpack_phonon.common.errors import ReportError, RunError
 from schnetpack_phonon.common.files import UNTRUSTED, Trust, replacing
 from schnetpack_phonon.common.page import markdown_table
 from schnetpack_phonon.common.progress import Progress
-from schnetpack_phonon.common.properties import PROPERTIES, forces
+from schnetpack_phonon.common.properties import PROPERTIES, element_names, forces
 from schnetpack_phonon.data.database import Row
 from schnetpack_phonon.data.export import write_xyz
 from schnetpack_phonon.data.reading import Structure, read_rows, read_structures
@@ -130,11 +129,10 @@ def _distances(
     found = training.distances([structure.displaced for _, structure in places])
     for (path, structure), distance in zip(places, found, strict=True):
         if np.isinf(distance):
-            known = ", ".join(chemical_symbols[z] for z in training.species)
             raise ValueError(
                 f"structure {structure.index} of {path}: "
                 f"{structure.displaced.get_chemical_formula()} has elements that the training set "
-                f"does not; it has {known}"
+                f"does not; it has {element_names(training.species)}"
             )
     return found
 

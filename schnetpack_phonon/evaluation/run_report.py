@@ -16,7 +16,7 @@ from schnetpack_phonon.attribution.results import FIGURES, SHARES, VERDICT
 from schnetpack_phonon.common import properties
 from schnetpack_phonon.common.errors import ReportError
 from schnetpack_phonon.common.page import Section, Table, write_markdown
-from schnetpack_phonon.common.style import color, marker, panels, property_of
+from schnetpack_phonon.common.style import color, marker, panels
 from schnetpack_phonon.data.card import partly_filled
 from schnetpack_phonon.data.reading import read_labels
 
@@ -95,7 +95,7 @@ def parity(predictions: pd.DataFrame, errors: pd.DataFrame) -> Figure:
     for axis, key in zip(axes, keys, strict=True):
         rows = predictions[predictions["property"] == key].copy()
         valid = np.isfinite(rows["prediction"])
-        relative = property_of(key).arbitrary_zero
+        relative = properties.property_of(key).arbitrary_zero
         if relative:
             mean = rows.groupby("structure")["label"].transform("mean")
             rows[["label", "prediction"]] = rows[["label", "prediction"]].sub(mean, axis=0)
@@ -109,7 +109,7 @@ def parity(predictions: pd.DataFrame, errors: pd.DataFrame) -> Figure:
         margin = 0.05 * (high - low) or 1.0
         limits = low - margin, high + margin
         axis.plot(limits, limits, color="0.4", linewidth=0.8, zorder=0)
-        label, unit = property_of(key).label, property_of(key).report_unit
+        label, unit = properties.property_of(key).label, properties.property_of(key).report_unit
         r2 = f"R² {errors.loc[key, 'r2']:.3f}"
         if relative:
             label = f"{label} − crystal mean"

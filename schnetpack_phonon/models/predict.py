@@ -7,14 +7,13 @@ is opened on demand only: it runs any code that its author put there.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 from ase import Atoms
 from ase.calculators.calculator import Calculator, PropertyNotImplementedError, all_changes
-from ase.data import chemical_symbols
 from schnetpack import properties as host
 from schnetpack.interfaces import AtomsConverter
 from schnetpack.model import AtomisticModel
@@ -23,7 +22,13 @@ from torch import nn
 
 from schnetpack_phonon.common import properties
 from schnetpack_phonon.common.files import UNTRUSTED, Trust
-from schnetpack_phonon.common.properties import DISTANCE, PROPERTIES, expected, factor
+from schnetpack_phonon.common.properties import (
+    DISTANCE,
+    PROPERTIES,
+    element_names,
+    expected,
+    factor,
+)
 from schnetpack_phonon.models.cutoffs import cutoff_of
 from schnetpack_phonon.models.hamiltonian.bands import Levels, hamiltonian_of, levels_of, recorded
 from schnetpack_phonon.models.trained.units import units_of
@@ -181,8 +186,9 @@ class Predictor:
         unknown = {*atoms.numbers} - self._elements
         if unknown and self._elements:
             raise ValueError(
-                f"{atoms.get_chemical_formula()} holds {_symbols(unknown)}; the model was trained "
-                f"on {_symbols(self._elements)}: train it on data with all elements first"
+                f"{atoms.get_chemical_formula()} holds {element_names(unknown)}; the model was "
+                f"trained on {element_names(self._elements)}: train it on data with all elements "
+                "first"
             )
         of_the_cell = [key for key in _OF_THE_CELL if key in self.outputs]
         if of_the_cell and not atoms.pbc.all():
@@ -277,7 +283,3 @@ def trained_elements(model: AtomisticModel) -> set[int]:
     """Atomic numbers in the training set; empty where the model has no record of ScaledTask."""
     seen = getattr(model, "trained_elements", torch.zeros(101))
     return {*seen.nonzero()[:, 0].tolist()}
-
-
-def _symbols(numbers: Iterable[int]) -> str:
-    return ", ".join(sorted(chemical_symbols[z] for z in numbers))

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from ase.data import chemical_symbols
 from schnetpack.data import AtomsDataModule
 from schnetpack.model import AtomisticModel
 from schnetpack.task import AtomisticTask, ModelOutput
@@ -16,6 +15,7 @@ from torch import nn
 from torchmetrics import MeanAbsoluteError, Metric
 
 from schnetpack_phonon.common.errors import TrainingError
+from schnetpack_phonon.common.properties import element_names
 from schnetpack_phonon.data.statistics import label_spread, training_elements
 from schnetpack_phonon.models.trained.units import units_of_data
 from schnetpack_phonon.models.trained.weights import save_weights
@@ -150,7 +150,9 @@ class ScaledTask(AtomisticTask):
         for name, value in self.state_dict().items():
             other = there.get(name, value).to(value)
             if name == "model.trained_elements" and not torch.equal(value, other):
-                changed.append(f"elements {_elements(other)}, now {_elements(value)}")
+                sets = (seen.nonzero()[:, 0].tolist() for seen in (other, value))
+                old, new = (element_names(numbers) or "none" for numbers in sets)
+                changed.append(f"elements {old}, now {new}")
             elif name.endswith((".offset", ".scale")) and not _close(value, other):
                 changed.append(f"{name} differs")
         if changed:
@@ -201,10 +203,6 @@ def _changed(place: str, old: dict[str, Any], new: dict[str, Any]) -> list[str]:
         for key in sorted(old.keys() | new.keys())
         if old.get(key) != new.get(key)
     ]
-
-
-def _elements(seen: torch.Tensor) -> str:
-    return ", ".join(sorted(chemical_symbols[z] for z in seen.nonzero()[:, 0])) or "none"
 
 
 class RelativeFrobeniusError(Metric):

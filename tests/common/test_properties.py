@@ -8,7 +8,14 @@ from schnetpack.data.loader import _atoms_collate_fn
 from schnetpack.units import convert_units
 
 from schnetpack_phonon.common import properties
-from schnetpack_phonon.common.properties import PROPERTIES, array_shape
+from schnetpack_phonon.common.properties import (
+    PROPERTIES,
+    Property,
+    array_shape,
+    element_names,
+    label,
+    property_of,
+)
 
 
 @pytest.mark.parametrize("key", PROPERTIES)
@@ -40,3 +47,13 @@ def test_two_structures_collate(key):
     )
     tail = [n for n in PROPERTIES[key].shape if n != "N"]
     assert list(batch[key].shape) == [7 if "N" in PROPERTIES[key].shape else 2, *tail]
+
+
+def test_unknown_property_is_a_number_called_like_its_key():
+    assert property_of("band_gap") is PROPERTIES["band_gap"]
+    assert property_of("other") == Property((), "", "other", "")
+    assert label("other") == "other"
+
+
+def test_elements_are_named_in_order():
+    assert element_names({47, 16, 35}) == "Ag, Br, S"

@@ -35,14 +35,6 @@ def test_colors_and_markers_repeat():
     assert style.marker(len(style.MARKERS) + 1) == style.MARKERS[1]
 
 
-def test_unknown_property_is_called_like_its_key():
-    assert style.property_of("band_gap").label == "band gap"
-    assert (style.property_of("other").label, style.property_of("other").report_unit) == (
-        "other",
-        "",
-    )
-
-
 @pytest.mark.parametrize("width", [2.7, 8.0])
 def test_legends_fit_the_figure(width):
     """Names of models can be longer than a narrow figure is wide."""

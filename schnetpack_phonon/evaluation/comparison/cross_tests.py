@@ -12,11 +12,10 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from ase.data import chemical_symbols
 
 from schnetpack_phonon.common.errors import ComparisonError, RunError
 from schnetpack_phonon.common.files import UNTRUSTED, Trust
-from schnetpack_phonon.common.properties import DISTANCE, label
+from schnetpack_phonon.common.properties import DISTANCE, element_names, label
 from schnetpack_phonon.data.reading import unit_factor
 from schnetpack_phonon.evaluation.comparison.cached_predictions import TrainedOn, predictions_of
 from schnetpack_phonon.evaluation.comparison.run_groups import group_runs
@@ -219,8 +218,8 @@ def _not_ranked(
         if is_foreign.any():
             n = own.loc[is_foreign, "digest"].nunique()
             reasons.append(
-                f"{n} structures hold {_symbols(set().union(*foreign))}, which it was not trained "
-                f"on; it knows {_symbols(known)}"
+                f"{n} structures hold {element_names(set().union(*foreign))}, which it was not "
+                f"trained on; it knows {element_names(known)}"
             )
         yield f"{Path(str(run)).name} is not ranked on {test_set}: {'; '.join(reasons)}."
 
@@ -234,7 +233,3 @@ def _factors(run: Run, own: TestSet) -> dict[str, float]:
 
 def _elements(own: TestSet, index: np.ndarray) -> set[int]:
     return {z for k in index for z in own.atoms[k].numbers.tolist()}
-
-
-def _symbols(numbers: Iterable[int]) -> str:
-    return ", ".join(chemical_symbols[z] for z in sorted(numbers))

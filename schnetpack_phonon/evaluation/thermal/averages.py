@@ -16,7 +16,7 @@ import pandas as pd
 from ase import Atoms
 
 from schnetpack_phonon.common.progress import Progress
-from schnetpack_phonon.common.properties import PROPERTIES, band_gap, elastic_tensor
+from schnetpack_phonon.common.properties import band_gap, elastic_tensor, property_of
 from schnetpack_phonon.common.random import drawn
 from schnetpack_phonon.data.database import read_metadata
 from schnetpack_phonon.data.reading import read_provenance
@@ -186,7 +186,7 @@ def _averages(
                     "change": change.mean(),
                     "change_sd": _sd(change),
                     "n": len(mean),
-                    "unit": _unit(key),
+                    "unit": property_of(key).unit,
                 }
             )
     for key in models.tensors:
@@ -223,7 +223,7 @@ def _moduli(tensors: np.ndarray, place: dict[str, Any]) -> list[dict[str, Any]]:
             "error": getattr(of_samples, name).std(),
             "seed_sd": _sd(getattr(of_models, name)),
             "n": len(mean),
-            "unit": PROPERTIES[elastic_tensor].unit,
+            "unit": property_of(elastic_tensor).unit,
         }
         for name in ("bulk", "shear")
     ]
@@ -259,7 +259,7 @@ def _labels(rows: pd.DataFrame, run: Run, statistics: str) -> list[dict[str, Any
     for (name, temperature), own in rows.groupby(["structure", "parameter"]):
         for key in sorted(set(run.targets.values()) & set(own)):
             values = own[key].dropna()
-            if _shape(key) or len(values) < 2:
+            if property_of(key).shape or len(values) < 2:
                 continue
             found.append(
                 {
@@ -271,18 +271,10 @@ def _labels(rows: pd.DataFrame, run: Run, statistics: str) -> list[dict[str, Any
                     "value": values.mean(),
                     "error": _standard_error(values),
                     "n": len(values),
-                    "unit": _unit(key),
+                    "unit": property_of(key).unit,
                 }
             )
     return found
-
-
-def _shape(key: str) -> tuple[int | str, ...]:
-    return PROPERTIES[key].shape if key in PROPERTIES else ()
-
-
-def _unit(key: str) -> str:
-    return PROPERTIES[key].unit if key in PROPERTIES else ""
 
 
 def _standard_error(values: np.ndarray | pd.Series) -> float:

@@ -8,7 +8,7 @@ import numpy as np
 from ase import Atoms
 
 from schnetpack_phonon.common.errors import RunError
-from schnetpack_phonon.common.properties import PROPERTIES, elastic_tensor
+from schnetpack_phonon.common.properties import elastic_tensor, property_of
 from schnetpack_phonon.evaluation.runs import Run
 from schnetpack_phonon.models.predict import Predictor
 
@@ -29,8 +29,7 @@ class Models:
             str(run.folder): Predictor(run.model, batch_size=16, trust=run.trust) for run in runs
         }
         shared = set.intersection(*(set(one.outputs) for one in self._predictors.values()))
-        known = {key: PROPERTIES[key].shape if key in PROPERTIES else () for key in shared}
-        self.keys = sorted(key for key, shape in known.items() if not shape)
+        self.keys = sorted(key for key in shared if not property_of(key).shape)
         self.tensors = [key for key in (elastic_tensor,) if key in shared]
         if not self.keys:
             raise RunError(f"the models of {', '.join(self._predictors)} share no scalar output")

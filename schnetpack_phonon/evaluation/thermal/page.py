@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from schnetpack_phonon.common.files import UNTRUSTED, Trust
 from schnetpack_phonon.common.page import Picture, Section, Table, strings, write_page
-from schnetpack_phonon.common.properties import band_gap, label
+from schnetpack_phonon.common.properties import band_gap, label, property_of
 from schnetpack_phonon.common.style import (
     COLORS,
     color,
@@ -20,7 +20,6 @@ from schnetpack_phonon.common.style import (
     hide_frame,
     legend_above,
     panels,
-    property_of,
 )
 from schnetpack_phonon.evaluation.metrics import in_report_units
 from schnetpack_phonon.evaluation.run_report import METRICS, warnings

@@ -125,7 +125,7 @@ def test_structures_that_a_model_refuses_are_counted(folder):
     run = write_run(folder / "palladium", folder / "data" / "phonon.db", 1, range(1, 7), [7])
     found = cross_test([run])
     (text,) = found.not_ranked
-    assert "8 structures hold Pt, which it was not trained on; it knows Cu, Pd, Au" in text
+    assert "8 structures hold Pt, which it was not trained on; it knows Au, Cu, Pd" in text
     (energy, stress) = error_matrix(found.runs, found.errors).to_dict("records")
     assert (energy["n"], energy["n_invalid"]) == (stress["n"], stress["n_invalid"]) == (9, 8)
     assert np.isnan(energy["mae"])
