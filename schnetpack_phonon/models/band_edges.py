@@ -217,7 +217,8 @@ def edge_labels(
 
     Raises:
         ValueError: if there are no labels, they are not in eV, or gaps are negative or differ from
-            the distance of the band edges.
+            the distance of the band edges, or a valence band maximum is above its conduction band
+            minimum.
     """
     keys = (band_gap_key, vbm_key, cbm_key)
     dataset, train = datamodule.dataset, datamodule.train_idx
@@ -234,6 +235,12 @@ def edge_labels(
         )
     if present[:, 0].any():
         check_gap(datamodule, band_gap_key)
+    for k in torch.nonzero(labels[:, 1] - labels[:, 2] > 1e-3)[:1, 0]:
+        raise ValueError(
+            f"{vbm_key!r} of structure {train[k]} in {dataset.datapath} is {labels[k, 1]:.3f} eV, "
+            f"above {cbm_key!r}, {labels[k, 2]:.3f} eV; expected no gap, or a positive one: label "
+            "metals with a gap of 0 and both edges in the middle of the overlap"
+        )
     mismatch = labels[:, 2] - labels[:, 1] - labels[:, 0]
     for k in torch.nonzero(mismatch.abs() > 1e-3)[:1, 0]:
         raise ValueError(

@@ -177,6 +177,7 @@ def test_only_training_structures_are_fitted(tmp_path):
     ("labels", "units", "message"),
     [
         ({"vbm": [1.0, 2.0]}, {"vbm": "Hartree"}, "'vbm' comes in 'Hartree'; expected 'eV'"),
+        ({"vbm": [1.0, 2.0], "cbm": [1.0, 1.5]}, {}, "'vbm' of structure 1 in .*2.000 eV, above"),
         ({"band_gap": [0.1, -0.2]}, {}, "'band_gap' of structure 1 in .*labels.db is -0.2 eV"),
         (
             {"band_gap": [0.5, 0.5], "vbm": [1.0, 1.0], "cbm": [1.5, 1.6]},
@@ -186,7 +187,7 @@ def test_only_training_structures_are_fitted(tmp_path):
         ({"vbm": [np.nan, np.nan]}, {}, "no training structure.*'band_gap', 'vbm' or 'cbm'"),
         ({"energy": [1.0, 2.0]}, {}, "no training structure.*there are energy"),
     ],
-    ids=["unit", "negative gap", "edges of another gap", "no label", "no property"],
+    ids=["unit", "overlap", "negative gap", "edges of another gap", "no label", "no property"],
 )
 def test_bad_labels_are_named_before_the_fit(tmp_path, labels, units, message):
     path = tmp_path / "labels.db"

@@ -12,6 +12,7 @@ from schnetpack.model import NeuralNetworkPotential
 from schnetpack.transform import Transform
 
 from schnetpack_phonon.common import properties
+from schnetpack_phonon.common.errors import check_at_least
 from schnetpack_phonon.data.statistics import fit_to_shares
 from schnetpack_phonon.models.band_edges import closed, edge_labels
 from schnetpack_phonon.models.cutoffs import cutoff_of
@@ -49,7 +50,7 @@ class HamiltonianEdges(Transform):
         cbm_key: the same for the conduction band minimum.
 
     Raises:
-        ValueError: for elements that are not in the table.
+        ValueError: as :class:`.Hamiltonian` does, and for a negative ``kpoint_length``.
     """
 
     offset: torch.Tensor
@@ -66,6 +67,7 @@ class HamiltonianEdges(Transform):
         cbm_key: str = properties.cbm,
     ):
         super().__init__()
+        check_at_least(0, "Ang", kpoint_length=kpoint_length)
         self.band_gap_key, self.vbm_key, self.cbm_key = band_gap_key, vbm_key, cbm_key
         self.model_outputs = [band_gap_key, vbm_key, cbm_key]
         self.kpoint_length = float(kpoint_length)
@@ -77,7 +79,8 @@ class HamiltonianEdges(Transform):
 
         Raises:
             ValueError: as :func:`.edge_labels` does; for elements that are none of ours, atoms
-                without a bond, or a gap where the number of electrons is odd.
+                that overlap or have no bond, a gap where the number of electrons is odd, or a mesh
+                of wave vectors where nothing is periodic.
         """
         keys = self.band_gap_key, self.vbm_key, self.cbm_key
         labels, shares = edge_labels(value, *keys)
@@ -92,17 +95,25 @@ class HamiltonianEdges(Transform):
         if not len(there):  # gaps alone, which have no zero
             there = torch.arange(len(labels))
         chosen = there[torch.linspace(0, len(there) - 1, min(len(there), _N_SAMPLES)).long()]
-        residuals = []
-        for k in chosen.tolist():
+        residuals, periodic = [], False
+        for k in range(len(labels)):
             inputs = PairwiseDistances()(_atoms_collate_fn([value.train_dataset[k]]))
             inputs = {
                 key: each.to(self.offset if each.is_floating_point() else self.offset.device)
                 for key, each in inputs.items()
             }
             self._check(inputs, labels[k, 0], f"{value.train_idx[k]} of {value.dataset.datapath}")
-            with torch.no_grad():
-                edges = self.levels(inputs)[0].cpu()
-            residuals.append((labels[k, 1:] - edges).nanmean())
+            periodic = periodic or bool(inputs[structure_keys.pbc].any())
+            if k in chosen:
+                with torch.no_grad():
+                    edges = self.levels(inputs)[0].cpu()
+                residuals.append((labels[k, 1:] - edges).nanmean())
+        if self.kpoint_length and not periodic:
+            raise ValueError(
+                f"kpoint_length is {self.kpoint_length:g} Ang, but no structure of "
+                f"{value.dataset.datapath} is periodic; expected crystals, or kpoint_length=0 for "
+                "molecules"
+            )
         rest = torch.stack(residuals)
         if rest.isfinite().all():
             fit, _ = fit_to_shares(rest[:, None], shares[chosen], self.offset[:, None].cpu())
@@ -138,6 +149,12 @@ class HamiltonianEdges(Transform):
 
     def _check(self, inputs: dict[str, torch.Tensor], gap: torch.Tensor, name: str) -> None:
         distance = torch.norm(inputs[structure_keys.Rij], dim=1)
+        if bool((distance < self.hamiltonian.shortest).any()):
+            raise ValueError(
+                f"structure {name} has atoms {distance.min():.2g} Ang apart; expected at least "
+                f"{self.hamiltonian.shortest:g} Ang: look for atoms that are twice in it, and for "
+                "another unit of lengths"
+            )
         bonded = inputs[structure_keys.idx_i][distance < self.hamiltonian.cutoff].unique()
         n_atoms = int(inputs[structure_keys.n_atoms][0])
         if len(bonded) < n_atoms:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import schnetpack.nn as snn
 import torch
@@ -11,6 +11,7 @@ from ase.data import atomic_numbers
 from schnetpack import properties as structure_keys
 from torch import nn
 
+from schnetpack_phonon.common.errors import check_at_least, check_positive
 from schnetpack_phonon.models.cutoffs import PolynomialCutoff
 from schnetpack_phonon.models.hamiltonian.orbitals import SHELLS, orbitals_of
 from schnetpack_phonon.models.hamiltonian.two_centre import N_CHANNELS, TwoCentre
@@ -57,6 +58,10 @@ class Hamiltonian(nn.Module):
         cutoff: of bonds in Ang; that of the neighbour list, or less.
         n_radial: number of Gaussians.
         orbitals: see :func:`.orbitals_of`.
+
+    Raises:
+        ValueError: for elements that are named twice, not in the table, or given orbitals without
+            being named, and for a cutoff or a number of Gaussians that is not positive.
     """
 
     index: torch.Tensor
@@ -65,6 +70,7 @@ class Hamiltonian(nn.Module):
     start: torch.Tensor
     widths: torch.Tensor
     same: torch.Tensor
+    shortest: Final[float] = 0.5  # Ang; no two atoms are that close
 
     def __init__(
         self,
@@ -74,6 +80,14 @@ class Hamiltonian(nn.Module):
         orbitals: Mapping[str, Mapping[str, float]] | None = None,
     ):
         super().__init__()
+        check_positive("Ang", cutoff=cutoff)
+        check_at_least(1, n_radial=n_radial)
+        others = sorted({*(orbitals or {})} - {*elements})
+        if others:
+            raise ValueError(
+                f"orbitals are given for {', '.join(others)}; expected some of elements, which are "
+                f"{list(elements)}"
+            )
         own = [orbitals_of(symbol, orbitals) for symbol in elements]
         n = len(own)
         if n == 0 or len(set(elements)) < n:
@@ -146,16 +160,16 @@ class Hamiltonian(nn.Module):
         """All elements, from the bonds ``Rij`` of SchNetPack's inputs.
 
         Raises:
-            ValueError: for an element that is none of ours, or atoms at the same place.
+            ValueError: for an element that is none of ours, or atoms that overlap.
         """
         z = self.elements(inputs)
         i, j = inputs[structure_keys.idx_i], inputs[structure_keys.idx_j]
         vectors, idx_m = inputs[structure_keys.Rij], inputs[structure_keys.idx_m]
         distance = torch.norm(vectors, dim=1)
-        if bool((distance < 0.1).any()):
+        if bool((distance < self.shortest).any()):
             raise ValueError(
-                "two atoms are closer than 0.1 Ang; expected separate atoms: look for atoms that "
-                "are twice in the structure"
+                f"two atoms are closer than {self.shortest} Ang; expected separate atoms: look for "
+                "atoms that are twice in the structure"
             )
         n, n_bonds = z.shape[0], i.shape[0]
         atoms = torch.arange(n, device=i.device)

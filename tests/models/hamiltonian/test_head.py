@@ -96,18 +96,70 @@ def test_gradients_reach_all_parameters_of_these_elements():
         assert parameter.grad.any(), name
 
 
+def test_slab_is_a_crystal_with_vacuum():
+    """Its cell may lack the third vector; Gamma is enough along it."""
+    slab = STRUCTURES[0].copy()
+    slab.pbc = [True, True, False]
+    vacuum, flat = slab.copy(), slab.copy()
+    vacuum.cell[2] *= 4
+    vacuum.pbc = True
+    flat.cell[2] = 0
+    model = made(kpoint_length=8.0)
+    expected = results(model, [vacuum])
+    assert abs(results(model, STRUCTURES[:1])["band_gap"] - expected["band_gap"]) > 0.01
+    for atoms in (slab, flat):
+        for key, value in results(model, [atoms]).items():
+            np.testing.assert_allclose(value, expected[key], atol=1e-10)
+
+
+def test_molecule_is_one_in_a_large_cell():
+    molecule = Atoms("AgBr", [[0, 0, 0], [0, 0, 2.4]])
+    boxed = Atoms("AgBr", molecule.positions, cell=[20] * 3, pbc=True)
+    alone, in_a_box = (results(made(), [atoms]) for atoms in (molecule, boxed))
+    assert alone["band_gap"] > 0.1
+    for key in KEYS:
+        np.testing.assert_allclose(alone[key], in_a_box[key], atol=1e-10)
+
+
+def overlapping() -> list[Atoms]:
+    """The sixth has an atom twice."""
+    crystals = [atoms.copy() for atoms in STRUCTURES]
+    crystals[5].positions[1] = crystals[5].positions[0] + [0, 0, 0.3]
+    return crystals
+
+
+ODD = [atoms[:4] for atoms in STRUCTURES]
+PAIRS = [Atoms("AgBr", [[0, 0, 0], [0, 0, 2 + 0.1 * k]], cell=[9] * 3) for k in range(8)]
+
+
 @pytest.mark.parametrize(
-    ("options", "structures", "labels", "message"),
+    ("options", "structures", "message"),
     [
-        ({"elements": ELEMENTS[:3]}, STRUCTURES, 1.0, "labels.db has Br, I, for which"),
-        ({"cutoff": 2.0}, STRUCTURES, 1.0, "5 atoms of structure 0 .*no neighbour within 2 Ang"),
-        ({}, [atoms[:4] for atoms in STRUCTURES], 1.0, "39 valence electrons and a gap of 1 eV"),
+        ({"elements": ELEMENTS[:3]}, STRUCTURES, "labels.db has Br, I, for which"),
+        ({"cutoff": 2.0}, STRUCTURES, "5 atoms of structure 0 .*no neighbour within 2 Ang"),
+        ({}, ODD, "39 valence electrons and a gap of 1 eV"),
+        ({}, overlapping(), "structure 5 .*atoms 0.3 Ang apart; expected at least 0.5 Ang"),
+        ({"kpoint_length": 9.0}, PAIRS, "kpoint_length is 9 Ang, but no structure .* is periodic"),
     ],
+    ids=["elements", "cutoff", "odd", "overlap", "molecules"],
 )
-def test_unusable_training_sets_are_refused(options, structures, labels, message, tmp_path):
-    data = data_module(tmp_path / "labels.db", structures, range(6), band_gap=np.full(8, labels))
+def test_unusable_training_sets_are_refused(options, structures, message, tmp_path):
+    data = data_module(tmp_path / "labels.db", structures, range(6), band_gap=np.ones(8))
     with pytest.raises(ValueError, match=message):
         made(**options).initialize_transforms(data)
+
+
+def test_all_training_structures_are_checked(tmp_path):
+    """Not those alone from which the zero of potential is taken."""
+    labels = {"band_gap": np.ones(8), "vbm": [1.0] + 7 * [np.nan]}
+    data = data_module(tmp_path / "labels.db", overlapping(), range(6), **labels)
+    with pytest.raises(ValueError, match=r"structure 5 .*0\.3 Ang apart"):
+        made().initialize_transforms(data)
+
+
+def test_negative_lengths_of_meshes_are_refused():
+    with pytest.raises(ValueError, match=r"kpoint_length is -8 Ang; expected >= 0"):
+        made(kpoint_length=-8.0)
 
 
 def test_bonds_of_the_representation_reach_the_cutoff():

@@ -108,12 +108,25 @@ def test_matrix_elements_end_smoothly_at_the_cutoff():
     ("atoms", "message"),
     [
         (Atoms("AgI", [[0, 0, 0], [0, 0, 3]]), "atomic number 53.*name it in elements"),
-        (Atoms("AgS", [[0, 0, 0], [0, 0, 0.05]]), "closer than 0.1 Ang"),
+        (Atoms("AgS", [[0, 0, 0], [0, 0, 0.3]]), "closer than 0.5 Ang"),
     ],
 )
 def test_unusable_structures_are_refused(atoms, message):
     with pytest.raises(ValueError, match=message):
         Hamiltonian(ELEMENTS, CUTOFF).double()(bonds(atoms))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"cutoff": 0.0}, "cutoff is 0 Ang; expected > 0"),
+        ({"n_radial": 0}, "n_radial is 0; expected >= 1"),
+        ({"orbitals": {"H": ALL}}, "orbitals are given for H; expected some of elements.*Ag"),
+    ],
+)
+def test_unusable_options_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        Hamiltonian(**{"elements": ELEMENTS, "cutoff": CUTOFF} | options)
 
 
 @pytest.mark.parametrize("elements", [[], ["Ag", "Ag"]])
