@@ -84,7 +84,10 @@ def hopping_figure(
         rows = table[table["pair"] == pair]
         for k, (name, line) in enumerate(rows.groupby("orbitals", sort=False)):
             look: dict[str, Any] = {"color": color(k), "linewidth": 1.2}
-            axis.plot(line["distance"], line["trained"], label=str(name).replace("-", "–"), **look)
+            style = "-" if k < len(COLORS) else "--"
+            axis.plot(
+                line["distance"], line["trained"], style, label=str(name).replace("-", "–"), **look
+            )
             axis.plot(line["distance"], line["start"], ":", **look)
         limits = rows["distance"].min(), rows["distance"].max()
         bottom = axis.get_xaxis_transform()
@@ -99,7 +102,10 @@ def hopping_figure(
         axis.set_xlim(*limits)
         axis.set_title(pair.replace("-", "–"), loc="left", fontsize="medium")
         axis.set_xlabel("distance (Å)")
-        axis.legend(frameon=False, fontsize="x-small", loc="upper right")
+        columns = 1 if rows["orbitals"].nunique() <= len(COLORS) else 2
+        axis.legend(
+            frameon=False, fontsize="x-small", loc="upper right", ncols=columns, columnspacing=1
+        )
     for axis in axes[::3]:
         axis.set_ylabel("hopping (eV)")
     hide_frame(axes)

@@ -16,6 +16,7 @@ from tests.models.model_fixtures import CUTOFF, data_module, potential
 from tests.models.trained.trained_fixtures import model_config
 
 ELEMENTS = ("Ag", "Br")
+ORBITALS = {"Ag": {"electrons": 11, "s": -4.3, "d": -8.1}}
 STRUCTURES = [bulk("AgBr", "rocksalt", 5.4) for _ in range(4)]
 for k, atoms in enumerate(STRUCTURES):
     atoms.rattle(0.1, seed=k)
@@ -29,12 +30,11 @@ def write_run(folder: Path, elements: Sequence[str] = ELEMENTS) -> Path:
     path, run = folder / "data" / "labels.db", folder / "run"
     data_module(path, STRUCTURES, [0, 1, 2], **{k: np.full(4, v) for k, v in LABELS.items()})
     run.mkdir()
-    head = HamiltonianEdges(elements, CUTOFF)
+    head = HamiltonianEdges(elements, CUTOFF, orbitals=ORBITALS)
     model = potential(head, representation="NoFeatures")
     head.hamiltonian.reset_parameters()
-    config = model_config(
-        {"_target_": f"{PACKAGE}.HamiltonianEdges", "elements": [*elements], "cutoff": CUTOFF}
-    )
+    options = {"elements": [*elements], "cutoff": CUTOFF, "orbitals": ORBITALS}
+    config = model_config({"_target_": f"{PACKAGE}.HamiltonianEdges", **options})
     config["representation"] = {"_target_": f"{PACKAGE}.NoFeatures", "cutoff": CUTOFF}
     torch.save(model, run / "best_model")
     torch.save({}, run / "best_model.task")

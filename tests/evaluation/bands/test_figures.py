@@ -54,10 +54,15 @@ def test_levels_of_a_molecule_are_lines():
 
 @pytest.mark.parametrize("trained", [{}, {"Ag-S": np.linspace(2.3, 4.9, 100)}])
 def test_hoppings_beside_their_start(trained):
-    table = hopping_table(Hamiltonian(["Ag", "S"], CUTOFF), "Ag", "S", np.linspace(2, CUTOFF, 20))
+    """Of so many orbitals that colours repeat."""
+    orbitals = {"Ag": {"electrons": 11, "s": -4.3, "p": -1.0, "d": -8.1}}
+    hamiltonian = Hamiltonian(["Ag", "S"], CUTOFF, orbitals=orbitals)
+    table = hopping_table(hamiltonian, "Ag", "S", np.linspace(2, CUTOFF, 20))
     figure = hopping_figure(table, {"Ag-S": np.array([2.4, 4.0])}, trained)
     draw(figure)
     (axis,) = figure.axes
+    looks = {(line.get_color(), line.get_linestyle()) for line in axis.lines[:-2:2]}
+    assert len(looks) == table["orbitals"].nunique() > 7
     for name, rows in table.groupby("orbitals"):
         shown = str(name).replace("-", "–")
         k = [line.get_label() for line in axis.lines].index(shown)

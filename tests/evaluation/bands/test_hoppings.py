@@ -17,7 +17,7 @@ from schnetpack_phonon.evaluation.bands.hoppings import (
     unknown_bonds,
 )
 from schnetpack_phonon.models.hamiltonian.matrix import Hamiltonian
-from tests.evaluation.bands.band_fixtures import STRUCTURES, write_run
+from tests.evaluation.bands.band_fixtures import ORBITALS, STRUCTURES, write_run
 from tests.models.model_fixtures import CUTOFF
 
 RADII = np.array([2.0, 3.0])
@@ -26,7 +26,7 @@ CUT = 1 - 10 * (RADII / CUTOFF) ** 3 + 15 * (RADII / CUTOFF) ** 4 - 6 * (RADII /
 
 def test_pairs_of_orbitals_and_where_they_start():
     """Half of Harrison's; learned radial functions come on top, from the side of each shell."""
-    hamiltonian = Hamiltonian(["Ag", "S"], CUTOFF)
+    hamiltonian = Hamiltonian(["Ag", "S"], CUTOFF, orbitals=ORBITALS)
     with torch.no_grad():
         hamiltonian.universal[0, 1, 1] = 0.5  # s of silver, p of sulphur
     table = hopping_table(hamiltonian, "Ag", "S", RADII)
@@ -44,7 +44,7 @@ def test_pairs_of_orbitals_and_where_they_start():
 
 
 def test_bonds_of_one_element_are_counted_once():
-    table = hopping_table(Hamiltonian(["Ag", "S"], CUTOFF), "S", "S", RADII)
+    table = hopping_table(Hamiltonian(["Ag", "S"], CUTOFF, orbitals=ORBITALS), "S", "S", RADII)
     names = ["S s - S s σ", "S s - S p σ", "S p - S p σ", "S p - S p π"]
     assert list(table["orbitals"].unique()) == names
     assert len(table) == len(names) * len(RADII)
