@@ -45,8 +45,9 @@ EDGE_LABELS = (properties.band_gap, properties.vbm, properties.cbm)
 class LabellingCalculator(Protocol):
     """What labelling needs from a code."""
 
-    properties: tuple[str, ...]
-    """Keys of the labels."""
+    @property
+    def properties(self) -> tuple[str, ...]:
+        """Keys of the labels."""
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -67,7 +68,7 @@ class LabellingCalculator(Protocol):
 
 
 def labels_from_results(atoms: Atoms, results: Mapping[str, Any]) -> Labels:
-    """Labels from ASE results (energy, forces, stress and, if available, vbm and cbm).
+    """Labels from ASE results: of energy, forces, stress, band gap, vbm and cbm what is there.
 
     The energy is ``free_energy`` where there is one, since forces are its gradient: ASE's
     ``energy`` is extrapolated to zero smearing.
@@ -79,23 +80,27 @@ def labels_from_results(atoms: Atoms, results: Mapping[str, Any]) -> Labels:
     Raises:
         CalculationFailed: if a label is infinite or not a number.
     """
-    energy = float(results["free_energy" if "free_energy" in results else "energy"])
-    stress = voigt_to_tensor(np.asarray(results["stress"]))
-    labels: dict[str, Any] = {
-        properties.energy: energy,
-        properties.energy_per_atom: energy / len(atoms),
-        properties.forces: results["forces"],
-        properties.stress: stress,
-        properties.hydrostatic_stress: np.trace(stress) / 3,
-    }
-    if "vbm" in results:
+    labels: dict[str, Any] = {}
+    if "energy" in results or "free_energy" in results:
+        energy = float(results["free_energy" if "free_energy" in results else "energy"])
+        labels |= {properties.energy: energy, properties.energy_per_atom: energy / len(atoms)}
+    if "forces" in results:
+        labels[properties.forces] = results["forces"]
+    if "stress" in results:
+        stress = voigt_to_tensor(np.asarray(results["stress"]))
+        labels |= {properties.stress: stress, properties.hydrostatic_stress: np.trace(stress) / 3}
+    if "vbm" in results and "cbm" in results:
         vbm, cbm = results["vbm"], results["cbm"]
         if vbm > cbm:
             vbm = cbm = (vbm + cbm) / 2
-        labels[properties.vbm], labels[properties.cbm] = vbm, cbm
-        labels[properties.band_gap] = cbm - vbm
-    further = properties.band_gap_gamma, properties.band_gap_spin, properties.partial_occupation
-    labels |= {key: results[key] for key in further if key in results}
+        labels |= {properties.vbm: vbm, properties.cbm: cbm, properties.band_gap: cbm - vbm}
+    given = (
+        properties.band_gap,
+        properties.band_gap_gamma,
+        properties.band_gap_spin,
+        properties.partial_occupation,
+    )
+    labels |= {key: results[key] for key in given if key in results and key not in labels}
     labels = {
         key: np.asarray(value, dtype=float).reshape(properties.array_shape(key, len(atoms)))
         for key, value in labels.items()

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import ase.db
+import numpy as np
 from ase import Atoms
 
 from schnetpack_phonon.common.errors import DatabaseError
@@ -64,23 +65,27 @@ def write_database(
     labels: Iterable[Labels],
     provenance: dict[str, Any],
     metadata: dict[str, Any],
+    keys: Sequence[str] = (),
 ) -> None:
     """Writes labelled snapshots, their ideal crystals and where they come from.
 
     Args:
         path: ends with ``.db``; must not exist.
         snapshots: one a row.
-        labels: of the snapshots, all with the same keys.
+        labels: of the snapshots.
         provenance: key-value pairs of every row, beside those of the snapshot.
         metadata: stored under ``schnetpack_phonon`` beside SchNetPack's own keys.
+        keys: of labels that every row gets, NaN where a snapshot lacks it.
 
     Raises:
         DatabaseError: if the file exists or cannot be written.
     """
 
     def row(snapshot: Snapshot, own: Labels) -> Row:
-        shape = array_shape(ideal_cell, len(snapshot.ideal))
+        shape, n_atoms = array_shape(ideal_cell, 1), len(snapshot.ideal)
+        missing = {k: np.full(array_shape(k, n_atoms), np.nan) for k in keys if k not in own}
         data = {
+            **missing,
             **own,
             ideal_positions: snapshot.ideal.positions,
             ideal_cell: snapshot.ideal.cell.array.reshape(shape),

@@ -19,7 +19,7 @@ from schnetpack_phonon.common.errors import LabellingError, MissingLabelsError
 from schnetpack_phonon.common.files import advice, check_folder, locked
 from schnetpack_phonon.common.properties import Labels, ideal_cell, ideal_positions
 from schnetpack_phonon.data.database import DatabaseError, check_settings, write_database
-from schnetpack_phonon.data.preparation import Recipe, complete, prepare
+from schnetpack_phonon.data.preparation import Recipe, complete, keys_of, prepare
 from schnetpack_phonon.ensembles.base import Snapshot, snapshot_groups, until_accepted
 from schnetpack_phonon.ensembles.preview import write_preview
 from schnetpack_phonon.labels.finite_strain import N_STRAINS
@@ -68,8 +68,8 @@ class Generation:
         if missing:
             raise ValueError(
                 f"data.load_properties asks for {', '.join(missing)}; the labels will be "
-                f"{', '.join(given)}. Choose another data/calculator (or "
-                "data/elastic=finite_strain for elastic tensors), or an experiment without them"
+                f"{', '.join(given)}. Choose another data/calculator (data/elastic=finite_strain "
+                "for elastic tensors), a file that has them, or an experiment without them"
             )
         if self._exists():
             return
@@ -101,6 +101,8 @@ class Generation:
             drawn = _Drawn(self.recipe, crystals, models)
             n_missing = sum(job.key not in labeller.store for job in drawn)
         cost = f"{drawn.n_wanted}, of which {drawn.n_wanted - n_missing} are in the label store"
+        if self.recipe.ensemble.source_of_labels is not None:
+            cost = "those of the file, nothing is calculated"
         if self.recipe.elastic:
             kinds = " and as many relaxations" if self.recipe.elastic.relaxed_ions else ""
             cost += f"; for elastic tensors {N_STRAINS} strained copies of each{kinds}"
@@ -157,7 +159,7 @@ class Generation:
 
     def _build(self) -> None:
         log.info("building %s", self.datapath)
-        ensemble, calculator = self.recipe.ensemble, self.recipe.calculator
+        ensemble, calculator = self.recipe.ensemble, self.recipe.source
         with self._labeller() as labeller:
             crystals, models = prepare(self.recipe, labeller, self.datapath.parent)
             drawn = _Drawn(self.recipe, crystals, models)
@@ -194,6 +196,7 @@ class Generation:
                 },
                 **counts,
             },
+            keys=keys_of(labels),
         )
         log.info(
             "%s: %d structures, %d failed, %d rejected for short distances",
@@ -224,6 +227,8 @@ class Generation:
     def _labels(self, labeller: Labeller, drawn: _Drawn) -> Iterable[Labels | None]:
         """Labels of each snapshot; None where a calculation failed."""
         calculator, elastic = self.recipe.calculator, self.recipe.elastic
+        if self.recipe.ensemble.source_of_labels is not None:
+            return [snapshot.labels for snapshot in drawn.snapshots()]
         records = labeller.run(drawn, f"{self.recipe.ensemble.settings['kind']} ensemble")
         labels = Repeated(lambda: (record.labels for record in records))
         if elastic is None:
@@ -253,7 +258,7 @@ class _Drawn:
 
     def __init__(self, recipe: Recipe, crystals: Sequence[Crystal], models: Models):
         self._groups = partial(snapshot_groups, recipe.ensemble, crystals, models)
-        self._calculator = recipe.calculator
+        self._calculator = recipe.source
         wanted = [group.n_snapshots for group in self._groups()]
         self.n_wanted = sum(wanted)
         self.n_more = [0] * len(wanted)

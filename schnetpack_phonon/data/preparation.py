@@ -17,6 +17,7 @@ distance, imaginary modes, renormalised   phonons                           none
 trajectory                                ensemble, by content              hash of structure
 options and seed of the ensemble          ensemble                          by the positions
 settings of the code, its version         calculator; version in each row   settings, version
+labels of a file                          ensemble, by content; as told     none are computed
 pseudopotentials of Quantum ESPRESSO      calculator, by content            settings, by content
 potentials of ASE calculators             calculator, by content            settings, by content
 tables of VASP, CP2K and GPAW             calculator, by name and version   settings, version
@@ -27,12 +28,12 @@ names and folders of files, commands      none                              none
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from ase import Atoms
 
 from schnetpack_phonon.calculators.base import LabellingCalculator
@@ -41,7 +42,6 @@ from schnetpack_phonon.common.errors import LabellingError
 from schnetpack_phonon.common.properties import (
     PARTLY_FILLED,
     Labels,
-    array_shape,
     band_gap,
     band_gap_spin,
     partial_occupation,
@@ -75,11 +75,22 @@ class Recipe:
     elastic: FiniteStrain | None = None
 
     @property
+    def source(self) -> LabellingCalculator:
+        """The calculator, or the file that holds the labels."""
+        return self.ensemble.source_of_labels or self.calculator
+
+    @property
+    def relax(self) -> bool:
+        """Whether crystals are relaxed, which needs a calculator."""
+        return self.structure.relax and self.ensemble.source_of_labels is None
+
+    @property
     def properties(self) -> tuple[str, ...]:
         """Keys of the labels; that of the gaps of each spin where there are magnetic moments."""
-        given = self.calculator.properties
+        given = self.source.properties
         moments = (magnetic_moments(crystal.unitcell) for crystal in self.structure.crystals)
-        if band_gap in given and any(own is not None for own in moments):
+        spins = band_gap in given and any(own is not None for own in moments)
+        if spins and band_gap_spin not in given:
             given = (*given, band_gap_spin)
         return (*given, *(self.elastic.properties if self.elastic else ()))
 
@@ -88,21 +99,26 @@ class Recipe:
         """Everything that changes the database, as plain values."""
         return {
             "structure": {
-                "relax": self.structure.relax,
+                "relax": self.relax,
                 "crystals": {c.name: _plain(c) for c in self.structure.crystals},
             },
             "phonons": self.phonons.settings if self.ensemble.temperatures else None,
             "ensemble": self.ensemble.settings,
-            "calculator": self.calculator.settings,
+            "calculator": self.source.settings,
         } | ({"elastic": self.elastic.settings} if self.elastic else {})
 
     def check(self) -> None:
         """Raises errors before anything is computed: of options, files and the calculator."""
         _ = self.settings  # names files that are not there
+        if self.elastic and self.ensemble.source_of_labels is not None:
+            raise ValueError(
+                "elastic tensors need a calculator, but labels come from a file "
+                "(data.ensemble.labels=file): leave data/elastic out"
+            )
         if self.ensemble.temperatures:
             self.phonons.check(self.structure.crystals)
         for crystal in self.structure.crystals:
-            self.calculator.check(crystal.supercell)
+            self.source.check(crystal.supercell)
 
 
 def prepare(recipe: Recipe, labeller: Labeller, folder: Path) -> tuple[list[Crystal], Models]:
@@ -113,8 +129,11 @@ def prepare(recipe: Recipe, labeller: Labeller, folder: Path) -> tuple[list[Crys
         labeller: computes what is not in the label store yet.
         folder: force constants go to a folder ``phonons`` in it.
     """
-    if recipe.structure.relax:
+    if recipe.relax:
         crystals = _relaxed(recipe, labeller)
+    elif recipe.ensemble.source_of_labels is not None:
+        crystals = recipe.structure.crystals
+        log.info("labels come from a file: nothing is calculated, crystals are not relaxed")
     else:
         crystals = recipe.structure.crystals
         _warn_of_unrelaxed(recipe, labeller, [c for c in crystals if not c.end_members])
@@ -223,26 +242,32 @@ def _plain(crystal: Crystal) -> dict[str, Any]:
     return plain
 
 
-_NOT_ALWAYS = partial_occupation, band_gap_spin
+def keys_of(labels: Iterable[Labels | None]) -> list[str]:
+    """Keys that any labels have; the log says how many structures lack one.
+
+    Args:
+        labels: of each structure; None where a calculation failed.
+    """
+    counts = Counter(key for own in labels if own is not None for key in own)
+    n_most = max(counts.values(), default=0)
+    for key, n in counts.items():
+        if n < n_most and key != band_gap_spin:  # of spins that do not differ there is none
+            log.info("%s: NaN in %d of %d structures", key, n_most - n, n_most)
+    return list(counts)
 
 
 def complete(labels: Iterable[Labels | None]) -> Iterator[Labels]:
-    """Labels that there are, all with the same keys; warns of partly filled bands.
-
-    Two keys are NaN where some labels lack them and others have them: ``partial_occupation``, which
-    version 0.1 did not know, and ``band_gap_spin``, for spins that do not differ.
+    """Labels that there are; warns of partly filled bands.
 
     Args:
-        labels: of each structure, iterated twice; None where a calculation failed.
+        labels: of each structure; None where a calculation failed.
     """
-    some = {key for own in labels if own is not None for key in _NOT_ALWAYS if key in own}
-    known = partial_occupation in some
-    unknown = {key: np.full(array_shape(key, 1), np.nan) for key in _NOT_ALWAYS if key in some}
     n_flagged = 0
     for own in labels:
         if own is not None:
-            own = unknown | own
-            n_flagged += known and own[partial_occupation].item() > PARTLY_FILLED
+            n_flagged += (
+                partial_occupation in own and own[partial_occupation].item() > PARTLY_FILLED
+            )
             yield own
     if n_flagged:
         log.warning(

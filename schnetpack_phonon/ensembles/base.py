@@ -11,6 +11,8 @@ import numpy as np
 from ase import Atoms
 
 from schnetpack_phonon.common.errors import check_choice
+from schnetpack_phonon.common.properties import Labels
+from schnetpack_phonon.labels.imported.frames import FileLabels, same_source
 from schnetpack_phonon.phonons.harmonic import STATISTICS, HarmonicModel
 from schnetpack_phonon.structures.crystals import Crystal
 
@@ -34,6 +36,7 @@ class Snapshot:
             test.
         phonons: policy for imaginary modes, their number, and the lowest frequency in THz, if the
             snapshot was drawn from a harmonic model.
+        labels: that came with the structure; None if they are to be calculated.
     """
 
     atoms: Atoms
@@ -46,6 +49,7 @@ class Snapshot:
     index: int
     parent: str
     phonons: Mapping[str, str | int | float] = field(default_factory=dict)
+    labels: Labels | None = None
 
 
 class Ensemble(ABC):
@@ -66,6 +70,25 @@ class Ensemble(ABC):
         """Temperatures of the harmonic models that are needed, in K."""
         found = [m.temperature(p) for m in self.members for p in m.parameters]
         return sorted({t for t in found if t is not None})
+
+    @property
+    def source_of_labels(self) -> FileLabels | None:
+        """What stands for the calculator if the snapshots bring their labels; else None.
+
+        Raises:
+            ValueError: if only some members bring them.
+            LabellingError: if they are of several codes.
+        """
+        found = [member.source_of_labels for member in self.members]
+        known = [source for source in found if source is not None]
+        if len(known) == len(found):
+            return same_source(known)
+        if not known:
+            return None
+        raise ValueError(
+            "labels of some members of data.ensemble come from a file, others would be calculated: "
+            "set data.ensemble.ensembles.NAME.labels=calculator, or make two databases"
+        )
 
 
 class SimpleEnsemble(Ensemble):
@@ -100,6 +123,10 @@ class SimpleEnsemble(Ensemble):
     @property
     def members(self) -> list[SimpleEnsemble]:
         return [self]
+
+    @property
+    def source_of_labels(self) -> FileLabels | None:
+        return None
 
     def temperature(self, parameter: float) -> float | None:
         """Of the harmonic model that one parameter needs, None if it needs none."""

@@ -35,6 +35,11 @@ class StrainedEnsemble(SimpleEnsemble):
     ):
         if not isinstance(base, SimpleEnsemble):
             raise ValueError("data.ensemble.base is a mixture; expected one of its members")
+        if getattr(base, "labels", None) == "file":
+            raise ValueError(
+                "data.ensemble.base.labels is 'file', but strained structures have other labels "
+                "than those of the file: set data.ensemble.base.labels=calculator"
+            )
         if not 0 < strain < 0.2:
             raise ValueError(f"data.ensemble.strain is {strain}; expected 0 < strain < 0.2")
         self.base = base

@@ -48,7 +48,7 @@ class TestSet:
         units: of the labels; those of :mod:`.common.properties` for its properties.
         stored_units: those in the file, and that of ``distance``; models are trained in them unless
             their data modules convert.
-        calculator: settings of the code that computed the labels; None if the file has none.
+        calculator: settings of the code that computed the labels; None if the file does not tell.
     """
 
     __test__ = False  # pytest takes the name for a test
@@ -96,7 +96,7 @@ def read_test_set(path: str | Path) -> TestSet:
         labels,
         {key: stored_or_ours.get(key) or "" for key in map(str, labels)},
         stored,
-        ours["settings"]["calculator"] if ours else None,
+        (ours["settings"]["calculator"] or None) if ours else None,
     )
 
 

@@ -19,6 +19,7 @@ from schnetpack_phonon.calculators.output import (
     OutOfTime,
     check_structure,
 )
+from schnetpack_phonon.calculators.reading.ase_results import ase_results
 from schnetpack_phonon.calculators.reading.convergence import check_file
 from schnetpack_phonon.calculators.reading.settings import TOLD
 from schnetpack_phonon.common.digests import file_digest
@@ -175,10 +176,10 @@ def _read_with_ase(path: Path, calculation: Calculation) -> dict[str, Any]:
     (atoms,) = read_frames(path, "-1:")
     symbols, cell = atoms.get_chemical_symbols(), atoms.cell.array
     check_structure(calculation.atoms, symbols, cell, atoms.positions, path.name)
-    named = atoms.info.get("key_value_pairs", {})  # of a row in a database
-    found = named | atoms.info | (atoms.calc.results if atoms.calc else {})
-    found.setdefault("energy", found.get("free_energy"))
-    missing = [key for key in ("energy", "forces", "stress") if found.get(key) is None]
+    found = ase_results(atoms)
+    if "free_energy" in found:
+        found["energy"] = found["free_energy"]
+    missing = [key for key in ("energy", "forces", "stress") if key not in found]
     if missing:
         raise CalculationFailed(
             f"{path.name} has no {', no '.join(missing)}; energy, forces and stress are needed"

@@ -132,7 +132,7 @@ def read_frames(
         raise FileNotFoundError(f"no structure file at {path.absolute()}")
     kind = format
     try:
-        kind = kind or _format(path)
+        kind = kind or file_format(path)
         if kind == "cif":
             parts = [int(part) if part else None for part in index.split(":")]
             yield from read_cif(path)[slice(*parts)]
@@ -184,7 +184,8 @@ def read_structure(
         ) from None
 
 
-def _format(path: Path) -> str:
+def file_format(path: Path) -> str:
+    """ASE's name of the format of a file, by its content or else by its name."""
     with open(path, "rb") as file:
         beginning = file.read(2000)
     for name, signature in _SIGNATURES.items():

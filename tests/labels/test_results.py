@@ -203,8 +203,9 @@ def test_free_energy_is_the_energy(root, bring):
     [
         ({"stress": None}, "result.extxyz has no stress; energy, forces and stress are needed"),
         ({"energy": None, "forces": None}, "result.extxyz has no energy, no forces; energy"),
-        ({"energy": np.nan}, "not finite: energy"),
-        ({"cbm": None}, "KeyError: 'cbm'"),
+        ({"energy": np.nan}, "result.extxyz has no energy; energy, forces and stress are needed"),
+        ({"energy": np.inf}, "not finite: energy"),
+        ({"cbm": None}, "no band_gap, no vbm, no cbm, but these labels are needed"),
         ({"partial_occupation": None}, "no partial_occupation, but these labels are needed"),
         ({"vbm": None, "cbm": None}, "no band_gap, no vbm, no cbm, but these labels are needed"),
     ],

@@ -24,8 +24,8 @@ log = logging.getLogger(__name__)
 _ROUNDING = 1e-8  # eV, of energies and of EDIFF in vasprun.xml
 
 
-def check_vasp(root: ElementTree.Element, outcar: str) -> None:
-    """Checks the last ionic step in vasprun.xml.
+def check_vasp(root: ElementTree.Element, outcar: str, step: int = -1) -> None:
+    """Checks an ionic step in vasprun.xml, by default the last.
 
     VASP ends the electronic steps when energy and band energy change by less than EDIFF, after
     NELM steps, or at a hard stop. Only OUTCAR names the reason, but that of VASP 5 says "EDIFF is
@@ -33,9 +33,11 @@ def check_vasp(root: ElementTree.Element, outcar: str) -> None:
 
     Args:
         root: of vasprun.xml.
-        outcar: text of OUTCAR; empty if there is none.
+        outcar: text of OUTCAR up to the end of this step; empty if there is none.
+        step: number of the ionic step, from 0.
     """
-    energies = root.findall("calculation[last()]/scstep/energy/i[@name='e_fr_energy']")
+    steps = root.findall("calculation")
+    energies = steps[step].findall("scstep/energy/i[@name='e_fr_energy']") if steps else []
     limits = [root.findtext(f"parameters//i[@name='{tag}']") for tag in ("NELM", "EDIFF")]
     if not energies or None in limits:
         raise CalculationFailed(

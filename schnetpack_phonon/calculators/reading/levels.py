@@ -43,7 +43,7 @@ def partial_occupation(occupations: np.ndarray) -> float:
 
 
 def mesh_edges(
-    n_electrons: float, energies: np.ndarray, occupations: np.ndarray, at_gamma: np.ndarray
+    n_electrons: float, energies: np.ndarray, occupations: np.ndarray, at_gamma: np.ndarray | None
 ) -> dict[str, Any]:
     """Band edges of a crystal over k-points and spins.
 
@@ -59,18 +59,21 @@ def mesh_edges(
             (2, n_kpoints, n_bands) for two spins.
         occupations: 2 for a full level and 0 for an empty one, of two spins, too; same shape.
         at_gamma: levels at Gamma, which may be one of the k-points, shape=(n_bands,) or
-            (2, n_bands).
+            (2, n_bands); None if they are not known.
 
     Returns:
-        vbm, cbm (over the k-points and Gamma), band_gap_gamma, partial_occupation and, for spins
-        that differ, band_gap_spin, shape=(2,), 0 for a spin in which the crystal is a metal.
+        vbm, cbm (over the k-points and Gamma), band_gap_gamma (where Gamma is known),
+        partial_occupation and, for spins that differ, band_gap_spin, shape=(2,), 0 for a spin in
+        which the crystal is a metal.
 
     Raises:
         CalculationFailed: if the number of electrons is odd without spin polarisation, or no band
             is empty.
     """
-    n_bands = min(energies.shape[-1], at_gamma.shape[-1])
-    levels = np.concatenate([energies[..., :n_bands], at_gamma[..., None, :n_bands]], axis=-2)
+    n_bands, levels = energies.shape[-1], energies
+    if at_gamma is not None:
+        n_bands = min(n_bands, at_gamma.shape[-1])
+        levels = np.concatenate([energies[..., :n_bands], at_gamma[..., None, :n_bands]], axis=-2)
     if energies.ndim == 2:
         levels = levels[None]
         if round(n_electrons, 4) % 2:
@@ -95,9 +98,10 @@ def mesh_edges(
     edges: dict[str, Any] = {
         "vbm": float(valence.max()),
         "cbm": float(conduction.min()),
-        properties.band_gap_gamma: float(conduction[-1].min() - valence[-1].max()),
         properties.partial_occupation: partial_occupation(occupations),
     }
+    if at_gamma is not None:
+        edges[properties.band_gap_gamma] = float(conduction[-1].min() - valence[-1].max())
     if len(spins) == 2 and min(filled) > 0:
         vbm, cbm = np.array([[own[:, n - 1].max(), own[:, n].min()] for own, n in spins]).T
         if max(np.ptp(vbm), np.ptp(cbm)) > _SAME_LEVEL:

@@ -42,16 +42,7 @@ def vasp_differences(
         tags: of the INCAR that was asked for.
         kpoints: mesh around Gamma.
     """
-    given = {str(item.get("name")): item.text or "" for item in root.findall("incar/*")}
-    found = {str(item.get("name")): item.text or "" for item in root.findall("parameters//i")}
-    if "ENMAX" in found:
-        found["ENCUT"] = found.pop("ENMAX")
-    found |= given
-    if found.get("GGA", "").strip() == "--" and "PBE" in root.findtext(_TITLE, ""):
-        found["GGA"] = "PE"  # that of the pseudopotentials
-    for name, value in (("mesh", "divisions"), ("shift", "usershift")):
-        item = root.find(f"kpoints/generation/v[@name='{value}']")
-        found |= {} if item is None else {f"k-points, {name}": item.text or ""}
+    given, found = _vasp_tags(root)
     expected = {tag: value for tag, value in tags.items() if tag not in _OTHERS}
     expected |= {"k-points, mesh": kpoints, "k-points, shift": (0, 0, 0)}
     further = {
@@ -62,6 +53,36 @@ def vasp_differences(
     return differences(found, expected) | further
 
 
+def vasp_settings(root: ElementTree.Element) -> tuple[str, dict[str, Any]]:
+    """Name and version of the code, and the settings that vasprun.xml tells."""
+    version = " ".join((root.findtext("generator/i[@name='version']") or "").split())
+    given, found = _vasp_tags(root)
+    named = {*given, *_FURTHER, *_ALWAYS} - _OTHERS - _WAYS
+    values = {tag: " ".join(found[tag].split()) for tag in sorted(named & found.keys())}
+    titles = [" ".join((c.text or "").split()) for c in root.findall(_TITLE.replace("/c[5]", "/c"))]
+    potentials = [title for title in titles if " " in title]
+    return f"VASP {version}".strip(), {"code": "VASP", **values, "potentials": potentials}
+
+
+def _vasp_tags(root: ElementTree.Element) -> tuple[dict[str, str], dict[str, str]]:
+    """Tags of the INCAR, and values of all, by name."""
+    given = {str(item.get("name")): item.text or "" for item in root.findall("incar/*")}
+    found = {str(item.get("name")): item.text or "" for item in root.findall("parameters//i")}
+    if "ENMAX" in found:
+        found["ENCUT"] = found.pop("ENMAX")
+    found |= given
+    if found.get("GGA", "").strip() == "--" and "PBE" in root.findtext(_TITLE, ""):
+        found["GGA"] = "PE"  # that of the pseudopotentials
+    for name, value in (("mesh", "divisions"), ("shift", "usershift")):
+        item = root.find(f"kpoints/generation/v[@name='{value}']")
+        found |= {} if item is None else {f"k-points, {name}": item.text or ""}
+    return given, found
+
+
+_ALWAYS = {"GGA", "ENCUT", "EDIFF", "ISMEAR", "SIGMA", "ISPIN", "k-points, mesh", "k-points, shift"}
+# Tags of the work and of the path through structures.
+_WAYS = {"KPAR", "NCORE", "NPAR", "NSIM", "LPLANE", "LSCALU", "SYSTEM", "TEBEG", "TEEND"}
+_WAYS |= {"SMASS", "POTIM", "MDALGO", "LANGEVIN_GAMMA", "NBLOCK", "KBLOCK"}
 _TITLE = "atominfo/array[@name='atomtypes']/set/rc/c[5]"
 
 

@@ -1,0 +1,169 @@
+"""Structures with labels in files of other programs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from ase import Atoms
+from ase.calculators.calculator import CalculationFailed, Calculator
+
+from schnetpack_phonon.calculators.base import EDGE_LABELS, FORCE_LABELS, labels_from_results
+from schnetpack_phonon.calculators.output import xml_root
+from schnetpack_phonon.calculators.reading.ase_results import ase_results, prefixes
+from schnetpack_phonon.calculators.reading.convergence import check_file, check_vasp
+from schnetpack_phonon.calculators.reading.settings import vasp_settings
+from schnetpack_phonon.common.errors import LabellingError
+from schnetpack_phonon.common.properties import (
+    Labels,
+    band_gap_gamma,
+    band_gap_spin,
+    partial_occupation,
+)
+from schnetpack_phonon.structures.files import file_format, read_frames
+
+_ORDER = (*FORCE_LABELS, *EDGE_LABELS, band_gap_gamma, band_gap_spin, partial_occupation)
+
+
+@dataclass(frozen=True)
+class Frame:
+    """A structure of a file.
+
+    Attributes:
+        atoms: without results.
+        labels: whatever there is, in the units of :mod:`.common.properties`; empty if none is.
+        error: why its labels cannot be used, such as a density that did not converge.
+    """
+
+    atoms: Atoms
+    labels: Labels
+    error: str | None = None
+
+
+def read_labelled(
+    path: str | Path, prefix: str = "", format: str | None = None, option: str = ""
+) -> Iterator[Frame]:
+    """All structures of a file with their labels.
+
+    Args:
+        path: any file that :func:`.read_frames` takes.
+        prefix: of the names of labels, such as ``REF_``.
+        format: ASE's name of the format; told from the file by default.
+        option: what stands before ``format`` in messages.
+
+    Raises:
+        UnreadableFileError: as :func:`.read_frames` does.
+    """
+    path = Path(path)
+    steps = xml_root(path) if path.is_file() and file_format(path) == "vasp-xml" else None
+    for index, atoms in enumerate(read_frames(path, format=format, option=option)):
+        error, labels = None, {}
+        try:
+            found = ase_results(atoms, prefix)
+            if steps is not None:
+                check_vasp(steps, "", index)
+            else:
+                check_file(path, found)
+            labels = labels_from_results(atoms, found)
+        except (CalculationFailed, ValueError) as reason:
+            error = str(reason)
+        atoms.calc = None
+        yield Frame(atoms, labels, error)
+
+
+@dataclass(eq=False)
+class FileLabels:
+    """What stands for a calculator where labels come from a file: nothing is computed.
+
+    Args:
+        path: of the file.
+        prefix: of the names of labels in it.
+        format: ASE's name of its format.
+        others: further files with labels of the same code.
+    """
+
+    path: Path
+    prefix: str = ""
+    format: str | None = None
+    others: tuple[FileLabels, ...] = ()
+
+    @cached_property
+    def frames(self) -> list[Frame]:
+        """All structures, read once.
+
+        Raises:
+            LabellingError: if no structure has a label.
+        """
+        frames = [*read_labelled(self.path, self.prefix, self.format, "data.ensemble.")]
+        if not any(frame.labels for frame in frames):
+            raise LabellingError(f"{self.path} has no label{self._why_not(frames)}")
+        return frames
+
+    def _why_not(self, frames: list[Frame]) -> str:
+        errors = [frame.error for frame in frames if frame.error]
+        if errors:
+            return f" that can be used: {errors[0]}"
+        there = [p for p in (prefixes(frame.atoms) for frame in frames[:1]) if p]
+        if there and not self.prefix:
+            return (
+                f", but names with {' and '.join(there[0])}: set data.ensemble.prefix={there[0][0]}"
+            )
+        return (
+            f" named {self.prefix}energy, {self.prefix}forces, {self.prefix}stress, "
+            f"{self.prefix}band_gap, {self.prefix}vbm or {self.prefix}cbm"
+        )
+
+    @property
+    def properties(self) -> tuple[str, ...]:
+        """Keys of the labels that any structure has."""
+        there = {key for frame in self.frames for key in frame.labels}
+        there |= {key for other in self.others for key in other.properties}
+        return tuple(key for key in _ORDER if key in there)
+
+    @cached_property
+    def _origin(self) -> tuple[str, dict[str, Any]]:
+        if file_format(self.path) == "vasp-xml":
+            return vasp_settings(xml_root(self.path))
+        return "not told by the file", {}
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Of the code, as far as the file tells them; empty if it does not."""
+        return self._origin[1]
+
+    @property
+    def code_version(self) -> str:
+        """Name and version of the code, if the file tells them."""
+        return self._origin[0]
+
+    def check(self, atoms: Atoms) -> None:
+        """Takes any structure."""
+
+    def ase_calculator(self) -> Calculator:
+        """Raises LabellingError: there is no code."""
+        raise LabellingError(f"labels come from {self.path}: nothing can be calculated")
+
+    def label(self, atoms: Atoms) -> Labels:
+        """Raises LabellingError: there is no code."""
+        raise LabellingError(f"labels come from {self.path}: nothing can be calculated")
+
+
+def same_source(sources: Sequence[FileLabels]) -> FileLabels:
+    """Several files as one source of labels.
+
+    Raises:
+        LabellingError: if their labels are of several codes or settings; names two files.
+    """
+    first, *others = sources
+    for other in others:
+        one, two = ((each.code_version, each.settings) for each in (first, other))
+        if one != two:
+            raise LabellingError(
+                f"labels of {first.path} are of {one[0]} with settings {one[1]}, those of "
+                f"{other.path} of {two[0]} with {two[1]}: expected one code with one set of "
+                "settings"
+            )
+    return replace(first, others=tuple(others)) if others else first
