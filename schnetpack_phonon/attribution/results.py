@@ -123,14 +123,10 @@ class BondAttribution:
     def totals(self) -> pd.DataFrame:
         """By type and shell: ``bond_type``, ``shell``, ``n_bonds``, ``ideal_distance``, ``sum``."""
         table = self.bonds().assign(attribution=self.attribution)
-        return (
-            table.groupby(["bond_type", "shell"])
-            .agg(
-                n_bonds=("attribution", "size"),
-                ideal_distance=("ideal_distance", "mean"),
-                sum=("attribution", "sum"),
-            )
-            .reset_index()
+        return table.groupby(["bond_type", "shell"], as_index=False).agg(
+            n_bonds=("attribution", "size"),
+            ideal_distance=("ideal_distance", "mean"),
+            sum=("attribution", "sum"),
         )
 
 
@@ -216,7 +212,8 @@ def group_shares(
     for (name, model), own in totals.groupby(["structure", "model"]):
         sums = own.pivot_table(index="index", columns=keys, values="sum", aggfunc="sum")
         mine = structures[structures["model"] == model].set_index("index").loc[sums.index]
-        table = shares(sums, *mine[["change", "residual"]].to_numpy(float).T, n_bootstrap)
+        change, residual = mine[["change", "residual"]].to_numpy(float).T
+        table = shares(sums, change, residual, n_bootstrap)
         groups = own.groupby(keys)
         table.insert(0, "n_bonds", groups["n_bonds"].sum() / len(sums))
         table.insert(0, "ideal_distance", groups["ideal_distance"].mean())

@@ -81,7 +81,10 @@ def band_report(
     own = bond_distances([atoms], head.hamiltonian.cutoff)
     trained, note = training_bonds(run, trust, head.hamiltonian.cutoff)
     edges = _edges(levels, bands)
-    claims = [*_claims(name, levels, edges, predicted, labels), *unknown_bonds(own, trained)]
+    claims = [
+        *_claims(name, levels, edges, predicted, labels, head.kpoint_length),
+        *unknown_bonds(own, trained),
+    ]
     sections = [
         Section("What came out", claims, claim=True),
         _levels(name, levels, bands, dos, edges, predicted, labels, window),
@@ -161,6 +164,7 @@ def _claims(
     edges: Mapping[str, _Edge],
     predicted: Mapping[str, float],
     labels: Mapping[str, float],
+    length: float,
 ) -> list[str]:
     n, orbitals = levels.n_electrons, levels.mesh[2].shape[1]
     claims = [
@@ -177,11 +181,9 @@ def _claims(
         claims.append(f"Direct gap of {bottom - top:.3f} eV at {here}.")
     else:
         claims.append(f"Indirect gap of {bottom - top:.3f} eV, from {here} to {there}.")
-    if "gap" in labels:
-        claims.append(
-            f"Label of the gap {labels['gap']:.3f} eV; output of the model, at the wave vectors of "
-            f"its labels, {predicted['gap']:.3f} eV."
-        )
+    where = f"on a mesh of {length:g} Å" if length else "at Γ alone"
+    label = f"; the label is {labels['gap']:.3f} eV" if "gap" in labels else ""
+    claims.append(f"Gap that the model predicts, {where}: {predicted['gap']:.3f} eV{label}.")
     return claims
 
 
@@ -232,7 +234,7 @@ def _levels(
         rows.rename(columns=names),
         data,
         f"Band edges. The mesh, also of the density of states, has {n} wave vectors, without those "
-        "that are alike by time reversal; the output of the model is at those of its labels.",
+        "that are alike by time reversal; the output of the model is at those of its training.",
     )
     return Section("Levels", [], [picture, table])
 

@@ -30,7 +30,8 @@ def folder(tmp_path_factory):
 def test_page_of_a_row_with_labels(folder, tmp_path):
     text = band_report(folder / "run", folder / "data" / "labels.db", tmp_path / "page", 3)
     assert "AgBr, 2 atoms: 18 valence electrons fill 9 of 10 levels." in text
-    assert "Label of the gap 0.700 eV" in text
+    assert "predicts, at Γ alone: " in text
+    assert "the label is 0.700 eV" in text
     data = tmp_path / "page" / "data"
     levels = Predictor(folder / "run").levels(STRUCTURES[3])
     bands = pd.read_csv(data / "bands.csv")
@@ -60,7 +61,7 @@ def test_page_of_a_molecule_without_labels_from_a_model_alone(folder, tmp_path):
     model = folder / "run" / "best_model"
     text = band_report(model, tmp_path / "molecule.xyz", tmp_path / "page")
     assert re.search(r"Direct gap of \d\.\d+ eV at Γ", text)
-    assert "Label" not in text
+    assert "label" not in text
     assert list(pd.read_csv(tmp_path / "page" / "data" / "bands.csv")["point"]) == ["G"]
 
 
