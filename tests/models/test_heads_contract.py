@@ -49,6 +49,9 @@ LEVELS = {  # their gaps are no sums over atoms and have no offsets
     "HamiltonianEdges": Head(
         lambda: HamiltonianEdges(ELEMENTS, CUTOFF, kpoint_length=8.0), "NoFeatures"
     ),
+    "HamiltonianEdges-PaiNN": Head(
+        lambda: HamiltonianEdges(ELEMENTS, CUTOFF, kpoint_length=8.0, n_in=16)
+    ),
 }
 TENSORS: dict[str, Head] = {
     "StressTensor": Head(lambda: StressTensor(16, CUTOFF, bonds_key="bonds")),

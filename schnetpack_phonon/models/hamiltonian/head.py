@@ -18,7 +18,7 @@ from schnetpack_phonon.models.band_edges import closed, edge_labels
 from schnetpack_phonon.models.cutoffs import cutoff_of
 from schnetpack_phonon.models.hamiltonian.levels import band_edges, kpoint_meshes
 from schnetpack_phonon.models.hamiltonian.matrix import Hamiltonian
-from schnetpack_phonon.models.heads import mean_over_atoms, precise
+from schnetpack_phonon.models.heads import check_features, mean_over_atoms, precise
 
 _N_SAMPLES = 64  # training structures from which the zero of potential is fitted
 
@@ -27,8 +27,9 @@ class HamiltonianEdges(Transform):
     """Band gap, valence band maximum and conduction band minimum in eV: levels of a matrix.
 
     They are eigenvalues of a :class:`.Hamiltonian`, the highest filled and the lowest empty level
-    at the wave vectors of :func:`.kpoint_meshes`. The representation is not used;
-    :class:`.NoFeatures` may take its place. The zero of potential, which labels take from the code
+    at the wave vectors of :func:`.kpoint_meshes`. With ``n_in`` the surroundings of atoms count,
+    too (:class:`.Environment`); without, the representation is not used, and :class:`.NoFeatures`
+    may take its place. The zero of potential, which labels take from the code
     that made them, is a constant for each element, a mean over atoms; the gap needs none.
 
     Where the highest filled level is above the lowest empty one the crystal is a metal: the gap is
@@ -45,6 +46,7 @@ class HamiltonianEdges(Transform):
         kpoint_length: of the mesh in Ang, see :func:`.kpoint_meshes`; 0 for Gamma alone, as the
             shipped labels. With a length a supercell of half the mesh has the same edges.
         orbitals: other shells, electrons or energies than those of the table: :func:`.orbitals_of`.
+        n_in: number of scalar features of the representation; 0 for terms of pairs of atoms alone.
         band_gap_key: gap in the database and in the model's output, shape=(n_structures,).
         vbm_key: the same for the valence band maximum.
         cbm_key: the same for the conduction band minimum.
@@ -62,6 +64,7 @@ class HamiltonianEdges(Transform):
         n_radial: int = 16,
         kpoint_length: float = 0.0,
         orbitals: Mapping[str, Mapping[str, float]] | None = None,
+        n_in: int = 0,
         band_gap_key: str = properties.band_gap,
         vbm_key: str = properties.vbm,
         cbm_key: str = properties.cbm,
@@ -71,7 +74,7 @@ class HamiltonianEdges(Transform):
         self.band_gap_key, self.vbm_key, self.cbm_key = band_gap_key, vbm_key, cbm_key
         self.model_outputs = [band_gap_key, vbm_key, cbm_key]
         self.kpoint_length = float(kpoint_length)
-        self.hamiltonian = Hamiltonian(elements, cutoff, n_radial, orbitals)
+        self.hamiltonian = Hamiltonian(elements, cutoff, n_radial, orbitals, n_in)
         self.register_buffer("offset", torch.zeros(101))
 
     def datamodule(self, value: AtomsDataModule) -> None:
@@ -102,6 +105,9 @@ class HamiltonianEdges(Transform):
                 key: each.to(self.offset if each.is_floating_point() else self.offset.device)
                 for key, each in inputs.items()
             }
+            if self.hamiltonian.environment is not None:  # of no effect before a fit
+                shape = len(inputs[structure_keys.Z]), self.hamiltonian.environment.n_in
+                inputs["scalar_representation"] = self.offset.new_zeros(shape)
             self._check(inputs, labels[k, 0], f"{value.train_idx[k]} of {value.dataset.datapath}")
             periodic = periodic or bool(inputs[structure_keys.pbc].any())
             if k in chosen:
@@ -120,7 +126,9 @@ class HamiltonianEdges(Transform):
             self.offset = fit[:, 0].to(self.offset)
 
     def check_model(self, model: NeuralNetworkPotential) -> None:
-        """Raises ValueError if bonds end before the cutoff, as far as the model tells."""
+        """Raises ValueError if bonds end before the cutoff or features lack, as far as is known."""
+        if self.hamiltonian.environment is not None:
+            check_features(model, self.hamiltonian.environment.n_in)
         try:
             known = cutoff_of(model)
         except ValueError:

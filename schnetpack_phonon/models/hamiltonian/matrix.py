@@ -13,6 +13,7 @@ from torch import nn
 
 from schnetpack_phonon.common.errors import check_at_least, check_positive
 from schnetpack_phonon.models.cutoffs import PolynomialCutoff
+from schnetpack_phonon.models.hamiltonian.environment import Environment
 from schnetpack_phonon.models.hamiltonian.orbitals import SHELLS, orbitals_of
 from schnetpack_phonon.models.hamiltonian.two_centre import N_CHANNELS, TwoCentre
 
@@ -58,6 +59,8 @@ class Hamiltonian(nn.Module):
         cutoff: of bonds in Ang; that of the neighbour list, or less.
         n_radial: number of Gaussians.
         orbitals: see :func:`.orbitals_of`.
+        n_in: number of scalar features of the representation on which hoppings and on-site energies
+            depend, see :class:`.Environment`; 0 for pair terms alone.
 
     Raises:
         ValueError: for elements that are named twice, not in the table, or given orbitals without
@@ -78,6 +81,7 @@ class Hamiltonian(nn.Module):
         cutoff: float,
         n_radial: int = 16,
         orbitals: Mapping[str, Mapping[str, float]] | None = None,
+        n_in: int = 0,
     ):
         super().__init__()
         check_positive("Ang", cutoff=cutoff)
@@ -111,12 +115,15 @@ class Hamiltonian(nn.Module):
         self.universal = nn.Parameter(torch.empty(n, n, N_CHANNELS))
         self.hoppings = nn.Parameter(torch.empty(n, n, N_CHANNELS, n_radial))
         self.field = nn.Parameter(torch.empty(n, n, N_CHANNELS, n_radial))
+        self.environment = Environment(n_in) if n_in else None
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
         """Back to free atoms and half of Harrison's hoppings."""
         for parameter in self.parameters(recurse=False):
             nn.init.zeros_(parameter)
+        if self.environment is not None:
+            self.environment.reset_parameters()
 
     def hoppings_along(self, distances: torch.Tensor, a: str, b: str) -> torch.Tensor:
         """Hoppings from an atom of element a to one of element b.
@@ -191,9 +198,12 @@ class Hamiltonian(nn.Module):
 
         cut = self.cutoff_fn(distance).unsqueeze(1)
         hoppings, field = self._strengths(z[i], z[j], distance, cut)
+        energies = (self.start + self.energies)[z]
+        if self.environment is not None:
+            shift, factor = self.environment(inputs)
+            energies, hoppings = energies + shift, factor * hoppings
         strengths = torch.cat([hoppings, field])
         u = vectors / distance.unsqueeze(1)
-        energies = (self.start + self.energies)[z]
 
         values: list[torch.Tensor] = []
         places: list[torch.Tensor] = []

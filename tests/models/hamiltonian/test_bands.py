@@ -97,7 +97,7 @@ def test_density_of_states_counts_all_states_and_the_filled_ones():
     dos = levels.density_of_states(0.02)
     energies, states = dos.get_energies(), dos.get_weights()
     count = (energies[1] - energies[0]) * states.cumsum()
-    assert count[-1] == pytest.approx(52, abs=1e-6)  # 26 orbitals
+    assert count[-1] == pytest.approx(70, abs=1e-6)  # 35 orbitals
     middle = np.searchsorted(energies, levels.fermi_level)
     assert count[middle] == pytest.approx(46, abs=0.05)  # electrons
     apart = Atoms("H2", [[0, 0, 0], [9, 9, 9]], cell=[20] * 3, pbc=True)
