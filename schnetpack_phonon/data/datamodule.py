@@ -12,6 +12,7 @@ from typing import Any
 from schnetpack.data import ASEAtomsData, AtomsDataModule, AtomsLoader
 
 from schnetpack_phonon.calculators.base import LabellingCalculator
+from schnetpack_phonon.common.executors import process_pool
 from schnetpack_phonon.common.files import DATASETS, read_npz
 from schnetpack_phonon.common.properties import band_gap, band_gap_spin
 from schnetpack_phonon.data.generation import Generation
@@ -21,7 +22,7 @@ from schnetpack_phonon.data.reading import read_rows
 from schnetpack_phonon.data.splits import ParentSplit, numbers_of
 from schnetpack_phonon.ensembles.base import Ensemble
 from schnetpack_phonon.labels.finite_strain import FiniteStrain
-from schnetpack_phonon.phonons.force_constants import PhononSource
+from schnetpack_phonon.phonons.force_constants import FiniteDisplacements, PhononSource
 from schnetpack_phonon.structures.crystals import Crystal, StructureSource
 
 log = logging.getLogger(__name__)
@@ -41,11 +42,12 @@ class EnsembleData(AtomsDataModule):
         datapath: the database, ``.db``, in which ``{crystals}`` stands for their names; force
             constants go to a folder ``phonons`` beside it.
         structure: the crystals.
-        phonons: source of their force constants (for ensembles that need them).
         ensemble: the sampler.
         calculator: the code that computes labels.
-        executor: makes the executor that runs it.
-        label_store: file of finished labels.
+        phonons: source of their force constants (for ensembles that need them); finite
+            displacements by default.
+        executor: makes the executor that runs the calculator; worker processes by default.
+        label_store: file of finished labels; ``labels.jsonl`` beside the database by default.
         batch_size: (train) batch size.
         max_failed_share: largest share of calculations that may fail; each one that does is
             replaced by the next snapshot of its group.
@@ -53,7 +55,12 @@ class EnsembleData(AtomsDataModule):
         elastic: computes elastic tensors, in addition to the labels of the calculator.
         loading: keeps graphs in memory; without it batches are made as SchNetPack does.
         work_dir: where relative paths of database, labels and graphs start.
-        kwargs: of SchNetPack's data module.
+        kwargs: of SchNetPack's data module. By default ``num_train``, ``num_val`` and ``num_test``
+            are 0.8, 0.1 and 0.1, ``splitting`` is :class:`.ParentSplit` with seed 0, and batches
+            are loaded without further processes.
+
+    Raises:
+        TypeError: for a part of another kind than it should be.
     """
 
     num_train: float | None
@@ -62,14 +69,14 @@ class EnsembleData(AtomsDataModule):
 
     def __init__(
         self,
-        datapath: str,
+        datapath: str | Path,
         structure: StructureSource,
-        phonons: PhononSource,
         ensemble: Ensemble,
         calculator: LabellingCalculator,
-        executor: Callable[[], Executor],
-        label_store: str,
-        batch_size: int,
+        phonons: PhononSource | None = None,
+        executor: Callable[[], Executor] = process_pool,
+        label_store: str | Path | None = None,
+        batch_size: int = 10,
         max_failed_share: float = 0.1,
         shipped_labels: str | None = None,
         elastic: FiniteStrain | None = None,
@@ -78,14 +85,18 @@ class EnsembleData(AtomsDataModule):
         **kwargs: Any,
     ):
         if Path(datapath).suffix != ".db":  # SchNetPack's message does not name the option
-            raise ValueError(f"data.datapath is {datapath!r}; expected the path of a file NAME.db")
-        path = Path(work_dir, datapath.replace("{crystals}", _joined(structure.crystals)))
-        super().__init__(datapath=str(path), batch_size=batch_size, **kwargs)
+            raise ValueError(f"data.datapath is '{datapath}'; expected the path of a file NAME.db")
+        phonons = FiniteDisplacements() if phonons is None else phonons
+        _check_parts(structure=structure, ensemble=ensemble, calculator=calculator, phonons=phonons)
+        path = Path(work_dir, str(datapath).replace("{crystals}", _joined(structure.crystals)))
+        usual = {"num_train": 0.8, "num_val": 0.1, "num_test": 0.1, "num_workers": 0}
+        options = {**usual, "splitting": ParentSplit(seed=0), **kwargs}
+        super().__init__(datapath=str(path), batch_size=batch_size, **options)
         self.generation = Generation(
             Recipe(structure, phonons, ensemble, calculator, elastic),
             path,
             executor,
-            Path(work_dir, label_store),
+            Path(work_dir, label_store) if label_store else path.with_name("labels.jsonl"),
             max_failed_share,
             DATASETS / shipped_labels if shipped_labels else None,
         )
@@ -200,3 +211,20 @@ def _joined(crystals: Sequence[Crystal]) -> str:
     if len(names) > _MOST_NAMES:
         names[_MOST_NAMES - 1 :] = [f"and-{len(names) - _MOST_NAMES + 1}-more"]
     return "-".join(names)
+
+
+def _check_parts(**parts: object) -> None:
+    """Raises TypeError for a part that is something else, such as a bare ASE calculator."""
+    for name, part in parts.items():
+        method, expected = _PARTS[name]
+        if isinstance(part, type) or not hasattr(part, method):
+            raise TypeError(f"{name} is {part!r}; expected {expected}")
+
+
+#: Of each part: what it must have, and what to give.
+_PARTS = {
+    "structure": ("crystals", "crystals: Crystals([crystal]), StructureFile, Antiperovskites"),
+    "ensemble": ("members", "an ensemble, such as PhononEnsemble([300], n_snapshots=50, seed=0)"),
+    "calculator": ("ase_calculator", "a labelling calculator; for one of ASE AseCalculator(EMT)"),
+    "phonons": ("models", "a source of force constants: FiniteDisplacements(), PhonopyFiles(PATH)"),
+}

@@ -90,6 +90,25 @@ class Ensemble(ABC):
             "set data.ensemble.ensembles.NAME.labels=calculator, or make two databases"
         )
 
+    def draw(self, crystal: Crystal, model: HarmonicModel | None = None) -> list[Snapshot]:
+        """All snapshots of one crystal, without those that are rejected for short distances.
+
+        Args:
+            crystal: that is displaced.
+            model: its harmonic model, for ensembles that need one: :func:`.phonon_model`.
+
+        Raises:
+            ValueError: if there is no model and one is needed, or nearly all are rejected.
+        """
+        if self.temperatures and model is None:
+            raise ValueError(
+                f"{type(self).__name__} needs the harmonic model of {crystal.name}: give "
+                "phonon_model(crystal, FiniteDisplacements(), calculator)"
+            )
+        models = {(crystal.name, t): model for t in self.temperatures if model is not None}
+        groups = snapshot_groups(self, [crystal], models)
+        return [s for group in groups for s in accepted(group.stream, group.n_snapshots)[0]]
+
 
 class SimpleEnsemble(Ensemble):
     """Base of all ensembles but mixtures. By default the parameter is the model's temperature.

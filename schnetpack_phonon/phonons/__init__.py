@@ -8,7 +8,7 @@ __getattr__, __dir__ = names_of(
     checks: check_fit check_force_constants check_symmetry same_atoms
     dispersion: Dispersion bands convergence
     force_constants: FiniteDisplacements PhononSource different_models harmonic_models
-        mixed_force_constants save_phonopy sources unmixed
+        mixed_force_constants phonon_model save_phonopy sources unmixed
     force_pool: ForcePool
     harmonic: HarmonicModel Renormalization free_energy harmonic_model
         normal_modes to_blocks to_matrix

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 from ase import Atoms
 
+from schnetpack_phonon.calculators.base import LabellingCalculator
 from schnetpack_phonon.common import properties
 from schnetpack_phonon.common.errors import check_positive
 from schnetpack_phonon.common.files import replacing
@@ -50,10 +51,10 @@ class FiniteDisplacements:
         distance: length of a displacement in Ang.
     """
 
-    def __init__(self, instabilities: Instabilities, distance: float = 0.03):
+    def __init__(self, instabilities: Instabilities | None = None, distance: float = 0.03):
         check_positive("Ang", distance=distance)
         self.distance = distance
-        self.instabilities = instabilities
+        self.instabilities = instabilities or Instabilities()
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -88,6 +89,38 @@ class FiniteDisplacements:
             phonon.symmetrize_force_constants()
             known[name] = np.array(phonon.force_constants)
         return harmonic_models(crystals, temperatures, known, self.instabilities)
+
+
+def phonon_model(
+    crystal: Crystal,
+    phonons: PhononSource,
+    calculator: LabellingCalculator | None = None,
+    temperature: float = 0.0,
+) -> HarmonicModel:
+    """The harmonic model of one crystal.
+
+    Forces are calculated here, one structure after the other, and are not stored;
+    :class:`.EnsembleData` uses several processes and a label store.
+
+    Args:
+        crystal: as it is, not relaxed.
+        phonons: source of its force constants.
+        calculator: of the forces, for sources that need them.
+        temperature: in K, for force constants that depend on it.
+
+    Raises:
+        ValueError: if forces are needed and there is no calculator for them.
+    """
+    phonons.check([crystal])
+    if calculator is not None:
+        calculator.check(crystal.supercell)
+
+    def label(what: str, jobs: Sequence[tuple[str, Atoms]]) -> list[Labels | None]:
+        if calculator is None:
+            raise ValueError(f"{what} of {crystal.name} need forces: give a calculator")
+        return [calculator.label(atoms) for _, atoms in jobs]
+
+    return phonons.models([crystal], [temperature], label)[crystal.name, float(temperature)]
 
 
 def sources(crystal: Crystal) -> tuple[tuple[Crystal, float], ...]:

@@ -9,7 +9,7 @@ __getattr__, __dir__ = names_of(
     atom_properties: check_atom_properties check_same_moments magnetic_kinds magnetic_moments
         own_masses to_ase to_phonopy
     cif: read_cif
-    crystals: Antiperovskites Crystal StructureSource antiperovskite
+    crystals: Antiperovskites Crystal Crystals StructureSource antiperovskite
         displaced_positions files_of_crystals shortest_distance supercell_matrix translations
     files: StructureFile read_frames read_structure
     several_files: StructureFiles formula

@@ -45,7 +45,8 @@ class Crystal:
         name: in databases, tables and figures.
         unitcell: the undisplaced unit cell, with masses and magnetic moments (collinear, in Bohr
             magnetons); see :func:`.check_atom_properties` for what must not be there.
-        supercell_matrix: integers, shape=(3, 3), phonopy's convention.
+        supercell_matrix: three integers, or a matrix of shape (3, 3) in phonopy's convention,
+            which it then is.
         end_members: of a mixed crystal: (crystal, fraction), with supercells of the same sites in
             the same order. The lattice is their average.
         own_lattice: whether the lattice of a mixed crystal was given instead.
@@ -65,6 +66,12 @@ class Crystal:
     parent: str | None = None
 
     def __post_init__(self) -> None:
+        if not isinstance(self.unitcell, Atoms):
+            raise TypeError(
+                f"the unit cell of {self.name} is {self.unitcell!r}; expected ase.Atoms, such as "
+                "ase.io.read(FILE)"
+            )
+        object.__setattr__(self, "supercell_matrix", supercell_matrix(self.supercell_matrix))
         if not self.name or "/" in self.name:
             raise ValueError(
                 f"the name of a crystal is {self.name!r}; expected one without '/', which can be "
@@ -141,6 +148,24 @@ class StructureSource(Protocol):
     crystals: list[Crystal]
     relax: bool
     """Whether cell and free positions are relaxed with the calculator first."""
+
+
+@dataclass(frozen=True)
+class Crystals:
+    """Crystals at hand: a :class:`StructureSource` for scripts.
+
+    Attributes:
+        crystals: with different names.
+        relax: cell and free positions with the calculator first, keeping the symmetry.
+    """
+
+    crystals: list[Crystal]
+    relax: bool = True
+
+    def __post_init__(self) -> None:
+        names = [crystal.name for crystal in self.crystals]
+        if not names or len(set(names)) < len(names):
+            raise ValueError(f"the names of the crystals are {names}; expected different ones")
 
 
 def supercell_matrix(value: Sequence[Any] | np.ndarray) -> tuple[tuple[int, int, int], ...]:
