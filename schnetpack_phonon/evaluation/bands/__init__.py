@@ -6,7 +6,8 @@ __getattr__, __dir__ = names_of(
     __name__,
     """
     figures: band_figure hopping_figure
-    hoppings: bond_distances hopping_section hopping_table training_bonds unknown_bonds
+    hoppings: bond_distances environment_factors hopping_section hopping_table training_bonds
+        unknown_bonds
     page: band_report
     """,
 )

@@ -10,8 +10,9 @@ import numpy as np
 import pandas as pd
 import torch
 from ase import Atoms
-from ase.data import atomic_numbers
+from ase.data import atomic_numbers, chemical_symbols
 from ase.neighborlist import neighbor_list
+from schnetpack import properties as structure_keys
 
 from schnetpack_phonon.common.errors import RunError
 from schnetpack_phonon.common.files import Trust
@@ -79,6 +80,36 @@ def bond_distances(structures: Iterable[Atoms], cutoff: float) -> dict[str, np.n
     return {name: np.sort(np.concatenate(found[name])) for name in sorted(found)}
 
 
+def environment_factors(hamiltonian: Hamiltonian, inputs: dict[str, torch.Tensor]) -> pd.DataFrame:
+    """What the surroundings of a structure's atoms multiply its hoppings with.
+
+    Args:
+        hamiltonian: trained.
+        inputs: of the structure, with the features of the representation.
+
+    Returns:
+        A row a pair of orbitals, ``orbitals`` as in :func:`hopping_table`: ``mean``, ``low`` and
+        ``high`` over the bonds. None for a Hamiltonian of pair terms alone.
+    """
+    if hamiltonian.environment is None:
+        return pd.DataFrame()
+    with torch.no_grad():
+        _, factor = hamiltonian.environment(inputs)
+        near = torch.norm(inputs[structure_keys.Rij], dim=1) < hamiltonian.cutoff
+    ends = [
+        inputs[structure_keys.Z][inputs[key]]
+        for key in (structure_keys.idx_i, structure_keys.idx_j)
+    ]
+    rows = []
+    for a, b in sorted({*zip(*(each[near].tolist() for each in ends), strict=True)}):
+        own = factor[near & (ends[0] == a) & (ends[1] == b)]
+        for k, orbitals in _channels(hamiltonian, chemical_symbols[a], chemical_symbols[b]):
+            values = own[:, k].tolist()
+            found = {"mean": np.mean(values), "low": min(values), "high": max(values)}
+            rows.append({"orbitals": orbitals, **found})
+    return pd.DataFrame(rows)
+
+
 def training_bonds(run: Path, trust: Trust, cutoff: float) -> tuple[dict[str, np.ndarray], str]:
     """Distances of bonds in some structures of the training set, and what these are.
 
@@ -119,6 +150,7 @@ def hopping_section(
     own: Mapping[str, np.ndarray],
     trained: Mapping[str, np.ndarray],
     note: str,
+    inputs: dict[str, torch.Tensor],
 ) -> Section:
     """Figure and table of the hoppings of a trained Hamiltonian.
 
@@ -127,6 +159,7 @@ def hopping_section(
         own: distances of the bonds of a structure in Ang, by pair of elements.
         trained: the same of the training set; empty if it is not known.
         note: what these are.
+        inputs: of the structure, with the features of the representation.
     """
     tables, nearest = [], []
     for pair, distances in own.items():
@@ -148,6 +181,17 @@ def hopping_section(
     names = {"distance": "distance (Å)", "trained": "trained (eV)", "start": "start (eV)"}
     rows = strings(at_bond, {"distance": ".2f", "trained": ".3f", "start": ".3f"})
     caption = "Hoppings at the shortest bond of each pair of elements."
+    factors = environment_factors(hamiltonian, inputs)
+    if len(factors):
+        at_bond = at_bond.merge(factors, "left", "orbitals")
+        rows["factor"] = [
+            f"{m:.2f} ({a:.2f} to {b:.2f})"
+            for m, a, b in at_bond[["mean", "low", "high"]].to_numpy()
+        ]
+        caption += (
+            " These are the terms of pairs of atoms; the surroundings multiply them with a factor, "
+            "whose mean and range are those of the bonds of this structure."
+        )
     shown = Table("hoppings_nearest", rows.rename(columns=names), at_bond, caption)
     return Section("Hoppings", [], [picture, shown])
 

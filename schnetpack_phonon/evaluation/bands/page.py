@@ -24,7 +24,7 @@ from schnetpack_phonon.evaluation.bands.hoppings import (
     training_bonds,
     unknown_bonds,
 )
-from schnetpack_phonon.models.hamiltonian.bands import Levels, hamiltonian_of
+from schnetpack_phonon.models.hamiltonian.bands import Levels, hamiltonian_of, recorded
 from schnetpack_phonon.models.predict import Predictor
 from schnetpack_phonon.structures.files import read_structure
 
@@ -76,7 +76,8 @@ def band_report(
     atoms, name, labels = _read(structure, frame, format, keys)
     levels = predictor.levels(atoms)
     bands, dos = levels.bands(path), levels.density_of_states()
-    (values,) = predictor([atoms])
+    with recorded(head) as found:
+        (values,) = predictor([atoms])
     predicted = {key: float(values[each]) for key, each in keys.items()}
     own = bond_distances([atoms], head.hamiltonian.cutoff)
     trained, note = training_bonds(run, trust, head.hamiltonian.cutoff)
@@ -88,7 +89,7 @@ def band_report(
     sections = [
         Section("What came out", claims, claim=True),
         _levels(name, levels, bands, dos, edges, predicted, labels, window),
-        hopping_section(head.hamiltonian, own, trained, note),
+        hopping_section(head.hamiltonian, own, trained, note, found["inputs"]),
         Section("How", [*_HOW, f"Model: {run.resolve()}", f"Structure: {structure.resolve()}"]),
     ]
     places = write_page(folder, f"Bands of {name}", sections)

@@ -6,19 +6,23 @@ import numpy as np
 import pytest
 import torch
 from ase import Atoms
+from schnetpack import properties as host
 
 from schnetpack_phonon.common.files import UNTRUSTED
 from schnetpack_phonon.common.page import Picture, Table
 from schnetpack_phonon.evaluation.bands.hoppings import (
     bond_distances,
+    environment_factors,
     hopping_section,
     hopping_table,
     training_bonds,
     unknown_bonds,
 )
+from schnetpack_phonon.models.hamiltonian.bands import recorded
+from schnetpack_phonon.models.hamiltonian.head import HamiltonianEdges
 from schnetpack_phonon.models.hamiltonian.matrix import Hamiltonian
 from tests.evaluation.bands.band_fixtures import ORBITALS, STRUCTURES, write_run
-from tests.models.model_fixtures import CUTOFF
+from tests.models.model_fixtures import CUTOFF, batch, potential
 
 RADII = np.array([2.0, 3.0])
 CUT = 1 - 10 * (RADII / CUTOFF) ** 3 + 15 * (RADII / CUTOFF) ** 4 - 6 * (RADII / CUTOFF) ** 5
@@ -87,11 +91,35 @@ def test_bonds_that_were_not_trained_are_named():
 def test_section_shows_pairs_of_the_structure_from_its_shortest_bond():
     hamiltonian = Hamiltonian(["Ag", "S", "I"], CUTOFF)
     own = {"Ag-S": np.array([2.4, 4.0])}
-    picture, table = hopping_section(hamiltonian, own, {"Ag-S": np.array([2.3])}, "Note.").items
+    picture, table = hopping_section(hamiltonian, own, {"Ag-S": np.array([2.3])}, "", {}).items
     assert isinstance(picture, Picture)
     assert isinstance(table, Table)
     assert set(picture.data["pair"]) == {"Ag-S"}
     assert picture.data["distance"].min() == pytest.approx(2.1)
     assert picture.data["distance"].max() == pytest.approx(CUTOFF)
     assert table.data["distance"].unique() == pytest.approx([2.4])
-    assert not hopping_section(hamiltonian, {}, {}, "").items
+    assert not hopping_section(hamiltonian, {}, {}, "", {}).items
+
+
+def test_factors_of_the_surroundings_are_those_of_the_bonds():
+    """One for all bonds before a fit; afterwards mean and range over the bonds from s to p."""
+    atoms = STRUCTURES[0].repeat((2, 1, 1))
+    atoms.rattle(0.1)
+    head = HamiltonianEdges(["Ag", "Br"], CUTOFF, orbitals=ORBITALS, n_in=16)
+    model = potential(head)
+    with recorded(head) as found:
+        model(batch([atoms]))
+    inputs, hamiltonian = found["inputs"], head.hamiltonian
+    table = environment_factors(hamiltonian, inputs).set_index("orbitals")
+    _, factor = hamiltonian.environment(inputs)
+    i, j = (atoms.numbers[inputs[key]] for key in (host.idx_i, host.idx_j))
+    expected = factor[(i == 47) & (j == 35), 1].detach().numpy()
+    found = table.loc["Ag s - Br p σ", ["mean", "low", "high"]]
+    assert list(found) == pytest.approx([expected.mean(), expected.min(), expected.max()])
+    assert found["high"] > found["low"] > 0
+    own = bond_distances([atoms], CUTOFF)
+    _, shown = hopping_section(hamiltonian, own, {}, "", inputs).items
+    assert shown.rows["factor"].str.contains(" to ").all()
+    hamiltonian.reset_parameters()
+    table = environment_factors(hamiltonian, inputs)
+    np.testing.assert_allclose(table[["mean", "low", "high"]], 1)
