@@ -48,8 +48,8 @@ def ase_results(atoms: Atoms, prefix: str = "") -> dict[str, Any]:
     """
     results = atoms.calc.results if atoms.calc else {}
     pairs = atoms.info.get("key_value_pairs") or {}
-    data = atoms.info.get("data") or {}
-    there = {**atoms.arrays, **pairs, **data, **atoms.info, **results}
+    # Not the data of a row: SchNetPack keeps properties there, in units that ASE does not tell.
+    there = {**atoms.arrays, **pairs, **atoms.info, **results}
     found = {}
     for key, names in _NAMES.items():
         for name in names:

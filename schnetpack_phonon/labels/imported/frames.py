@@ -106,6 +106,11 @@ class FileLabels:
         errors = [frame.error for frame in frames if frame.error]
         if errors:
             return f" that can be used: {errors[0]}"
+        if self.path.suffix == ".db":
+            return (
+                " of ASE. Those of SchNetPack are in units of their own: write the database as "
+                f"extended XYZ first (spkphonon extxyz {self.path.name} NAME.extxyz)"
+            )
         there = [p for p in (prefixes(frame.atoms) for frame in frames[:1]) if p]
         if there and not self.prefix:
             return (

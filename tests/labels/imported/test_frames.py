@@ -1,5 +1,6 @@
 """Labels in files: names, units and signs; settings and convergence of VASP."""
 
+import ase.db
 import ase.io
 import numpy as np
 import pytest
@@ -55,6 +56,14 @@ def test_names_with_a_prefix_that_was_not_given(tmp_path, frame):
     ase.io.write(tmp_path / "a.extxyz", frame)
     with pytest.raises(LabellingError, match=r"no label, .* REF_: set data.ensemble.prefix=REF_"):
         _ = FileLabels(tmp_path / "a.extxyz").frames
+
+
+def test_databases_of_schnetpack_have_units_of_their_own(tmp_path, frame):
+    frame.calc = None
+    with ase.db.connect(tmp_path / "a.db") as db:
+        db.write(frame, data={"energy": np.ones(1)})
+    with pytest.raises(LabellingError, match=r"no label of ASE.*spkphonon extxyz a\.db"):
+        _ = FileLabels(tmp_path / "a.db").frames
 
 
 def test_frames_that_did_not_converge_and_labels_that_are_missing(tmp_path, frame):
