@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 from ase.calculators.calculator import CalculationFailed, Calculator
+from ase.data import chemical_symbols
 from ase.units import Bohr, Hartree, kB
 
 from schnetpack_phonon.calculators.base import (
@@ -29,6 +30,7 @@ from schnetpack_phonon.common.executors import call_within
 from schnetpack_phonon.common.properties import Labels
 
 log = logging.getLogger(__name__)
+_HEAVIEST = 86  # radon, of all methods
 _STATE_TOLERANCE = 1e-3  # eV, eV/Ang, eV/Ang^3, with an accuracy factor of 1
 
 
@@ -94,6 +96,11 @@ class TightBinding:
         refuse_moments(atoms, self.method)
         check_size(atoms, self.min_atoms, f"{self.method} is Gamma-only and needs")
         species = set(atoms.numbers.tolist())
+        if heavy := [chemical_symbols[z] for z in sorted(species) if not 0 < z <= _HEAVIEST]:
+            raise ValueError(
+                f"{self.method} has no parameters for {', '.join(heavy)}; expected elements up to "
+                f"{chemical_symbols[_HEAVIEST]}: use another data/calculator"
+            )
         has_term = self.method in ("GFN1-xTB", "IPEA1-xTB")
         if has_term and species & self._halogens and species & self._acceptors:
             raise ValueError(

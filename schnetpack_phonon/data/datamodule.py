@@ -20,7 +20,7 @@ from schnetpack_phonon.data.loading.loaders import GraphDataset, GraphLoading
 from schnetpack_phonon.data.preparation import Recipe
 from schnetpack_phonon.data.reading import read_rows
 from schnetpack_phonon.data.splits import ParentSplit, numbers_of
-from schnetpack_phonon.ensembles.base import Ensemble
+from schnetpack_phonon.ensembles.base import Ensemble, planned_parents
 from schnetpack_phonon.labels.finite_strain import FiniteStrain
 from schnetpack_phonon.phonons.force_constants import FiniteDisplacements, PhononSource
 from schnetpack_phonon.structures.crystals import Crystal, StructureSource
@@ -107,10 +107,15 @@ class EnsembleData(AtomsDataModule):
         self._graphs: dict[tuple[int, ...], GraphDataset] = {}
 
     def prepare_data(self) -> None:
-        """Makes the database, or checks the one that exists: :meth:`.Generation.ensure`."""
-        trained_on = (self.load_properties or ()) if self.trainer is not None else ()
-        self.generation.ensure(trained_on)
-        if band_gap_spin in trained_on:
+        """Makes the database, or checks the one that exists: :meth:`.Generation.ensure`.
+
+        Raises:
+            ValueError: if a trainer could not train on it, before anything is computed; without a
+                trainer that is a warning.
+        """
+        self._check_training()
+        self.generation.ensure()
+        if self.trainer is not None and band_gap_spin in (self.load_properties or ()):
             (first,) = read_rows(self.datapath, [0])
             if band_gap_spin not in first.data:
                 raise ValueError(
@@ -120,7 +125,36 @@ class EnsembleData(AtomsDataModule):
 
     def preview(self) -> str:
         """Describes the data before labels are computed: :meth:`.Generation.preview`."""
+        self._check_training()
         return self.generation.preview()
+
+    def _check_training(self) -> None:
+        problem = self.generation.missing_labels(self.load_properties or ()) or self._wrong_sizes()
+        if problem and self.trainer is not None:
+            raise ValueError(problem)
+        if problem:
+            log.warning("no model can be trained with these options: %s", problem)
+
+    def _wrong_sizes(self) -> str | None:
+        """What is wrong with the sizes of a split that is not made yet."""
+        if self.split_file is not None and os.path.exists(self.split_file):
+            return None
+        recipe = self.generation.recipe
+        parents = planned_parents(recipe.ensemble, recipe.structure.crystals)
+        sizes = {"train": self.num_train, "val": self.num_val, "test": self.num_test}
+        try:
+            numbers = numbers_of(len(parents), [*sizes.values()])
+            for (name, size), number in zip(sizes.items(), numbers, strict=True):
+                if size and not number:
+                    raise ValueError(
+                        f"data.num_{name}={size:g} of {len(parents)} structures is none; expected "
+                        "at least one: draw more snapshots, or raise it"
+                    )
+            if isinstance(self.splitting, ParentSplit):
+                self.splitting.split_parents(parents, *numbers)
+        except ValueError as error:
+            return str(error)
+        return None
 
     def _load_partitions(self) -> None:
         sizes: Sequence[float | None] = [self.num_train, self.num_val, self.num_test]

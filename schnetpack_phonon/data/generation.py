@@ -49,28 +49,29 @@ class Generation:
     max_failed_share: float
     shipped_labels: Path | None = None
 
-    def ensure(self, trained_on: Sequence[str] = ()) -> None:
+    def missing_labels(self, keys: Sequence[str]) -> str | None:
+        """What is wrong if rows of the database will lack some of the keys."""
+        given = self.recipe.properties
+        missing = [key for key in keys if key not in (*given, ideal_positions, ideal_cell)]
+        if not missing:
+            return None
+        return (
+            f"data.load_properties asks for {', '.join(missing)}; the labels will be "
+            f"{', '.join(given)}. Choose another data/calculator (data/elastic=finite_strain "
+            "for elastic tensors), a file that has them, or an experiment without them"
+        )
+
+    def ensure(self) -> None:
         """Makes the database if it does not exist; checks its settings if it does.
 
         If several processes call this, one makes the database and the others wait.
-
-        Args:
-            trained_on: keys that its rows must have.
 
         Raises:
             DatabaseError: if the existing file is damaged, not ours or made with other settings,
                 or the database cannot be written.
             LabellingError: if labels cannot be computed; finished ones are kept.
-            ValueError: if the calculator is unsuitable for a crystal, or does not give a key.
+            ValueError: if the calculator is unsuitable for a crystal.
         """
-        given = self.recipe.properties
-        missing = [key for key in trained_on if key not in (*given, ideal_positions, ideal_cell)]
-        if missing:
-            raise ValueError(
-                f"data.load_properties asks for {', '.join(missing)}; the labels will be "
-                f"{', '.join(given)}. Choose another data/calculator (data/elastic=finite_strain "
-                "for elastic tensors), a file that has them, or an experiment without them"
-            )
         if self._exists():
             return
         self.recipe.check()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence, Sized
+from typing import Any
 
 import numpy as np
 from schnetpack.data import ASEAtomsData, SplittingStrategy
@@ -37,12 +38,18 @@ class ParentSplit(SplittingStrategy):
         Raises:
             ValueError: if rows have no parent, or the sizes cannot be met.
         """
-        members = self._parents(dataset)
-        sizes = numbers_of(sum(map(len, members)), split_sizes)
-        return _fill(_shuffled(members, self.seed), sizes)[0]
+        return self.split_parents(self._parents(dataset), *split_sizes)
 
-    def _parents(self, dataset: ASEAtomsData) -> list[list[int]]:
-        """Indices of the rows of each parent, in the order of the parents' names."""
+    def split_parents(self, parents: Sequence[Any], *split_sizes: float | None) -> list[list[int]]:
+        """Partitions of structures with these parents, as :meth:`split` makes them.
+
+        Raises:
+            ValueError: if the sizes cannot be met.
+        """
+        sizes = numbers_of(len(parents), split_sizes)
+        return _fill(_shuffled(_members(parents), self.seed), sizes)[0]
+
+    def _parents(self, dataset: ASEAtomsData) -> list[Any]:
         rows = read_rows(dataset.datapath, data=False)
         parents = [row.key_value_pairs.get(self.key) for row in rows]
         if None in parents:
@@ -50,8 +57,7 @@ class ParentSplit(SplittingStrategy):
                 f"row {parents.index(None)} of {dataset.datapath} has no key-value pair "
                 f"{self.key!r}: rows of one parent cannot be kept together"
             )
-        names, group = np.unique(np.array(parents), return_inverse=True)
-        return [np.flatnonzero(group == parent).tolist() for parent in range(len(names))]
+        return parents
 
 
 class NestedSplit(ParentSplit):
@@ -70,10 +76,9 @@ class NestedSplit(ParentSplit):
         super().__init__(seed, key)
         self.test_seed = test_seed
 
-    def split(self, dataset: ASEAtomsData, *split_sizes: float | None) -> list[list[int]]:
-        members = self._parents(dataset)
-        *others, n_test = numbers_of(sum(map(len, members)), split_sizes)
-        (test,), rest = _fill(_shuffled(members, self.test_seed), [n_test])
+    def split_parents(self, parents: Sequence[Any], *split_sizes: float | None) -> list[list[int]]:
+        *others, n_test = numbers_of(len(parents), split_sizes)
+        (test,), rest = _fill(_shuffled(_members(parents), self.test_seed), [n_test])
         found, _ = _fill(_shuffled(rest, self.seed), others[::-1])
         return [*found[::-1], test]
 
@@ -105,6 +110,13 @@ def numbers_of(total: int, sizes: Sequence[float | None]) -> list[int]:
     return [rest if s is None else s for s in absolute]
 
 
+def _members(parents: Sequence[Any]) -> list[list[int]]:
+    """Indices of the structures of each parent, in the order of the parents' names."""
+    _, group = np.unique(np.array(parents), return_inverse=True)
+    order = np.argsort(group, kind="stable")
+    return [part.tolist() for part in np.split(order, np.bincount(group).cumsum()[:-1])]
+
+
 def _shuffled(members: list[list[int]], seed: int) -> list[list[int]]:
     order = np.random.default_rng(np.random.SeedSequence(seed)).permutation(len(members))
     return [members[k] for k in order]
@@ -122,7 +134,9 @@ def _fill(members: list[list[int]], sizes: list[int]) -> tuple[list[list[int]], 
         if size and not part:
             raise ValueError(
                 f"no parent fits in a partition of {size} structures; there are {n_structures} "
-                f"structures of {n_parents} parents for partitions of {sizes}"
+                f"structures of {n_parents} parents for partitions of {sizes}: draw more "
+                "snapshots, or change data.num_train, data.num_val and data.num_test (or, of a "
+                "trajectory, data.ensemble.frames_per_parent)"
             )
         partitions.append(sorted(part))
     return partitions, members

@@ -121,6 +121,7 @@ class SimpleEnsemble(Ensemble):
         parameters: its values; the snapshots of one crystal and value form a group.
         n_snapshots: of a group.
         seed: of the random numbers.
+        similar: so many successive snapshots of a group have one parent.
         min_distance: snapshots with two atoms closer than this fraction of the shortest distance
             in the ideal crystal are rejected.
     """
@@ -132,6 +133,7 @@ class SimpleEnsemble(Ensemble):
     parameters: list[float]
     n_snapshots: int
     seed: int = 0
+    similar: int = 1
     min_distance: float = 0.0
 
     @property
@@ -245,6 +247,20 @@ def snapshot_groups(
                 source = supercell if t is None else models[crystal.name, t]
                 stream = member.snapshots(crystal, source, parameter)
                 yield Group(member, crystal.name, parameter, source, stream)
+
+
+def planned_parents(ensemble: Ensemble, crystals: Sequence[Crystal]) -> list[str]:
+    """A parent for each snapshot that will be drawn, known before anything is computed.
+
+    Their names are not those of the snapshots.
+    """
+    return [
+        crystal.parent or f"{crystal.name}/{k}/{parameter}/{index // member.similar}"
+        for crystal in crystals
+        for k, member in enumerate(ensemble.members)
+        for parameter in member.parameters
+        for index in range(member.n_snapshots)
+    ]
 
 
 def until_accepted(stream: Iterator[Snapshot | None], n: int) -> Iterator[Snapshot | None]:

@@ -121,6 +121,7 @@ class SpecialEnsemble(_FixedEnsemble):
     kind = "special"
     setting_names = ("statistics",)
     n_snapshots = 2
+    similar = 2
 
     def __init__(self, temperatures: Sequence[float], statistics: str = "quantum"):
         check_thermal(temperatures, statistics)

@@ -93,6 +93,7 @@ class Sampler(SimpleEnsemble):
         self.n_snapshots = n_snapshots
         self.seed = seed
         self.draws = draws
+        self.similar = 2 if draws == "antithetic" else 1
         self.min_distance = float(min_distance)
         self.max_displacement = max_displacement
 
@@ -153,7 +154,7 @@ class Sampler(SimpleEnsemble):
                     continue
                 atoms = ideal.copy()
                 atoms.positions = batch.positions[k]
-                first = index - index % 2 if self.draws == "antithetic" else index
+                first = index - index % self.similar
                 yield snapshot(atoms, ideal, index, f"{self._family(parameter)}/{first}")
 
     def _family(self, parameter: float) -> str:

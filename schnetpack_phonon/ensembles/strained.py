@@ -51,6 +51,7 @@ class StrainedEnsemble(SimpleEnsemble):
         self.parameter_unit = base.parameter_unit
         self.parameters = base.parameters
         self.min_distance = base.min_distance
+        self.similar = base.similar
 
     @property
     def n_snapshots(self) -> int:

@@ -70,7 +70,7 @@ class FileEnsemble(SimpleEnsemble):
         self._n_snapshots = n_snapshots
         self.every = every
         self.skip = skip
-        self.frames_per_parent = frames_per_parent
+        self.similar = frames_per_parent
         self.format = format
         self.labels = labels
         self.prefix = prefix
@@ -88,7 +88,7 @@ class FileEnsemble(SimpleEnsemble):
             "n_snapshots": self._n_snapshots,
             "every": self.every,
             "skip": self.skip,
-            "frames_per_parent": self.frames_per_parent,
+            "frames_per_parent": self.similar,
             **own,
         }
 
@@ -130,7 +130,7 @@ class FileEnsemble(SimpleEnsemble):
             order = found.order
             for what in _remarks(found):
                 self._say_once(path, what, f"{where} {what}")
-            family = f"file/{index // self.frames_per_parent}"
+            family = f"file/{index // self.similar}"
             one = snapshot(found.atoms, found.ideal, index, family)
             yield replace(one, labels=found.labels(frame.labels)) if self.labels == "file" else one
         if unusable:

@@ -127,6 +127,15 @@ def test_halogen_bond_term_is_refused(method, formula):
     TightBinding("GFN2-xTB").check(atoms)
 
 
+def test_elements_without_parameters_are_named():
+    with pytest.raises(
+        ValueError, match="GFN2-xTB has no parameters for U; expected elements up t"
+    ):
+        TightBinding("GFN2-xTB").check(
+            bulk("UO2", "fluorite", a=5.47, cubic=True).repeat((2, 2, 1))
+        )
+
+
 def test_electrons_are_counted():
     """GFN1 shares four electrons among the three highest valence levels of MgO: there is no gap."""
     labels = TightBinding("GFN1-xTB").label(bulk("MgO", "rocksalt", a=4.21, cubic=True))

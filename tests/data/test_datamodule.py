@@ -1,5 +1,6 @@
 """EnsembleData as SchNetPack's data module."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from schnetpack_phonon.data.generation import Generation
 from schnetpack_phonon.data.loading.loaders import GraphLoading
 from schnetpack_phonon.data.splits import ParentSplit
 from schnetpack_phonon.ensembles.independent import RandomEnsemble
+from schnetpack_phonon.ensembles.thermal import PhononEnsemble
 from schnetpack_phonon.labels.finite_strain import FiniteStrain
 from schnetpack_phonon.structures.crystals import Antiperovskites
 from tests.data.data_fixtures import ensemble_data
@@ -92,9 +94,43 @@ def test_labels_that_nothing_gives_are_missed_before_any_is_computed(tmp_path, e
     assert not (tmp_path / "data").exists()
 
 
+@pytest.mark.parametrize(
+    ("sizes", "message"),
+    [
+        ((10, 4, 4), r"cannot split 16 structures into \[10, 4, 4\]"),
+        ((0.9, 0.01, 0.09), r"data\.num_val=0\.01 of 16 structures is none; expected at least one"),
+        ((8, 2, 1), r"no parent fits in a partition of 1 structures; there are 16 .* of 8 parents"),
+        ((1.5, 2, 2), r"a partition of 1\.5 structures"),
+    ],
+)
+def test_sizes_that_cannot_be_split_are_told_before_labels_are_computed(
+    tmp_path, sizes, message, caplog, monkeypatch
+):
+    ensemble = PhononEnsemble([100, 300], n_snapshots=4, seed=1, draws="antithetic")
+    numbers = dict(zip(("num_train", "num_val", "num_test"), sizes, strict=True))
+    data = ensemble_data(tmp_path, ensemble, **numbers)
+    monkeypatch.setattr(Generation, "preview", lambda _: "the preview")
+    assert data.preview() == "the preview"
+    assert "no model can be trained with these options: " in caplog.text
+    assert re.search(message, caplog.text)
+    data.trainer = Trainer(logger=False)
+    with pytest.raises(ValueError, match=message):
+        data.prepare_data()
+    assert not (tmp_path / "data").exists()
+
+
+def test_a_split_that_is_there_needs_no_sizes(tmp_path, monkeypatch):
+    monkeypatch.setattr(Generation, "ensure", lambda _: None)
+    (tmp_path / "split.npz").touch()
+    data = ensemble_data(tmp_path, num_train=1000)
+    data.trainer = Trainer(logger=False)
+    data.prepare_data()
+
+
 def test_gaps_of_each_spin_that_no_structure_has(built, monkeypatch):
     """Known only when there are labels, since moments may vanish."""
-    monkeypatch.setattr(Generation, "ensure", lambda *_: None)
+    for method in ("ensure", "missing_labels"):
+        monkeypatch.setattr(Generation, method, lambda *_: None)
     data = ensemble_data(Path(built.datapath).parents[1], load_properties=["band_gap_spin"])
     data.trainer = Trainer(logger=False)
     with pytest.raises(ValueError, match=r"asks for band_gap_spin, which no structure in .*\.db"):

@@ -1,12 +1,15 @@
 """Groups of snapshots, how streams of them are read, and where displaced atoms end."""
 
+from collections import Counter
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from schnetpack_phonon.ensembles.base import accepted, snapshot_groups
+from schnetpack_phonon.ensembles.base import accepted, planned_parents, snapshot_groups
+from schnetpack_phonon.ensembles.fixed import SpecialEnsemble
 from schnetpack_phonon.ensembles.mixture import MixtureEnsemble
+from schnetpack_phonon.ensembles.strained import StrainedEnsemble
 from schnetpack_phonon.structures.crystals import displaced_positions
 from tests.ensembles.ensemble_fixtures import ROUNDING, first, phonon, random
 
@@ -48,6 +51,27 @@ def test_hopeless_displacements(rock_salt, model):
         ValueError, match=r"201 of 201 snapshots had two atoms too close .*amplitude"
     ):
         accepted(stream, 2)
+
+
+@pytest.mark.parametrize("draws", ["independent", "antithetic"])
+def test_parents_are_known_before_snapshots_are_drawn(rock_salt, model, draws):
+    """How many structures each has, of a mixture of two crystals, one of many arrangements."""
+    arranged = replace(rock_salt, name="other", parent="arrangement")
+    members = {
+        "phonon": phonon([100.0, 300.0], draws=draws),
+        "strained": StrainedEnsemble(random([0.2], draws=draws), 0.02, 0),
+        "special": SpecialEnsemble([100.0]),
+    }
+    ensemble = MixtureEnsemble(members, {"phonon": 0.5, "strained": 0.25, "special": 0.25}, 8)
+    crystals = [rock_salt, arranged]
+    models = {(crystal.name, t): model for crystal in crystals for t in ensemble.temperatures}
+    drawn = [
+        snapshot.parent
+        for group in snapshot_groups(ensemble, crystals, models)
+        for snapshot in accepted(group.stream, group.n_snapshots)[0]
+    ]
+    planned = planned_parents(ensemble, crystals)
+    assert [*Counter(planned).values()] == [*Counter(drawn).values()]
 
 
 def test_groups_of_a_database(rock_salt, model):

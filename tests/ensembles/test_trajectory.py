@@ -7,6 +7,7 @@ from ase import Atoms
 from ase.build import bulk
 
 from schnetpack_phonon.common.errors import UnreadableFileError
+from schnetpack_phonon.ensembles.base import planned_parents
 from schnetpack_phonon.ensembles.independent import RandomEnsemble
 from schnetpack_phonon.ensembles.trajectory import FileEnsemble
 from schnetpack_phonon.structures.crystals import Crystal, supercell_matrix
@@ -104,6 +105,8 @@ def test_what_a_snapshot_says(tmp_path, al_crystal, written):
     assert [s.index for s in snapshots] == list(range(20))
     families = [s.parent for s in snapshots]
     assert [families.count(p) for p in dict.fromkeys(families)] == [8, 8, 4]
+    planned = planned_parents(FileEnsemble("x", 20, 450, frames_per_parent=8), [al_crystal])
+    assert [planned.count(p) for p in dict.fromkeys(planned)] == [8, 8, 4]
     assert ensemble.temperatures == []
     assert ensemble.temperature(450.0) is None
     assert (ensemble.parameters, ensemble.n_snapshots) == ([450.0], 5)
