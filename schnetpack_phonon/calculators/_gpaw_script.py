@@ -28,16 +28,19 @@ def main():
 def calculate(job):
     functional = XC(job["functional"])
     functional.get_setup_name = lambda: job["datasets"]
+    bands, empty = "CBM+0.5", {}
+    if n_levels := job.get("n_levels"):
+        bands, empty = -4, {"nbands": -4 - n_levels}  # the last four need not converge
     calculator = GPAW(
         xc=functional,
         mode=PW(job["cutoff"]),
         kpts={"size": job["kpoints"], "gamma": True},
         occupations=FermiDirac(job["width"]),
         mixer=Mixer(job["mixing"], 5, 50),
-        convergence={"density": job["density"], "bands": "CBM+0.5"},
+        convergence={"density": job["density"], "bands": bands},
         spinpol="magnetic_moments" in job,
         txt="-",
-        **job["parameters"],
+        **{**empty, **job["parameters"]},
     )
     atoms = Atoms(job["numbers"], job["positions"], cell=job["cell"], pbc=True)
     atoms.set_initial_magnetic_moments(job.get("magnetic_moments"))

@@ -40,6 +40,7 @@ FORCE_LABELS = (
     properties.hydrostatic_stress,
 )
 EDGE_LABELS = (properties.band_gap, properties.vbm, properties.cbm)
+LEVEL_LABELS = (properties.levels, properties.kpoints)  # of calculators with n_levels
 
 
 class LabellingCalculator(Protocol):
@@ -75,7 +76,8 @@ def labels_from_results(atoms: Atoms, results: Mapping[str, Any]) -> Labels:
 
     If the bands overlap, the crystal is a metal: the gap is zero, and both band edges are set to
     the middle of the overlap, since there is no gap whose edges they could be. The results
-    ``band_gap_gamma``, ``band_gap_spin`` and ``partial_occupation`` are kept.
+    ``band_gap_gamma``, ``band_gap_spin``, ``partial_occupation`` and those of
+    :func:`.levels_at_gap`, which have their shapes, are kept.
 
     Raises:
         CalculationFailed: if a label is infinite or not a number.
@@ -108,7 +110,7 @@ def labels_from_results(atoms: Atoms, results: Mapping[str, Any]) -> Labels:
     wrong = [key for key, value in labels.items() if not np.isfinite(value).all()]
     if wrong:
         raise CalculationFailed(f"not finite: {', '.join(wrong)}")
-    return labels
+    return labels | {key: results[key] for key in LEVEL_LABELS if key in results}
 
 
 def as_ase_calculator(results: Callable[[Atoms], dict[str, Any]]) -> Calculator:

@@ -62,6 +62,7 @@ class CP2K(ExternalCode):
     electronic_temperature: float = 100.0
     added_mos: int = 16
     mixing: Sequence[float] = (0.4, 0.2, 0.1)
+    n_levels: int = 0
     command: str = "cp2k.psmp"
     time_limit: float = 3600.0
     version: str | None = None
@@ -76,7 +77,7 @@ class CP2K(ExternalCode):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_choice(FUNCTIONALS, functional=self.functional)
-        check_at_least(1, added_mos=self.added_mos)  # a gap needs an empty band
+        check_at_least(max(1, self.n_levels), added_mos=self.added_mos)  # of empty bands
         if min(self.mixing) < 0.1:
             # CP2K judges convergence by the mixed density, whose change shrinks with the parameter.
             raise ValueError(
@@ -93,7 +94,7 @@ class CP2K(ExternalCode):
             "kinds": kinds,
             "spin": spin,
             "kpoints": _KPOINTS.format(*self.kpoints) if mesh else "",
-            "bands": _BANDS if mesh else "",
+            "bands": mesh * _BANDS + (mesh and self.n_levels > 0) * _LIST,
             "functional": FUNCTIONALS[self.functional],
             "mixing": mixing,
         }
@@ -136,18 +137,18 @@ class CP2K(ExternalCode):
             at_gamma = cp2k_text.levels_at_gamma((folder / "bands").read_text())
         elif "FOR K POINT" in text:
             raise self.lacks("levels at Gamma beside those of the mesh")
+        n_electrons, further = cp2k_text.n_electrons(text, n_spins=levels.ndim - 2), {}
+        if self.n_levels:
+            points = cp2k_text.kpoints(text, self.kpoints)
+            further = self.levels(n_electrons, levels[..., 0], *points)
         symbols, forces = cp2k_text.forces(text)
         check_symbols(atoms, symbols or structure[0][: len(forces)], self.name)
         return {
             "energy": cp2k_text.energy(text),
             "forces": forces,
             "stress": cp2k_text.stress(text),
-            **mesh_edges(
-                cp2k_text.n_electrons(text, n_spins=levels.ndim - 2),
-                energies=levels[..., 0],
-                occupations=levels[..., 1],
-                at_gamma=at_gamma,
-            ),
+            **mesh_edges(n_electrons, levels[..., 0], levels[..., 1], at_gamma),
+            **further,
         }
 
     def other_settings(self, folder: Path, atoms: Atoms) -> dict[str, str]:
@@ -269,9 +270,7 @@ _MAGNETIC = """
       ELEMENT {symbol}
       MAGNETIZATION {moment:g}"""
 
-_SPIN = """
-    UKS
-    MULTIPLICITY {}"""
+_SPIN = "\n    UKS\n    MULTIPLICITY {}"
 
 _KPOINTS = """
     &KPOINTS
@@ -289,6 +288,9 @@ _BANDS = """
           SPECIAL_POINT G 0.0 0.0 0.0
         &END KPOINT_SET
       &END BAND_STRUCTURE"""
+
+
+_LIST = "\n      &KPOINTS\n      &END KPOINTS"
 
 
 def _last_run(path: Path) -> str:

@@ -69,6 +69,7 @@ class Espresso(ExternalCode):
     electronic_temperature: float = 100.0
     namelists: Mapping[str, Mapping[str, Any]] = None  # type: ignore[assignment]  # none are {}
     mixing: Sequence[float] = (0.7, 0.4, 0.2)
+    n_levels: int = 0
     command: str = "pw.x"
     time_limit: float = 3600.0
     version: str | None = None
@@ -187,12 +188,16 @@ class Espresso(ExternalCode):
             key: self.numbers(self.find(root, f"output/{key}"))
             for key in ("total_energy/etot", "forces", "stress")
         }
+        n_electrons = self.numbers(self.find(bands, "nelec")).item()
+        fractions = kpoints.reshape(-1, 3) @ cell.T / float(structure.get("alat", "nan"))
+        weights = [float(point.get("weight", "nan")) for point in bands.iterfind(".//k_point")]
         return {
             "energy": values["total_energy/etot"].item() * Hartree,
             "forces": values["forces"].reshape(-1, 3) * Hartree / Bohr,
             "stress": -values["stress"].reshape(3, 3) * Hartree / Bohr**3,
+            **self.levels(n_electrons, energies * Hartree, fractions, np.array(weights)),
             **mesh_edges(
-                self.numbers(self.find(bands, "nelec")).item(),
+                n_electrons,
                 energies * Hartree,
                 2 * occupations,
                 at_gamma=energies[..., self.gamma(kpoints.reshape(-1, 3)), :] * Hartree,

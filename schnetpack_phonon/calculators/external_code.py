@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import re
 import shlex
@@ -16,18 +17,22 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
 from ase import Atoms
 from ase.calculators.calculator import CalculationFailed, Calculator
 
 from schnetpack_phonon.calculators.base import (
     EDGE_LABELS,
     FORCE_LABELS,
+    LEVEL_LABELS,
     as_ase_calculator,
     labels_from_results,
+    refuse_moments,
 )
 from schnetpack_phonon.calculators.output import LOG, NotConverged, OutputReader, last_line
+from schnetpack_phonon.calculators.reading.levels import levels_at_gap
 from schnetpack_phonon.common import properties
-from schnetpack_phonon.common.errors import UnavailableError, check_positive
+from schnetpack_phonon.common.errors import UnavailableError, check_at_least, check_positive
 from schnetpack_phonon.common.properties import Labels
 
 log = logging.getLogger(__name__)
@@ -51,6 +56,8 @@ class ExternalCode(OutputReader):
         electronic_temperature: Fermi smearing in K.
         mixing: mixing parameters of the density, tried in turn until the calculation converges.
         command: the executable, with further words of the command line if needed.
+        n_levels: number of levels below and above the gap at each k-point that are further labels,
+            ``levels`` and ``kpoints``; 0 for none.
         time_limit: for one calculation, in seconds.
         version: that the labels must come from; the installed one by default. If it is given,
             labels that are already in a store are found on machines without the program.
@@ -63,17 +70,11 @@ class ExternalCode(OutputReader):
     not_in_settings: ClassVar[frozenset[str]] = frozenset(
         {"mixing", "command", "time_limit", "version"}
     )
-    properties: ClassVar[tuple[str, ...]] = (
-        *FORCE_LABELS,
-        *EDGE_LABELS,
-        properties.band_gap_gamma,
-        properties.partial_occupation,
-    )
-
     __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
     kpoints: Sequence[int]
     electronic_temperature: float
     mixing: Sequence[float]
+    n_levels: int
     command: str
     time_limit: float
     version: str | None
@@ -84,6 +85,7 @@ class ExternalCode(OutputReader):
         for name in numbers:  # 300 and 300.0 in YAML are one setting
             setattr(self, name, float(getattr(self, name)))
         check_positive(**{name: getattr(self, name) for name in numbers})
+        check_at_least(0, n_levels=self.n_levels)
         if not self.mixing or not all(0 < x <= 1 for x in self.mixing):
             raise ValueError(f"mixing is {list(self.mixing)}; expected parameters between 0 and 1")
         if len(self.kpoints) != 3 or min(self.kpoints) < 1:
@@ -92,15 +94,33 @@ class ExternalCode(OutputReader):
         self.kpoints = tuple(map(int, self.kpoints))
 
     @property
+    def properties(self) -> tuple[str, ...]:
+        """Keys of the labels."""
+        further = LEVEL_LABELS if self.n_levels else ()
+        edges = (*EDGE_LABELS, properties.band_gap_gamma, properties.partial_occupation)
+        return (*FORCE_LABELS, *edges, *further)
+
+    @property
     def settings(self) -> dict[str, Any]:
         """All options that change a label, as plain values."""
         names = [name for name in self.__dataclass_fields__ if name not in self.not_in_settings]
         options = {name: getattr(self, name) for name in names}
+        if not self.n_levels:
+            del options["n_levels"]
         return {"code": self.name, **options, "kpoints": list(self.kpoints)}
 
     @abstractmethod
     def write_input(self, folder: Path, atoms: Atoms, mixing: float) -> None:
         """Writes all files that the program needs into a folder."""
+
+    def levels(
+        self, n_electrons: float, energies: np.ndarray, kpoints: np.ndarray, weights: np.ndarray
+    ) -> dict[str, np.ndarray]:
+        """Labels of :func:`.levels_at_gap`, if they are asked for."""
+        if not self.n_levels:
+            return {}
+        sizes = self.n_levels, math.prod(self.kpoints)
+        return levels_at_gap(n_electrons, energies, kpoints, weights, *sizes)
 
     def refuse(self, option: str, names: Collection[str]) -> None:
         """Raises ValueError if ``option`` contains names that the user must not set."""
@@ -158,6 +178,8 @@ class ExternalCode(OutputReader):
         _ = self.code_version
         if not atoms.pbc.all():
             raise ValueError(f"{atoms.get_chemical_formula()} is not periodic in 3 directions")
+        if self.n_levels:
+            refuse_moments(atoms, f"with n_levels={self.n_levels}, {self.name}")
 
     def ase_calculator(self) -> Calculator:
         return as_ase_calculator(self._results)

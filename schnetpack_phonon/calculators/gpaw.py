@@ -58,6 +58,7 @@ class Gpaw(ExternalCode):
     electronic_temperature: float = 100.0
     parameters: Mapping[str, Any] = None  # type: ignore[assignment]  # none are {}
     mixing: Sequence[float] = (0.25, 0.05, 0.02)
+    n_levels: int = 0
     command: str = "python3"
     time_limit: float = 3600.0
     version: str | None = None
@@ -106,10 +107,12 @@ class Gpaw(ExternalCode):
                 f"{found['n_electrons']:g}"
             )
         at_gamma = energies[..., self.gamma(np.array(found["kpoints"])), :]
+        kpoints, weights = np.array(found["kpoints"]), np.array(found["weights"])
         return {
             "energy": found["energy"],
             "forces": np.array(found["forces"]),
             "stress": np.array(found["stress"]),
+            **self.levels(n_electrons, energies, kpoints, weights),
             **mesh_edges(found["n_electrons"], energies, occupations, at_gamma),
         }
 

@@ -16,6 +16,7 @@ from ase.units import Bohr, Hartree, kB
 from schnetpack_phonon.calculators.base import (
     EDGE_LABELS,
     FORCE_LABELS,
+    LEVEL_LABELS,
     as_ase_calculator,
     check_size,
     labels_from_results,
@@ -23,9 +24,13 @@ from schnetpack_phonon.calculators.base import (
     refuse_moments,
 )
 from schnetpack_phonon.calculators.output import NotConverged
-from schnetpack_phonon.calculators.reading.levels import band_edges, partial_occupation
+from schnetpack_phonon.calculators.reading.levels import (
+    band_edges,
+    levels_at_gap,
+    partial_occupation,
+)
 from schnetpack_phonon.common import properties
-from schnetpack_phonon.common.errors import check_choice
+from schnetpack_phonon.common.errors import check_at_least, check_choice
 from schnetpack_phonon.common.executors import call_within
 from schnetpack_phonon.common.properties import Labels
 
@@ -55,6 +60,8 @@ class TightBinding:
         mixing: damping of the mixer if the default of tblite (0.4) does not converge. It can lead
             to another electronic state, so two of these values must give the same labels.
         time_limit: for one calculation, in seconds; no limit by default.
+        n_levels: number of levels below and above the gap that are further labels, ``levels`` and
+            ``kpoints``; 0 for none. Another number changes the identity of all labels.
 
     References:
         Grimme, Bannwarth, Shushkov, J. Chem. Theory Comput. 13, 1989 (2017) (GFN1);
@@ -68,19 +75,26 @@ class TightBinding:
     min_atoms: int = 40
     mixing: Sequence[float] = (0.2, 0.1)
     time_limit: float | None = None
+    n_levels: int = 0
 
-    properties = (*FORCE_LABELS, *EDGE_LABELS, properties.partial_occupation)
     METHODS = ("GFN1-noX", "GFN1-xTB", "GFN2-xTB", "IPEA1-xTB")
     _halogens = frozenset({35, 53, 85})
     _acceptors = frozenset({7, 8, 15, 16})
 
     def __post_init__(self) -> None:
         check_choice(self.METHODS, method=self.method)
+        check_at_least(0, n_levels=self.n_levels)
         self.mixing = tuple(self.mixing)
 
     @property
+    def properties(self) -> tuple[str, ...]:
+        further = LEVEL_LABELS if self.n_levels else ()
+        return (*FORCE_LABELS, *EDGE_LABELS, properties.partial_occupation, *further)
+
+    @property
     def settings(self) -> dict[str, Any]:
-        return {
+        further = {"n_levels": self.n_levels} if self.n_levels else {}
+        return further | {
             "code": "tblite",
             "method": self.method,
             "electronic_temperature": float(self.electronic_temperature),
@@ -166,14 +180,21 @@ class TightBinding:
         except RuntimeError as error:
             kind = NotConverged if "not converged" in str(error) else CalculationFailed
             raise kind(f"{self.method}: {error}") from error
-        vbm, cbm = band_edges(result["orbital-energies"], result["orbital-occupations"])
+        energies, occupations = result["orbital-energies"], result["orbital-occupations"]
+        vbm, cbm = band_edges(energies, occupations)
+        levels = {}
+        if self.n_levels:
+            gamma, one = np.zeros((1, 3)), np.ones(1)
+            found = energies[None] * Hartree
+            levels = levels_at_gap(occupations.sum(), found, gamma, one, self.n_levels, 1)
         return {
             "energy": float(result["energy"]) * Hartree,
             "forces": -result["gradient"] * Hartree / Bohr,
             "stress": result["virial"] * Hartree / atoms.get_volume(),
             "vbm": vbm * Hartree,
             "cbm": cbm * Hartree,
-            properties.partial_occupation: partial_occupation(result["orbital-occupations"]),
+            properties.partial_occupation: partial_occupation(occupations),
+            **levels,
         }
 
 

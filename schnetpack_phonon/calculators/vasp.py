@@ -73,6 +73,7 @@ class Vasp(ExternalCode):
     electronic_temperature: float = 100.0
     incar: Mapping[str, Any] = None  # type: ignore[assignment]  # none are {}
     mixing: Sequence[float] = (0.4, 0.2, 0.1)
+    n_levels: int = 0
     command: str = "vasp_std"
     time_limit: float = 3600.0
 
@@ -149,12 +150,15 @@ class Vasp(ExternalCode):
         forces = np.empty((len(atoms), 3))
         forces[order] = self._rows(step, "varray[@name='forces']")
         pressure = self._rows(step, "varray[@name='stress']") / 10  # VASP writes kbar
+        n_electrons = float(self._parameter(root, "NELECT"))
+        weights = self._rows(root, "kpoints/varray[@name='weights']")[:, 0]
         return {
             "energy": self.numbers(self.find(step, "energy/i[@name='e_fr_energy']")).item(),
             "forces": forces,
             "stress": -pressure * GPa,
+            **self.levels(n_electrons, levels[..., 0], kpoints, weights),
             **mesh_edges(
-                float(self._parameter(root, "NELECT")),
+                n_electrons,
                 energies=levels[..., 0],
                 occupations=2 * levels[..., 1],
                 at_gamma=levels[..., self.gamma(kpoints), :, 0],

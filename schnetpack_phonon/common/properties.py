@@ -30,6 +30,8 @@ band_gap_spin: Final = "band_gap_spin"  #: gap of spin up and of spin down, wher
 partial_occupation: Final = "partial_occupation"  #: largest min(f, 2 - f) of an orbital, f of 2
 PARTLY_FILLED: Final = 0.01  #: partial_occupation above which a structure is flagged, in electrons
 cbm: Final = "cbm"  #: conduction band minimum, relative to the code's own zero
+levels: Final = "levels"  #: next to the gap at each k-point, relative to the code's own zero
+kpoints: Final = "kpoints"  #: of levels: fractions of the reciprocal cell and weight, of 1
 elastic_tensor: Final = "elastic_tensor"  #: clamped-ion: atoms keep their fractions of the cell
 elastic_tensor_relaxed: Final = "elastic_tensor_relaxed"  #: relaxed-ion: atoms relax at each strain
 universal_anisotropy: Final = "universal_anisotropy"  #: of elastic_tensor, 0 if isotropic
@@ -47,9 +49,9 @@ class Property:
     """One database column.
 
     Attributes:
-        shape: shape of one structure's value; ``"N"`` stands for the number of atoms. Values
-            without an ``"N"`` have a leading axis of length 1 in the database, so that
-            SchNetPack's collate function stacks structures.
+        shape: shape of one structure's value; ``"N"`` stands for the number of atoms, None for a
+            size that options of the calculator set. Values without an ``"N"`` have a leading axis
+            of length 1 in the database, so that SchNetPack's collate function stacks structures.
         unit: unit in the database.
         label: how figures and tables name it.
         report_unit: unit in figures and tables.
@@ -58,7 +60,7 @@ class Property:
             value minus the crystal's mean.
     """
 
-    shape: tuple[int | str, ...]
+    shape: tuple[int | str | None, ...]
     unit: str
     label: str
     report_unit: str
@@ -82,6 +84,9 @@ PROPERTIES: Final[dict[str, Property]] = {
     partial_occupation: Property((), "", "partial occupation", ""),
     vbm: Property((), "eV", "VBM", "eV", arbitrary_zero=True),
     cbm: Property((), "eV", "CBM", "eV", arbitrary_zero=True),
+    # As many levels below as above the gap; NaN where a structure has fewer k-points than others.
+    levels: Property((None, None), "eV", "levels at the gap", "eV", arbitrary_zero=True),
+    kpoints: Property((None, 4), "", "k-points", ""),
     elastic_tensor: Property((6, 6), "GPa", "elastic tensor, clamped ions", "GPa"),
     elastic_tensor_relaxed: Property((6, 6), "GPa", "elastic tensor, relaxed ions", "GPa"),
     universal_anisotropy: Property((), "", "universal anisotropy", ""),
@@ -105,8 +110,8 @@ PROPERTIES.update(MODULI)
 
 
 def array_shape(key: str, n_atoms: int) -> tuple[int, ...]:
-    """Shape of ``key`` in the database for a structure of ``n_atoms`` atoms."""
-    shape = tuple(n_atoms if n == "N" else int(n) for n in PROPERTIES[key].shape)
+    """Shape of ``key`` in the database for a structure of ``n_atoms`` atoms, 1 for any size."""
+    shape = tuple(n_atoms if n == "N" else int(n or 1) for n in PROPERTIES[key].shape)
     return shape if "N" in PROPERTIES[key].shape else (1, *shape)
 
 

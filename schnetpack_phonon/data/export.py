@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from schnetpack_phonon.common.properties import (
     energy,
     forces,
     ideal_positions,
+    levels,
     stress,
 )
 from schnetpack_phonon.data.database import Row, read_metadata, write_db
@@ -43,7 +44,8 @@ def export(path: str | Path, target: str | Path, failed: bool = False) -> str:
         What was written and what was left out.
 
     Raises:
-        LabellingError: if there is no store, nothing to export or a file in its way.
+        LabellingError: if there is no store, nothing to export, a file in its way, or labels with
+            different ``n_levels`` for a database.
         DatabaseError: if the database cannot be written.
         OSError: if another file cannot be written.
     """
@@ -54,7 +56,7 @@ def export(path: str | Path, target: str | Path, failed: bool = False) -> str:
         raise LabellingError(f"{target} exists already: take another name, or move it away")
     store = existing_store(path)
     keys: list[str] = []
-    names: dict[str, None] = {}
+    shapes: dict[str, tuple[int, ...]] = {}  # the largest of each label
     left_out: Counter[str] = Counter()
     for record in map(store.__getitem__, store):
         labels = record.labels or {}
@@ -68,7 +70,8 @@ def export(path: str | Path, target: str | Path, failed: bool = False) -> str:
             left_out["records of old stores, which hold no structure"] += 1
         else:
             keys.append(record.key)
-            names |= dict.fromkeys(labels)
+            for name, value in labels.items():
+                shapes[name] = tuple(np.maximum(value.shape, shapes.get(name, value.shape)))
     without = ", ".join(f"{what} ({n})" for what, n in left_out.items())
     without = f"; left out: {without}" if without else ""
     if not keys:
@@ -78,18 +81,26 @@ def export(path: str | Path, target: str | Path, failed: bool = False) -> str:
         with replacing(target) as part:
             pd.DataFrame(map(_line, records)).to_csv(part, index=False)
     elif target.suffix == ".db":
-        write_db(target, (_row(record, names) for record in records), {})
+        write_db(target, (_row(record, shapes) for record in records), {})
     else:
-        write_xyz(target, (_row(record, record.labels or ()) for record in records))
+        write_xyz(target, (_row(record, {}) for record in records))
     return f"{target}: {len(keys)} records{without}"
 
 
-def _row(record: Record, names: Iterable[str]) -> Row:
+def _row(record: Record, shapes: Mapping[str, tuple[int, ...]]) -> Row:
+    """With the labels of these shapes, unless they are of atoms; NaN where there are none."""
     assert record.input is not None
-    atoms, labels = record.input.atoms, record.labels or {}
-    data = {
-        name: labels.get(name, np.full(array_shape(name, len(atoms)), np.nan)) for name in names
-    }
+    atoms, data = record.input.atoms, dict(record.labels or {})
+    for name, shape in shapes.items():
+        own = array_shape(name, len(atoms)) if "N" in PROPERTIES[name].shape else shape
+        value = data.get(name, np.full(own, np.nan))
+        if name == levels and value.shape[-1] != own[-1]:
+            raise LabellingError(
+                f"the store has labels with n_levels={value.shape[-1] // 2} and {own[-1] // 2}; "
+                "expected one number in a database: export to .extxyz or .csv"
+            )
+        rest = [(0, most - n) for most, n in zip(own, value.shape, strict=True)]
+        data[name] = np.pad(value, rest, constant_values=np.nan)
     return Row(atoms, data, _provenance(record))
 
 

@@ -5,6 +5,7 @@ import pytest
 from ase import Atoms
 from ase.build import bulk
 from ase.calculators.calculator import CalculationFailed
+from ase.units import Hartree
 from tblite.ase import TBLite
 
 from schnetpack_phonon.calculators.tight_binding import TightBinding
@@ -144,6 +145,25 @@ def test_electrons_are_counted():
     labels = TightBinding("GFN1-xTB").label(bulk("NaCl", "rocksalt", a=5.64, cubic=True))
     assert labels[properties.band_gap].item() > 4
     assert labels[properties.partial_occupation].item() < 1e-6
+
+
+def test_levels_are_those_of_tblite(magnesia):
+    """The five on either side of the gap, in eV; settings name them, so that keys change."""
+    calculation = TBLite(method="GFN1-xTB", verbosity=0)
+    magnesia.calc = calculation
+    magnesia.get_potential_energy()
+    energies = calculation._res.get("orbital-energies") * Hartree
+    calculator = TightBinding("GFN1-xTB", n_levels=5)
+    labels = calculator.label(magnesia)
+    n_filled = round(calculation._res.get("orbital-occupations").sum()) // 2
+    expected = np.sort(energies)[n_filled - 5 : n_filled + 5]
+    np.testing.assert_allclose(labels[properties.levels], expected[None, None], atol=1e-5)
+    np.testing.assert_array_equal(labels[properties.kpoints], [[[0, 0, 0, 1]]])
+    assert labels[properties.levels][0, 0, 4] == pytest.approx(labels[properties.vbm].item())
+    assert set(labels) == set(calculator.properties)
+    assert calculator.settings == TightBinding("GFN1-xTB").settings | {"n_levels": 5}
+    with pytest.raises(CalculationFailed, match=r"n_levels=40 needs as many of both"):
+        TightBinding("GFN1-xTB", n_levels=40).label(magnesia)
 
 
 def test_small_cells_are_refused():

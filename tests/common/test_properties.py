@@ -45,7 +45,7 @@ def test_two_structures_collate(key):
             for n in (2, 5)
         ]
     )
-    tail = [n for n in PROPERTIES[key].shape if n != "N"]
+    tail = [n or 1 for n in PROPERTIES[key].shape if n != "N"]
     assert list(batch[key].shape) == [7 if "N" in PROPERTIES[key].shape else 2, *tail]
 
 

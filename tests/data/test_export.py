@@ -63,6 +63,29 @@ def test_database_that_the_host_reads(path, tmp_path):
     np.testing.assert_array_equal(gaps, [np.nan, np.nan, 0.5])
 
 
+def test_levels_of_different_meshes(store, tmp_path):
+    """SchNetPack puts them in one batch; further k-points are NaN, so is a third one."""
+    several = [labelled_copper(number) for number in (1, 2, 3)]
+    for n, item in zip((1, 2), several, strict=False):
+        item.labels[properties.levels] = np.full((1, n, 6), float(n))
+        item.labels[properties.kpoints] = np.full((1, n, 4), float(n))
+    for item in several:
+        store.add(item)
+    export(store.path, tmp_path / "out.db")
+    dataset = ASEAtomsData(str(tmp_path / "out.db"))
+    assert dataset.units[properties.levels] == "eV"
+    rows = [dataset[k] for k in range(3)]
+    for key, width in ((properties.levels, 6), (properties.kpoints, 4)):
+        expected = np.full((3, 2, width), np.nan)
+        expected[0, 0], expected[1] = 1.0, 2.0
+        np.testing.assert_array_equal(np.concatenate([row[key] for row in rows]), expected)
+    other = labelled_copper(4)
+    other.labels[properties.levels] = np.ones((1, 1, 4))
+    store.add(other)
+    with pytest.raises(LabellingError, match="n_levels=2 and 3; expected one number"):
+        export(store.path, tmp_path / "other.db")
+
+
 def test_table(path, tmp_path):
     """Also of what a store without inputs holds."""
     export(path, tmp_path / "out.csv")

@@ -8,7 +8,7 @@ print ``ATOMIC FORCES in [a.u.]`` and a stress in GPa, later ones ``FORCES| Atom
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from ase.calculators.calculator import CalculationFailed
@@ -131,6 +131,18 @@ def levels_at_gamma(bands: str) -> np.ndarray:
     n_bands = min(map(len, rows))
     found = np.array([own[:n_bands] for own in rows], dtype=float)
     return found[0] if len(found) == 1 else found
+
+
+def kpoints(text: str, mesh: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+    """Fractions of the reciprocal cell, shape=(n_kpoints, 3), and weights, shape=(n_kpoints,)."""
+    if "FOR K POINT" not in text:
+        return np.zeros((1, 3)), np.ones(1)
+    rows = re.findall(rf"^ BRILLOUIN\|\s+\d+{4 * _NUMBER}\s*$", text, re.MULTILINE)
+    if not rows:
+        raise _lacks(text, "list of k-points")
+    found = np.array(rows, dtype=float)
+    steps = 2 * np.array(mesh)  # of a mesh with or without Gamma; five decimals are printed
+    return (found[:, 1:] * steps).round() / steps, found[:, 0]
 
 
 def found(pattern: str, text: str, what: str) -> str:

@@ -1,4 +1,4 @@
-"""Band edges from levels, counted by electrons."""
+"""Band edges and levels next to the gap, counted by electrons."""
 
 from __future__ import annotations
 
@@ -31,6 +31,57 @@ def band_edges(energies: np.ndarray, occupations: np.ndarray) -> tuple[float, fl
         raise CalculationFailed(f"no band edge: {n_electrons} electrons in {energies.size} levels")
     levels = np.sort(energies)
     return float(levels[highest]), float(levels[lowest])
+
+
+def levels_at_gap(
+    n_electrons: float,
+    energies: np.ndarray,
+    kpoints: np.ndarray,
+    weights: np.ndarray,
+    n_levels: int,
+    n_kpoints: int,
+) -> dict[str, np.ndarray]:
+    """Levels below and above the gap at each k-point, of a crystal without spin polarisation.
+
+    With an odd number of electrons the level that holds one counts as below and as above.
+
+    Args:
+        n_electrons: number of electrons in the cell.
+        energies: levels in eV, shape=(n, n_bands).
+        kpoints: in units of the reciprocal cell, shape=(n, 3).
+        weights: of the k-points, in any unit, shape=(n,).
+        n_levels: number of levels on either side of the gap.
+        n_kpoints: of the result, n or more; the rest is NaN.
+
+    Returns:
+        levels, ascending, shape=(1, n_kpoints, 2 n_levels), and kpoints with their weights, which
+        add up to 1, shape=(1, n_kpoints, 4).
+
+    Raises:
+        CalculationFailed: for two spins, fewer levels, or more k-points.
+    """
+    if energies.ndim == 3:
+        raise CalculationFailed("levels of two spins are no labels: set data.calculator.n_levels=0")
+    n, n_bands = energies.shape
+    below, above = (round(n_electrons) + 1) // 2, round(n_electrons) // 2
+    if not n_levels <= min(below, n_bands - above):
+        raise CalculationFailed(
+            f"{n_bands} bands and {n_electrons:g} electrons are {below} levels below the gap and "
+            f"{n_bands - above} above; data.calculator.n_levels={n_levels} needs as many of both: "
+            "take fewer, or calculate more empty bands"
+        )
+    if n > n_kpoints:
+        raise CalculationFailed(f"the output has {n} k-points; expected at most {n_kpoints}")
+    ordered = np.sort(energies, axis=1)
+    parts = ordered[:, below - n_levels : below], ordered[:, above : above + n_levels]
+    found = {
+        properties.levels: np.concatenate(parts, axis=1),
+        properties.kpoints: np.column_stack([kpoints, weights / weights.sum()]),
+    }
+    if wrong := [key for key, value in found.items() if not np.isfinite(value).all()]:
+        raise CalculationFailed(f"not finite: {', '.join(wrong)}")
+    rest = ((0, n_kpoints - n), (0, 0))
+    return {key: np.pad(x, rest, constant_values=np.nan)[None] for key, x in found.items()}
 
 
 def partial_occupation(occupations: np.ndarray) -> float:

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from ase.calculators.calculator import CalculationFailed
 
-from schnetpack_phonon.calculators.reading.levels import band_edges, mesh_edges
+from schnetpack_phonon.calculators.base import labels_from_results
+from schnetpack_phonon.calculators.reading.levels import band_edges, levels_at_gap, mesh_edges
 from tests.calculators.code_fixtures import CODES, output  # noqa: F401
 from tests.calculators.spin_fixtures import SPINS
 
@@ -68,6 +69,87 @@ def test_partial_occupation_of_a_mesh(band, occupation):
 def test_no_edges_of_a_mesh(n_electrons, message):
     with pytest.raises(CalculationFailed, match=message):
         mesh_edges(n_electrons, LEVELS, FULL, AT_GAMMA)
+
+
+POINTS = np.array([[0.0, 0.0, 0.0], [0.5, 0.0, 0.25]])
+
+
+@pytest.mark.parametrize(
+    ("n_electrons", "columns"), [(4, [0, 1, 2, 3]), (5, [1, 2, 2, 3]), (3.9999999, [0, 1, 2, 3])]
+)
+def test_levels_at_the_gap(n_electrons, columns):
+    """In ascending order, whatever that of the output; NaN where there is no further k-point."""
+    n = n_electrons, LEVELS[:, ::-1], POINTS, np.array([2.0, 6.0])
+    found = levels_at_gap(*n, n_levels=2, n_kpoints=3)
+    np.testing.assert_array_equal(found["levels"][0, :2], LEVELS[:, columns])
+    expected = [[0, 0, 0, 0.25], [0.5, 0, 0.25, 0.75]]
+    np.testing.assert_array_equal(found["kpoints"][0, :2], expected)
+    assert np.isnan(found["levels"][0, 2]).all()
+    assert np.isnan(found["kpoints"][0, 2]).all()
+    assert found["levels"].shape == (1, 3, 4)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            {"n_levels": 3},
+            "4 bands and 4 electrons are 2 levels below the gap and 2 above.*as many",
+        ),
+        ({"n_electrons": 6}, "3 levels below the gap and 1 above"),
+        ({"n_kpoints": 1}, "has 2 k-points; expected at most 1"),
+        ({"energies": np.array([LEVELS, LEVELS])}, "levels of two spins are no labels"),
+        ({"energies": LEVELS * np.nan}, "not finite: levels"),
+        ({"weights": np.array([1.0, np.nan])}, "not finite: kpoints"),
+    ],
+)
+def test_no_levels_at_the_gap(change, message):
+    given = {"n_electrons": 4, "energies": LEVELS, "kpoints": POINTS, "weights": np.ones(2)}
+    with pytest.raises(CalculationFailed, match=message):
+        levels_at_gap(**given | {"n_levels": 2, "n_kpoints": 2} | change)
+
+
+@pytest.fixture
+def with_levels(output):  # noqa: F811
+    """Labels of a stored output, and its results; that of CP2K with the list of its k-points."""
+    row = " BRILLOUIN|     {}           0.25000       -0.25000{:15.5f}{:15.5f}\n"
+    grid = [(-0.25, -0.25), (-0.25, 0.25), (0.25, -0.25), (0.25, 0.25)]
+    points = "".join(row.format(k, *each) for k, each in enumerate(grid, 1))
+
+    def read(name: str, kind: str) -> tuple[dict, dict]:
+        code, mesh = CODES[name], [1, 1, 1] if kind == "gamma" else [2, 2, 2]
+        folder = code.stored(kind)
+        if name == "CP2K" and kind == "mesh":
+            begin = "\n SCF WAVEFUNCTION OPTIMIZATION"
+            folder = output(kind, begin, points + begin)
+        calculator = code.make(kpoints=mesh, n_levels=3)
+        results = calculator.read_output(folder, code.atoms)
+        return labels_from_results(code.atoms, results), results
+
+    return read
+
+
+@pytest.mark.parametrize("name", SPINS)
+@pytest.mark.parametrize("kind", ["gamma", "mesh"])
+def test_levels_of_stored_outputs(with_levels, name, kind):
+    """Edges of the mesh are the outermost of them; each k-point is of the mesh."""
+    labels, results = with_levels(name, kind)
+    (levels,), (kpoints,) = labels["levels"], labels["kpoints"]
+    present = np.isfinite(kpoints).all(axis=1)
+    np.testing.assert_array_equal(np.isfinite(levels).all(axis=1), present)
+    assert (np.diff(levels[present], axis=1) >= 0).all()
+    assert kpoints[present, 3].sum() == pytest.approx(1)
+    fractions = kpoints[present, :3]
+    steps = 4 if name == "CP2K" else 2
+    np.testing.assert_allclose(fractions * steps, (fractions * steps).round(), atol=1e-6)
+    if kind == "gamma" or name != "CP2K":  # whose mesh has no Gamma
+        gamma = levels[present][np.abs(fractions).max(axis=1) < 1e-6].squeeze()
+        assert gamma[3] - gamma[2] == pytest.approx(results["band_gap_gamma"], abs=1e-6)
+        assert levels[present, 2].max() == pytest.approx(results["vbm"], abs=1e-6)
+        assert levels[present, 3].min() == pytest.approx(results["cbm"], abs=1e-6)
+    n_points = {"gamma": 1, "mesh": 4 if name == "CP2K" else 8}[kind]
+    assert present.sum() == n_points
+    assert len(levels) == (1 if kind == "gamma" else 8)
 
 
 def test_closed_shell_of_two_spins():
