@@ -42,7 +42,7 @@ def write_card(path: str | Path) -> str:
     labels = read_labels(path)
     rows = pd.concat([read_provenance(path), labels], axis=1)
     elastic = {f"elastic tensors: {key}": v for key, v in settings.get("elastic", {}).items()}
-    made_with = {**metadata["versions"], **settings["calculator"], **elastic}
+    made_with = {**metadata["versions"], **settings["calculator"], **_others(metadata), **elastic}
     crystals = sorted(rows["structure"].unique())
     units = {key: PROPERTIES[key].unit for key in map(str, labels)}
     text = [
@@ -63,6 +63,17 @@ def write_card(path: str | Path) -> str:
         Section("Labels", [], [_groups(rows, parameters), *_gaps(path, rows, parameters)]),
     ]
     return write_markdown(path.with_name(f"{path.stem}_card.md"), path.name, sections)
+
+
+def _others(metadata: dict[str, Any]) -> dict[str, Any]:
+    """Calculators of lattice and force constants, where they are not that of the labels."""
+    found = {}
+    for part, what in (("structure", "relaxation"), ("phonons", "force constants")):
+        if version := metadata.get("other_calculators", {}).get(part):
+            given = metadata["settings"][part]["calculator"]
+            found |= {f"{what}, {key}": value for key, value in given.items()}
+            found[f"{what}, version"] = version
+    return found
 
 
 def partly_filled(labels: pd.DataFrame) -> list[str]:

@@ -8,7 +8,9 @@ that exists is complete. Units are in SchNetPack's metadata keys, our own metada
 from __future__ import annotations
 
 import json
+import logging
 import sqlite3
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -22,13 +24,18 @@ from schnetpack_phonon.common.errors import DatabaseError
 from schnetpack_phonon.common.files import replacing
 from schnetpack_phonon.common.properties import (
     DISTANCE_UNIT,
+    PARTLY_FILLED,
     PROPERTIES,
     Labels,
     array_shape,
+    band_gap_spin,
     ideal_cell,
     ideal_positions,
+    partial_occupation,
 )
 from schnetpack_phonon.ensembles.base import Snapshot
+
+log = logging.getLogger(__name__)
 
 METADATA_KEY = "schnetpack_phonon"
 FORMAT_VERSION = 1
@@ -57,6 +64,42 @@ class Row(NamedTuple):
         if ideal_cell in self.data:
             ideal.set_cell(self.data[ideal_cell].reshape(3, 3))
         return ideal
+
+
+def keys_of(labels: Iterable[Labels | None]) -> list[str]:
+    """Keys that any labels have; the log says how many structures lack one.
+
+    Args:
+        labels: of each structure; None where a calculation failed.
+    """
+    counts = Counter(key for own in labels if own is not None for key in own)
+    n_most = max(counts.values(), default=0)
+    for key, n in counts.items():
+        if n < n_most and key != band_gap_spin:  # of spins that do not differ there is none
+            log.info("%s: NaN in %d of %d structures", key, n_most - n, n_most)
+    return list(counts)
+
+
+def complete(labels: Iterable[Labels | None]) -> Iterator[Labels]:
+    """Labels that there are; warns of partly filled bands.
+
+    Args:
+        labels: of each structure; None where a calculation failed.
+    """
+    n_flagged = 0
+    for own in labels:
+        if own is not None:
+            n_flagged += (
+                partial_occupation in own and own[partial_occupation].item() > PARTLY_FILLED
+            )
+            yield own
+    if n_flagged:
+        log.warning(
+            "%d structures have partly filled bands (partial_occupation > %g electrons): metals, "
+            "or gaps that depend on the smearing",
+            n_flagged,
+            PARTLY_FILLED,
+        )
 
 
 def write_database(

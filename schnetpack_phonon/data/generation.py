@@ -12,14 +12,14 @@ from functools import partial
 from importlib.metadata import version
 from itertools import compress, islice
 from pathlib import Path
-from typing import Any
 
 from schnetpack_phonon.common.digests import settings_hash
 from schnetpack_phonon.common.errors import LabellingError, MissingLabelsError
 from schnetpack_phonon.common.files import advice, check_folder, locked
 from schnetpack_phonon.common.properties import Labels, ideal_cell, ideal_positions
-from schnetpack_phonon.data.database import DatabaseError, check_settings, write_database
-from schnetpack_phonon.data.preparation import Recipe, complete, keys_of, prepare
+from schnetpack_phonon.data import database
+from schnetpack_phonon.data.database import DatabaseError, check_settings
+from schnetpack_phonon.data.preparation import Recipe, prepare
 from schnetpack_phonon.ensembles.base import Snapshot, snapshot_groups, until_accepted
 from schnetpack_phonon.ensembles.preview import write_preview
 from schnetpack_phonon.labels.finite_strain import N_STRAINS
@@ -27,7 +27,6 @@ from schnetpack_phonon.labels.labelling import Job, Labeller, Planner, Repeated,
 from schnetpack_phonon.labels.maintenance import outdated
 from schnetpack_phonon.labels.store import LabelStore
 from schnetpack_phonon.phonons.force_constants import Models
-from schnetpack_phonon.phonons.harmonic import HarmonicModel
 from schnetpack_phonon.structures.crystals import Crystal
 
 log = logging.getLogger(__name__)
@@ -125,6 +124,7 @@ class Generation:
         with suppress(MissingLabelsError):
             crystals, models = prepare(self.recipe, planner, self.datapath.parent)
             self._labelled(planner, _Drawn(self.recipe, crystals, models))
+        self.recipe.check_exported(planner.missing)
         return planner.missing
 
     def _exists(self) -> bool:
@@ -165,6 +165,7 @@ class Generation:
             crystals, models = prepare(self.recipe, labeller, self.datapath.parent)
             drawn = _Drawn(self.recipe, crystals, models)
             labels, found = self._labelled(labeller, drawn)
+            ideal = self.recipe.ideal_labels(labeller, crystals)
             for warning in outdated(labeller.store, labeller.tally.keys):
                 log.warning("%s", warning)
             times = [labeller.store[key].seconds for key in labeller.tally.keys]
@@ -173,20 +174,30 @@ class Generation:
         counts = {"n_rows": sum(found), "n_failed": n_failed, "n_rejected": drawn.n_rejected}
         settings = self.recipe.settings
         packages = {p: version(p) for p in ("schnetpack_phonon", "schnetpack", "phonopy")}
-        write_database(
+        others = {k: c.code_version for k, c in self.recipe.other_calculators.items()}
+        database.write_database(
             self.datapath,
             compress(drawn.snapshots(), found),
-            complete(labels),
-            provenance={"code": calculator.code_version, "settings_hash": settings_hash(settings)},
+            database.complete(labels),
+            provenance={
+                "code": calculator.code_version,
+                **{f"{part}_code": code for part, code in others.items()},
+                "settings_hash": settings_hash(settings),
+            },
             metadata={
                 "settings": settings,
                 "parameters": {
                     m.kind: [m.parameter_name, m.parameter_unit] for m in ensemble.members
                 },
                 "versions": {"calculator": calculator.code_version, **packages},
+                "other_calculators": others,
                 "crystals": {c.name: {"cell": c.unitcell.cell.array.tolist()} for c in crystals},
+                "ideal_labels": {
+                    name: {key: value.tolist() for key, value in own.items()}
+                    for name, own in ideal.items()
+                },
                 "phonons": [
-                    {"structure": name, "temperature": temperature, **_summary(model)}
+                    {"structure": name, "temperature": temperature, **model.summary}
                     for (name, temperature), model in models.items()
                 ],
                 # Of all labels, those of phonons and strained copies among them.
@@ -197,7 +208,7 @@ class Generation:
                 },
                 **counts,
             },
-            keys=keys_of(labels),
+            keys=database.keys_of(labels),
         )
         log.info(
             "%s: %d structures, %d failed, %d rejected for short distances",
@@ -287,13 +298,3 @@ class _Drawn:
 def describe(snapshot: Snapshot) -> str:
     parameter = f"{snapshot.parameter_name} {snapshot.parameter:g}"
     return f"{snapshot.structure}, {snapshot.kind}, {parameter}, snapshot {snapshot.index}"
-
-
-def _summary(model: HarmonicModel) -> dict[str, Any]:
-    return {
-        "policy": model.policy,
-        "n_imaginary": model.n_imaginary,
-        "n_changed": model.n_changed,
-        "lowest_frequency": float(model.frequencies.min()),
-        "steps": list(model.renormalization.steps) if model.renormalization else [],
-    }

@@ -12,6 +12,7 @@ magnetic moments                          each crystal, if not zero         hash
 charges, tags, constraints, spin-orbit    refused                           refused
 partial occupation                        refused                           refused
 relaxation, supercell, end members        structure                         by the supercell
+other calculators of lattice and forces   structure, phonons; each row      none
 phonopy's files: masses, force constants  phonons, by content               none
 distance, imaginary modes, renormalised   phonons                           none
 trajectory                                ensemble, by content              hash of structure
@@ -28,40 +29,46 @@ names and folders of files, commands      none                              none
 from __future__ import annotations
 
 import logging
-from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from ase import Atoms
+from ase.io import write
 
 from schnetpack_phonon.calculators.base import LabellingCalculator
 from schnetpack_phonon.common.digests import settings_hash
 from schnetpack_phonon.common.errors import LabellingError
-from schnetpack_phonon.common.properties import (
-    PARTLY_FILLED,
-    Labels,
-    band_gap,
-    band_gap_spin,
-    partial_occupation,
-)
+from schnetpack_phonon.common.files import replacing
+from schnetpack_phonon.common.properties import Labels, band_gap, band_gap_spin
 from schnetpack_phonon.ensembles.base import Ensemble
 from schnetpack_phonon.labels.finite_strain import FiniteStrain
-from schnetpack_phonon.labels.labelling import Labeller, label_job
-from schnetpack_phonon.labels.relaxation import relax_job, unrelaxed
+from schnetpack_phonon.labels.labelling import Job, Labeller, label_job
+from schnetpack_phonon.labels.relaxation import (
+    LARGE_CHANGE,
+    change_of_cell,
+    ideal_labels,
+    partly_filled,
+    relax_job,
+    unrelaxed,
+)
 from schnetpack_phonon.phonons.force_constants import (
     Models,
     PhononSource,
     different_models,
     save_phonopy,
+    unmixed,
     with_masses_of,
 )
-from schnetpack_phonon.structures.alloys import replaced
-from schnetpack_phonon.structures.atom_properties import magnetic_moments, own_masses
+from schnetpack_phonon.structures.alloys import plain, replaced
+from schnetpack_phonon.structures.atom_properties import magnetic_moments
 from schnetpack_phonon.structures.crystals import Crystal, StructureSource
 
 log = logging.getLogger(__name__)
+
+MANY_IMAGINARY = 0.1  #: share of modes above which a calculator may not be suited for a crystal
 
 
 @dataclass(frozen=True)
@@ -95,14 +102,30 @@ class Recipe:
         return (*given, *(self.elastic.properties if self.elastic else ()))
 
     @property
+    def other_calculators(self) -> dict[str, LabellingCalculator]:
+        """What is computed with other calculators than the labels: ``structure``, ``phonons``."""
+        given = {
+            "structure": self.structure.calculator if self.relax else None,
+            "phonons": self.phonons.calculator if self.ensemble.temperatures else None,
+        }
+        labels = self.calculator.settings
+        return {part: own for part, own in given.items() if own and own.settings != labels}
+
+    @property
     def settings(self) -> dict[str, Any]:
         """Everything that changes the database, as plain values."""
+        other: dict[str, dict[str, Any]] = {"structure": {}, "phonons": {}}
+        for part, calculator in self.other_calculators.items():
+            other[part]["calculator"] = calculator.settings
         return {
             "structure": {
                 "relax": self.relax,
-                "crystals": {c.name: _plain(c) for c in self.structure.crystals},
+                "crystals": {c.name: plain(c) for c in self.structure.crystals},
+                **other["structure"],
             },
-            "phonons": self.phonons.settings if self.ensemble.temperatures else None,
+            "phonons": {**self.phonons.settings, **other["phonons"]}
+            if self.ensemble.temperatures
+            else None,
             "ensemble": self.ensemble.settings,
             "calculator": self.source.settings,
         } | ({"elastic": self.elastic.settings} if self.elastic else {})
@@ -110,15 +133,41 @@ class Recipe:
     def check(self) -> None:
         """Raises errors before anything is computed: of options, files and the calculator."""
         _ = self.settings  # names files that are not there
+        structure, others = self.structure, self.other_calculators
         if self.elastic and self.ensemble.source_of_labels is not None:
             raise ValueError(
                 "elastic tensors need a calculator, but labels come from a file "
                 "(data.ensemble.labels=file): leave data/elastic out"
             )
+        if structure.calculator is not None and not self.relax:
+            raise ValueError(
+                "data.structure.calculator is of the relaxation, and nothing is relaxed: set "
+                "data.structure.relax=true, or leave the calculator out"
+            )
         if self.ensemble.temperatures:
-            self.phonons.check(self.structure.crystals)
-        for crystal in self.structure.crystals:
+            self.phonons.check(structure.crystals)
+        for crystal in structure.crystals:
             self.source.check(crystal.supercell)
+        for crystal in end_members(structure.crystals) if "structure" in others else ():
+            others["structure"].check(crystal.supercell)
+        for crystal in unmixed(structure.crystals) if "phonons" in others else ():
+            others["phonons"].check(crystal.supercell)
+
+    def ideal_labels(self, labeller: Labeller, crystals: Sequence[Crystal]) -> dict[str, Labels]:
+        """:func:`.ideal_labels` of the calculator; none of labels from a file."""
+        if self.ensemble.source_of_labels is not None:
+            return {}
+        return ideal_labels(self.calculator, labeller, crystals)
+
+    def check_exported(self, missing: Mapping[str, Sequence[Job]]) -> None:
+        """Raises ValueError for jobs of other calculators than that of the labels."""
+        own, jobs = self.calculator.settings, chain.from_iterable(missing.values())
+        if others := [job.description for job in jobs if job.input and job.input.settings != own]:
+            raise ValueError(
+                f"{', '.join(others[:4])}: for data.structure.calculator or "
+                "data.phonons.calculator, which are run here only: first calculate these with "
+                "spkphonon generate --dry-run and the same options"
+            )
 
 
 def prepare(recipe: Recipe, labeller: Labeller, folder: Path) -> tuple[list[Crystal], Models]:
@@ -127,24 +176,21 @@ def prepare(recipe: Recipe, labeller: Labeller, folder: Path) -> tuple[list[Crys
     Args:
         recipe: of the database.
         labeller: computes what is not in the label store yet.
-        folder: force constants go to a folder ``phonons`` in it.
+        folder: force constants and relaxed crystals go to a folder ``phonons`` in it.
     """
-    if recipe.relax:
-        crystals = _relaxed(recipe, labeller)
-    elif recipe.ensemble.source_of_labels is not None:
-        crystals = recipe.structure.crystals
+    crystals = _relaxed(recipe, labeller) if recipe.relax else recipe.structure.crystals
+    if recipe.ensemble.source_of_labels is not None:
         log.info("labels come from a file: nothing is calculated, crystals are not relaxed")
-    else:
-        crystals = recipe.structure.crystals
-        _warn_of_unrelaxed(recipe, labeller, [c for c in crystals if not c.end_members])
+    _warn_at_rest(recipe, recipe.ideal_labels(labeller, crystals))
     for crystal in crystals:
         log.info("%s: space group %s", crystal.name, crystal.space_group)
     temperatures = recipe.ensemble.temperatures
     if not temperatures:
         return crystals, {}
 
+    calculator = recipe.other_calculators.get("phonons", recipe.calculator)
+
     def label(what: str, jobs: Sequence[tuple[str, Atoms]]) -> list[Labels | None]:
-        calculator = recipe.calculator
         records = labeller.run([label_job(calculator, a, text) for text, a in jobs], what)
         return [record.labels for record in records]
 
@@ -156,7 +202,9 @@ def prepare(recipe: Recipe, labeller: Labeller, folder: Path) -> tuple[list[Crys
 
 def _report(recipe: Recipe, crystals: Sequence[Crystal], models: Models, folder: Path) -> None:
     """Logs a summary of the modes and writes the force constants for phonopy."""
-    settings = [recipe.phonons.settings, recipe.calculator.settings]
+    calculator = recipe.other_calculators.get("phonons", recipe.calculator)
+    settings = [recipe.phonons.settings, calculator.settings]
+    unstable = []
     for crystal in crystals:
         own = different_models(crystal, models)
         for temperature, model in own.items():
@@ -178,30 +226,44 @@ def _report(recipe: Recipe, crystals: Sequence[Crystal], models: Models, folder:
                     model.n_real_changed,
                     model.frequencies.size,
                 )
-            key = settings_hash([_plain(crystal), *settings])[:9]
+            if model.n_imaginary > MANY_IMAGINARY * model.frequencies.size:
+                unstable.append(crystal.name)
+            key = settings_hash([plain(crystal), *settings])[:9]
             suffix = f"-{temperature:g}K" if len(own) > 1 or model.renormalization else ""
             own_folder = folder / "phonons" / f"{crystal.name}-{key}{suffix}"
             save_phonopy(crystal, model.force_constants, own_folder / "phonopy_params.yaml")
+            if recipe.relax:
+                with replacing(own_folder / "POSCAR") as part:
+                    write(part, crystal.unitcell, format="vasp", direct=True)
+    if unstable:
+        names = list(dict.fromkeys(unstable))
+        log.warning(
+            "%s: more than %g %% of the modes are imaginary. The crystal is soft, or this "
+            "calculator is not suited for it; the displacements depend on "
+            "data.phonons.instabilities",
+            ", ".join(names[:4]) + (f" and {n} more" if (n := len(names) - 4) > 0 else ""),
+            100 * MANY_IMAGINARY,
+        )
 
 
-def _warn_of_unrelaxed(recipe: Recipe, labeller: Labeller, crystals: Sequence[Crystal]) -> None:
-    """Computes forces and stress of crystals that are not relaxed with the calculator."""
-    jobs = [label_job(recipe.calculator, c.supercell, "ideal crystal") for c in crystals]
-    try:
-        records = labeller.run(jobs, "ideal crystals")
-    except LabellingError as error:
-        log.warning("cannot tell whether the crystals are relaxed: %s", error)
-        return
-    for crystal, record in zip(crystals, records, strict=True):
-        warning = record.labels and unrelaxed(record.labels)
-        if warning:
-            log.warning("%s: %s", crystal.name, warning)
+def _warn_at_rest(recipe: Recipe, found: dict[str, Labels]) -> None:
+    """Warns of crystals at rest that this calculator does not describe, or not at a minimum."""
+    by_other = "structure" in recipe.other_calculators
+    for name, labels in found.items():
+        at_minimum = recipe.relax and not by_other
+        for warning in (
+            None if at_minimum else unrelaxed(labels, by_other),
+            partly_filled(labels),
+        ):
+            if warning:
+                log.warning("%s: %s", name, warning)
 
 
 def _relaxed(recipe: Recipe, labeller: Labeller) -> list[Crystal]:
     crystals = recipe.structure.crystals
     pure = end_members(crystals)
-    records = labeller.run([relax_job(recipe.calculator, c) for c in pure], "lattice")
+    calculator = recipe.other_calculators.get("structure", recipe.calculator)
+    records = labeller.run([relax_job(calculator, c) for c in pure], "lattice")
     relaxed = {}
     for crystal, record in zip(pure, records, strict=True):
         if record.labels is None:
@@ -209,7 +271,16 @@ def _relaxed(recipe: Recipe, labeller: Labeller) -> list[Crystal]:
         unitcell = crystal.unitcell.copy()
         unitcell.set_cell(record.labels["cell"])
         unitcell.positions = record.labels["positions"]
-        log.info("%s: cell lengths %s Ang", crystal.name, unitcell.cell.lengths().round(3))
+        text, change = change_of_cell(crystal.unitcell, unitcell)
+        log.info("%s: relaxed, %s", crystal.name, text)
+        if change > LARGE_CHANGE:
+            log.warning(
+                "%s: relaxing changes the cell by more than %g %%. The given structure is far from "
+                "the minimum of this calculator: if it is a measured one, choose another "
+                "data/calculator",
+                crystal.name,
+                100 * LARGE_CHANGE,
+            )
         relaxed[crystal.name] = replace(crystal, unitcell=unitcell)
     return replaced(crystals, relaxed)
 
@@ -218,61 +289,3 @@ def end_members(crystals: Sequence[Crystal]) -> list[Crystal]:
     """The crystals that can be relaxed with their own symmetry, each once."""
     found = {c.name: c for mix in crystals for c, _ in mix.end_members or ((mix, 1.0),)}
     return list(found.values())
-
-
-def _plain(crystal: Crystal) -> dict[str, Any]:
-    """A crystal as plain values."""
-    plain: dict[str, Any] = {
-        "formula": str(crystal.unitcell.symbols),
-        "cell": crystal.unitcell.cell.array.round(6).tolist(),
-        "positions": crystal.unitcell.positions.round(6).tolist(),
-        "supercell": [list(row) for row in crystal.supercell_matrix],
-    }
-    for key, values in (
-        ("masses", own_masses(crystal.unitcell)),
-        ("magnetic_moments", magnetic_moments(crystal.unitcell)),
-    ):
-        if values is not None:  # of natural elements without moments there is nothing to say
-            plain[key] = values.round(6).tolist()
-    if crystal.end_members:
-        plain["end_members"] = {c.name: [_plain(c), w] for c, w in crystal.end_members}
-        plain["own_force_constants"] = crystal.own_force_constants
-        if crystal.own_lattice:
-            plain["own_lattice"] = True
-    return plain
-
-
-def keys_of(labels: Iterable[Labels | None]) -> list[str]:
-    """Keys that any labels have; the log says how many structures lack one.
-
-    Args:
-        labels: of each structure; None where a calculation failed.
-    """
-    counts = Counter(key for own in labels if own is not None for key in own)
-    n_most = max(counts.values(), default=0)
-    for key, n in counts.items():
-        if n < n_most and key != band_gap_spin:  # of spins that do not differ there is none
-            log.info("%s: NaN in %d of %d structures", key, n_most - n, n_most)
-    return list(counts)
-
-
-def complete(labels: Iterable[Labels | None]) -> Iterator[Labels]:
-    """Labels that there are; warns of partly filled bands.
-
-    Args:
-        labels: of each structure; None where a calculation failed.
-    """
-    n_flagged = 0
-    for own in labels:
-        if own is not None:
-            n_flagged += (
-                partial_occupation in own and own[partial_occupation].item() > PARTLY_FILLED
-            )
-            yield own
-    if n_flagged:
-        log.warning(
-            "%d structures have partly filled bands (partial_occupation > %g electrons): metals, "
-            "or gaps that depend on the smearing",
-            n_flagged,
-            PARTLY_FILLED,
-        )

@@ -1,7 +1,9 @@
-"""Relaxation of cells and atoms with the code that computes the labels."""
+"""Relaxation of cells and atoms, and the labels of crystals at rest."""
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -16,13 +18,17 @@ from ase.optimize import BFGS
 from schnetpack_phonon.calculators.base import LabellingCalculator
 from schnetpack_phonon.common import properties
 from schnetpack_phonon.common.digests import settings_hash, structure_hash
-from schnetpack_phonon.common.properties import PROPERTIES, Labels
-from schnetpack_phonon.labels.labelling import Job, label_job
+from schnetpack_phonon.common.errors import LabellingError, MissingLabelsError
+from schnetpack_phonon.common.properties import PARTLY_FILLED, PROPERTIES, Labels
+from schnetpack_phonon.labels.labelling import Job, Labeller, label_job
 from schnetpack_phonon.labels.store import Input
 from schnetpack_phonon.structures.atom_properties import magnetic_kinds, to_ase
 from schnetpack_phonon.structures.crystals import Crystal
 
+log = logging.getLogger(__name__)
+
 SMALL_FORCE = 0.05  #: largest force of a structure at its minimum, in eV/Ang
+LARGE_CHANGE = 0.03  #: of a cell length by relaxing, above which a calculator is not to be trusted
 
 
 class _Supercell(Calculator):
@@ -133,20 +139,78 @@ def _relaxed_label(calculator: LabellingCalculator, atoms: Atoms) -> Labels:
     return calculator.label(relax_ions(calculator, atoms))
 
 
+def change_of_cell(before: Atoms, after: Atoms) -> tuple[str, float]:
+    """What relaxing did to a cell: in words, and the largest relative change of a length.
+
+    Lengths that are the same before and after, such as all of a cubic crystal, are named once.
+    """
+    lengths = np.array([before.cell.lengths(), after.cell.lengths()]).T
+    changes = lengths[:, 1] / lengths[:, 0] - 1
+    different = dict.fromkeys((f"{a:.3f} -> {b:.3f} Ang, {b / a - 1:+.1%}") for a, b in lengths)
+    text = "; ".join(different).replace("%", " %")
+    angles = np.array([before.cell.angles(), after.cell.angles()])
+    if np.abs(angles[1] - angles[0]).max() > 0.05:
+        one, other = (", ".join(f"{angle:.1f}" for angle in row) for row in angles)
+        text += f"; angles {one} -> {other} degrees"
+    return text, float(np.abs(changes).max())
+
+
+def ideal_labels(
+    calculator: LabellingCalculator, labeller: Labeller, crystals: Sequence[Crystal]
+) -> dict[str, Labels]:
+    """Labels of crystals at rest by name, from which changes count; nothing depends on them.
+
+    Mixed crystals, and those whose calculation fails, are left out. So are labels that a shipped
+    store lacks: a database of shipped labels is made without the code.
+    """
+    jobs = [(c.name, label_job(calculator, c.supercell, "ideal crystal")) for c in crystals]
+    jobs = [own for own, c in zip(jobs, crystals, strict=True) if not c.end_members]
+    if labeller.store.is_shipped:
+        jobs = [(name, job) for name, job in jobs if job.key in labeller.store]
+    try:
+        records = labeller.run([job for _, job in jobs], "ideal crystals")
+    except MissingLabelsError:
+        return {}
+    except LabellingError as error:
+        log.warning("crystals at rest have no labels: %s", error)
+        return {}
+    found = zip(jobs, records, strict=True)
+    return {name: record.labels for (name, _), record in found if record.labels is not None}
+
+
 def largest_force(labels: Labels) -> float:
     """On any atom, in eV/Ang."""
     return float(np.linalg.norm(labels[properties.forces], axis=1).max())
 
 
-def unrelaxed(labels: Labels) -> str | None:
-    """Warning about an ideal crystal with large forces or stress; None if they are small."""
+def partly_filled(labels: Labels) -> str | None:
+    """Warning about a crystal at rest whose bands are partly filled; None if they are not."""
+    share = labels.get(properties.partial_occupation)
+    if share is None or share.item() <= PARTLY_FILLED:
+        return None
+    return (
+        f"has partly filled bands at rest (partial_occupation {share.item():.2g} electrons). If it "
+        "is no metal, its gaps and band edges are wrong: choose another data/calculator"
+    )
+
+
+def unrelaxed(labels: Labels, by_other: bool = False) -> str | None:
+    """Warning about an ideal crystal with large forces or stress; None if they are small.
+
+    Args:
+        labels: of the crystal at rest.
+        by_other: whether it was relaxed with another calculator.
+    """
     force = largest_force(labels)
     stress = PROPERTIES[properties.stress]
     pressure = float(np.abs(labels[properties.stress]).max()) * stress.report_factor
     if force < SMALL_FORCE and pressure < 0.5:
         return None
+    advice = "set data.structure.relax=true, or relax it yourself"
+    if by_other:
+        advice = "that is the price of relaxing it with another calculator"
     return (
-        f"looks unrelaxed for this calculator: forces up to {force:.2f} eV/Ang, stress up to "
-        f"{pressure:.1f} {stress.report_unit}. Displacements then start from a point that is not "
-        "a minimum: set data.structure.relax=true, or relax it yourself"
+        f"looks unrelaxed for the calculator of the labels: forces up to {force:.2f} eV/Ang, "
+        f"stress up to {pressure:.1f} {stress.report_unit}. Displacements then start from a point "
+        f"that is not a minimum: {advice}"
     )

@@ -79,7 +79,7 @@ class LabelStore:
     """
 
     def __init__(self, path: str | Path, shipped: str | Path | None = None):
-        self.path = Path(path).resolve()
+        self.path, self.is_shipped = Path(path).resolve(), shipped is not None
         # First the store itself, if it exists; then its former files, which other processes
         # replaced, and the shipped store.
         self._files = [] if shipped is None else [_File(Path(shipped))]

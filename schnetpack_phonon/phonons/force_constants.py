@@ -28,6 +28,9 @@ Models = dict[tuple[str, float], HarmonicModel]  #: by name of the crystal and t
 class PhononSource(Protocol):
     """Source of harmonic models."""
 
+    calculator: LabellingCalculator | None
+    """Of the forces; None for that of the labels."""
+
     @property
     def settings(self) -> dict[str, Any]:
         """Everything that changes a model, as plain values."""
@@ -49,11 +52,17 @@ class FiniteDisplacements:
     Args:
         instabilities: treatment of imaginary and very low modes.
         distance: length of a displacement in Ang.
+        calculator: of the forces; by default that of the labels.
     """
 
-    def __init__(self, instabilities: Instabilities | None = None, distance: float = 0.03):
+    def __init__(
+        self,
+        instabilities: Instabilities | None = None,
+        distance: float = 0.03,
+        calculator: LabellingCalculator | None = None,
+    ):
         check_positive("Ang", distance=distance)
-        self.distance = distance
+        self.distance, self.calculator = distance, calculator
         self.instabilities = instabilities or Instabilities()
 
     @property

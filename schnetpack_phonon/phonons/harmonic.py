@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 from ase import Atoms
@@ -90,6 +91,17 @@ class HarmonicModel:
         """Number of modes among these that are not imaginary."""
         changed = self.frequencies != self.sampled_frequencies
         return int((changed & (self.frequencies >= ZERO)).sum())
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        """What a database says about the model, as plain values."""
+        return {
+            "policy": self.policy,
+            "n_imaginary": self.n_imaginary,
+            "n_changed": self.n_changed,
+            "lowest_frequency": float(self.frequencies.min()),
+            "steps": list(self.renormalization.steps) if self.renormalization else [],
+        }
 
     @property
     def unguarded(self) -> HarmonicModel:

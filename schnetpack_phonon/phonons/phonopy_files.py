@@ -59,8 +59,8 @@ class PhonopyFiles:
 
     Units are those of the code that the file names (``calculator``), by phonopy's definition.
 
-    Masses are those of the file, or of the structure where the file has those of the natural
-    elements. Their content identifies a database, as that of the whole file does.
+    Masses are those of the file, or of the structure where the file has those of natural
+    elements. The content of the files identifies a database.
 
     Born charges are not used: at the wave vectors of the supercell its force constants contain the
     whole dipole interaction, and the periodic cells of the labels have no macroscopic field that
@@ -68,8 +68,8 @@ class PhonopyFiles:
 
     Args:
         path: ``phonopy_params.yaml``, or ``phonopy_disp.yaml`` (or ``phonopy.yaml``) with
-            FORCE_SETS, FORCE_CONSTANTS or force_constants.hdf5 in the same folder; ``{name}``
-            stands for the crystal's name if there are several.
+            FORCE_SETS, FORCE_CONSTANTS or force_constants.hdf5 beside; ``{name}`` stands for the
+            name of the crystal.
         instabilities: treatment of imaginary and very low modes.
         force_sets: FORCE_SETS in another folder.
         force_constants: FORCE_CONSTANTS or force_constants.hdf5 in another folder, full or compact.
@@ -88,7 +88,7 @@ class PhonopyFiles:
         for option, file in (("force_sets", force_sets), ("force_constants", force_constants)):
             if file:
                 self.files[option] = str(Path(work_dir, file))
-        self.instabilities = instabilities
+        self.instabilities, self.calculator = instabilities, None  # no forces are calculated
 
     @property
     def settings(self) -> dict[str, Any]:

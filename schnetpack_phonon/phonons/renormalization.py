@@ -26,6 +26,7 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 
+from schnetpack_phonon.calculators.base import LabellingCalculator
 from schnetpack_phonon.common import properties
 from schnetpack_phonon.common.errors import (
     LabellingError,
@@ -101,6 +102,7 @@ class Renormalised:
         statistics: ``quantum`` or ``classical``.
         seed: of the displacements.
         start_floor: the first model has the absolute harmonic frequencies, at least this, in THz.
+        calculator: of all forces; by default that of the source, or of the labels.
     """
 
     def __init__(
@@ -112,12 +114,13 @@ class Renormalised:
         statistics: str = "quantum",
         seed: int = 2511,
         start_floor: float = 1.5,
+        calculator: LabellingCalculator | None = None,
     ):
         check_at_least(2, n_samples=n_samples)
         check_at_least(1, max_steps=max_steps)
         check_positive("THz", tolerance=tolerance)
         check_choice(STATISTICS, statistics=statistics)
-        self.source = source
+        self.source, self.calculator = source, calculator or source.calculator
         self.n_samples = n_samples
         self.tolerance = float(tolerance)
         self.max_steps = max_steps
@@ -145,10 +148,7 @@ class Renormalised:
         self, crystals: Sequence[Crystal], temperatures: Sequence[float], label: LabelFunction
     ) -> Models:
         if self.statistics == "classical" and min(temperatures) == 0:
-            raise ValueError(
-                "classical displacements at 0 K are zero and cannot be fitted: set "
-                "data.phonons.statistics=quantum"
-            )
+            raise ValueError("displacements at 0 K are zero: set data.phonons.statistics=quantum")
         pure = unmixed(crystals)
         harmonic = self.source.models(pure, temperatures, label)
         crystals = with_masses_of(crystals, harmonic)

@@ -5,7 +5,7 @@ from schnetpack_phonon._moved import names_of
 __getattr__, __dir__ = names_of(
     __name__,
     """
-    alloys: MixedAntiperovskites end_member_formulas replaced vegard
+    alloys: MixedAntiperovskites end_member_formulas plain replaced vegard
     atom_properties: check_atom_properties check_same_moments magnetic_kinds magnetic_moments
         own_masses to_ase to_phonopy
     cif: read_cif

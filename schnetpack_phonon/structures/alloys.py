@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from schnetpack_phonon.common.errors import check_at_least, check_choice, check_positive
+from schnetpack_phonon.structures.atom_properties import magnetic_moments, own_masses
 from schnetpack_phonon.structures.crystals import (
     Crystal,
     antiperovskite,
@@ -40,6 +41,7 @@ class MixedAntiperovskites:
         force_constants: ``end_members`` takes the average over the end members, weighted by
             composition, with the arrangement's own masses; ``own`` calculates them for each
             arrangement, which takes some hundred force calculations without symmetry.
+        calculator: of the relaxation; by default that of the labels.
     """
 
     def __init__(
@@ -52,13 +54,14 @@ class MixedAntiperovskites:
         relax: bool = True,
         lattice_constants: Mapping[str, float] | None = None,
         force_constants: str = "end_members",
+        calculator: Any = None,
     ):
         check_at_least(1, n_arrangements=n_arrangements)
         check_choice(("end_members", "own"), force_constants=force_constants)
         check_formulas(names)
         if fraction is not None and not 0 <= fraction <= 1:
             raise ValueError(f"data.structure.fraction is {fraction}; expected 0 <= x <= 1")
-        self.relax = relax
+        self.relax, self.calculator = relax, calculator
         self.crystals: list[Crystal] = []
         matrix = supercell_matrix(supercell)
         constants = dict(lattice_constants or {})
@@ -170,6 +173,26 @@ def vegard(crystal: Crystal, relaxed: Mapping[str, Crystal]) -> Crystal:
     if crystal.own_lattice:
         return crystal
     return _in_cell(crystal, np.sum([w * m.supercell.cell.array for m, w in members], axis=0))
+
+
+def plain(crystal: Crystal) -> dict[str, Any]:
+    """A crystal as plain values."""
+    values_of: dict[str, Any] = {
+        "formula": str(crystal.unitcell.symbols),
+        "cell": crystal.unitcell.cell.array.round(6).tolist(),
+        "positions": crystal.unitcell.positions.round(6).tolist(),
+        "supercell": [list(row) for row in crystal.supercell_matrix],
+    }
+    own = own_masses(crystal.unitcell), magnetic_moments(crystal.unitcell)
+    for key, values in zip(("masses", "magnetic_moments"), own, strict=True):
+        if values is not None:  # of natural elements without moments there is nothing to say
+            values_of[key] = values.round(6).tolist()
+    if crystal.end_members:
+        values_of["end_members"] = {c.name: [plain(c), w] for c, w in crystal.end_members}
+        values_of["own_force_constants"] = crystal.own_force_constants
+        if crystal.own_lattice:
+            values_of["own_lattice"] = True
+    return values_of
 
 
 def replaced(crystals: Sequence[Crystal], own: Mapping[str, Crystal]) -> list[Crystal]:

@@ -147,7 +147,9 @@ class StructureSource(Protocol):
 
     crystals: list[Crystal]
     relax: bool
-    """Whether cell and free positions are relaxed with the calculator first."""
+    """Whether cell and free positions are relaxed first."""
+    calculator: Any
+    """Of the relaxation, a :class:`.LabellingCalculator`; None for that of the labels."""
 
 
 @dataclass(frozen=True)
@@ -233,6 +235,7 @@ class Antiperovskites:
         supercell: three integers or a 3x3 matrix.
         relax: relax cell and free positions with the calculator, keeping the symmetry.
         lattice_constants: formula -> Angstrom, for crystals without a built-in constant.
+        calculator: of the relaxation; by default that of the labels.
     """
 
     def __init__(
@@ -241,8 +244,9 @@ class Antiperovskites:
         supercell: Sequence[Any] = (2, 2, 2),
         relax: bool = True,
         lattice_constants: Mapping[str, float] | None = None,
+        calculator: Any = None,
     ):
-        self.relax = relax
+        self.relax, self.calculator = relax, calculator
         constants = dict(lattice_constants or {})
         matrix = supercell_matrix(supercell)
         check_formulas(names)

@@ -51,6 +51,7 @@ class StructureFile:
         symmetry_tolerance: in Ang; positions and cell are made symmetric by the operations found
             within it. By default they are taken as they are, and phonopy looks for operations
             within 1e-5 Ang.
+        calculator: of the relaxation; by default that of the labels.
         work_dir: where a relative path starts.
         min_length: of an automatic supercell, in Ang.
         min_atoms: of an automatic supercell.
@@ -65,13 +66,14 @@ class StructureFile:
         format: str | None = None,
         frame: int | None = None,
         symmetry_tolerance: float | None = None,
+        calculator: Any = None,
         work_dir: str = ".",
         min_length: float = 7.5,
         min_atoms: int = 2,
     ):
         atoms = read_structure(Path(work_dir, path), format, frame, "data.structure.")
         unitcell = checked_unitcell(atoms, path, symmetry_tolerance)
-        self.relax = relax
+        self.relax, self.calculator = relax, calculator
         name = name or unitcell.get_chemical_formula(empirical=True)
         matrix = supercell_of(unitcell, supercell, min_length, min_atoms)
         self.crystals = [Crystal(name, unitcell, matrix)]

@@ -42,6 +42,7 @@ class StructureFiles:
         relax: relax cell and positions with the calculator, keeping the symmetry.
         format: ASE's name of the format of all files; told from each by default.
         symmetry_tolerance: in Ang, see :class:`.StructureFile`.
+        calculator: of the relaxation; by default that of the labels.
         work_dir: where relative paths start.
     """
 
@@ -54,9 +55,10 @@ class StructureFiles:
         relax: bool = True,
         format: str | None = None,
         symmetry_tolerance: float | None = None,
+        calculator: Any = None,
         work_dir: str = ".",
     ):
-        self.relax = relax
+        self.relax, self.calculator = relax, calculator
         found = [
             (name, path, checked_unitcell(atoms, path, symmetry_tolerance))
             for name, path, atoms in _named_structures(paths, format, Path(work_dir))

@@ -21,8 +21,10 @@ from schnetpack_phonon.calculators.base import AseCalculator
 from schnetpack_phonon.calculators.espresso import Espresso
 from schnetpack_phonon.common import properties
 from schnetpack_phonon.common.errors import LabellingError
-from schnetpack_phonon.data.card import partly_filled
-from schnetpack_phonon.data.preparation import Recipe, complete, keys_of, prepare
+from schnetpack_phonon.data.card import partly_filled, write_card
+from schnetpack_phonon.data.database import complete, keys_of, read_metadata
+from schnetpack_phonon.data.preparation import Recipe, prepare
+from schnetpack_phonon.data.reading import read_rows
 from schnetpack_phonon.ensembles.independent import RandomEnsemble
 from schnetpack_phonon.ensembles.thermal import PhononEnsemble
 from schnetpack_phonon.ensembles.trajectory import FileEnsemble
@@ -36,6 +38,7 @@ from schnetpack_phonon.phonons.force_constants import (
 )
 from schnetpack_phonon.phonons.instabilities import Instabilities
 from schnetpack_phonon.phonons.phonopy_files import PhonopyFiles
+from schnetpack_phonon.phonons.renormalization import Renormalised
 from schnetpack_phonon.structures.crystals import Antiperovskites, Crystal, supercell_matrix
 from schnetpack_phonon.structures.files import StructureFile
 from tests.data.data_fixtures import ALLOYS, ensemble_data
@@ -61,19 +64,26 @@ def test_force_constants_are_stored_for_phonopy(built):
         assert phonon.force_constants.shape == (40, 40, 3, 3)
 
 
+def no_labeller():
+    """All calculations fail."""
+    return SimpleNamespace(
+        run=lambda jobs, what: [Record("h0", None, "failed") for _ in jobs],
+        store=SimpleNamespace(is_shipped=False),
+    )
+
+
 @pytest.mark.parametrize("min_frequency", [0.0, 8.0])
 def test_changed_real_modes_are_warned_of(
     tmp_path, caplog, rock_salt, stable, model, min_frequency
 ):
     instabilities = Instabilities(min_frequency=min_frequency)
     models = harmonic_models([rock_salt], [300.0], {"NaCl": stable}, instabilities)
-    phonons = SimpleNamespace(models=lambda *_: models, settings={})
-    structure = SimpleNamespace(crystals=[rock_salt], relax=False)
+    phonons = SimpleNamespace(models=lambda *_: models, settings={}, calculator=None)
+    structure = SimpleNamespace(crystals=[rock_salt], relax=False, calculator=None)
     ensemble = PhononEnsemble([300], n_snapshots=1, seed=0)
     recipe = Recipe(structure, phonons, ensemble, AseCalculator(EMT))
-    labeller = SimpleNamespace(run=lambda jobs, what: [Record("h0", None, "failed") for _ in jobs])
     with caplog.at_level(logging.WARNING):
-        prepare(recipe, labeller, tmp_path)
+        prepare(recipe, no_labeller(), tmp_path)
     n_real = (model.frequencies < min_frequency).sum()
     assert (n_real > 0) == (min_frequency > 0)
     expected = [f"NaCl: {n_real} of 45 modes are real but below"] if n_real else []
@@ -107,8 +117,7 @@ def test_crystals_that_look_unrelaxed(tmp_path, caplog, relax, warned):
     )
     with caplog.at_level(logging.WARNING):
         data.prepare_data()
-    found = [r.getMessage() for r in caplog.records if r.getMessage().startswith("Cu3PdAu: ")]
-    assert [("looks unrelaxed" in text) for text in found] == [True] * warned
+    assert ("Cu3PdAu: looks unrelaxed" in caplog.text) == warned
 
 
 # What identifies a database. Each input below is a small study: a crystal from a file with force
@@ -320,3 +329,136 @@ def test_partly_filled_bands_are_counted(caplog):
         "not known for 1."
     ]
     assert partly_filled(pd.DataFrame({"band_gap": [1.0]})) == []
+
+
+# Lattice and force constants of other calculators than the labels.
+
+
+class Stiff(EMT):
+    """EMT whose energy is three times as large: the same lattice, frequencies times sqrt(3)."""
+
+    def calculate(self, *args, **kwargs):
+        super().calculate(*args, **kwargs)
+        factors = dict.fromkeys(("energy", "free_energy", "forces", "stress"), 3.0)
+        self.results |= {k: f * self.results[k] for k, f in factors.items() if k in self.results}
+
+
+def stiff() -> AseCalculator:
+    return AseCalculator(Stiff)
+
+
+def two_fidelities(folder, structure=None, phonons=None, **changed):
+    """Of one alloy, whose force constants and lattice may be those of other calculators."""
+    lattice = {"lattice_constants": ALLOYS, "calculator": structure, **changed}
+    return ensemble_data(
+        folder,
+        PhononEnsemble([300], n_snapshots=2, seed=1),
+        structure=Antiperovskites(["Cu3PdAu"], supercell=[1, 1, 1], **lattice),
+        phonons=FiniteDisplacements(Instabilities(), calculator=phonons),
+        batch_size=1,
+    )
+
+
+def test_force_constants_of_another_calculator(tmp_path):
+    """They are three times as large; everything else is of the calculator of the labels."""
+    one, other = two_fidelities(tmp_path / "a"), two_fidelities(tmp_path / "b", phonons=stiff())
+    lowest = []
+    for data in (one, other):
+        data.prepare_data()
+        metadata = read_metadata(data.datapath)
+        lowest.append(metadata["phonons"][0]["lowest_frequency"])
+        assert metadata["versions"]["calculator"] == AseCalculator(EMT).code_version
+    assert lowest[1] == pytest.approx(3**0.5 * lowest[0])
+    rows = [list(ase.db.connect(data.datapath).select()) for data in (one, other)]
+    np.testing.assert_array_equal(rows[0][0].cell, rows[1][0].cell)
+    assert [row.get("phonons_code") for row in rows[0]] == [None, None]
+    assert [row.phonons_code for row in rows[1]] == [stiff().code_version] * 2
+    settings = [data.generation.recipe.settings for data in (one, other)]
+    assert settings[1]["phonons"].pop("calculator") == stiff().settings
+    assert settings[0] == settings[1]
+    assert "force constants, code" in write_card(other.datapath)
+    assert "force constants, code" not in write_card(one.datapath)
+
+
+def test_lattice_of_another_calculator(tmp_path, caplog):
+    """Its minimum is not that of the labels, which is said."""
+    other = AseCalculator(partial(EMT, asap_cutoff=True))
+    one, two = two_fidelities(tmp_path / "a"), two_fidelities(tmp_path / "b", structure=other)
+    with caplog.at_level(logging.WARNING):
+        one.prepare_data()
+    assert "looks unrelaxed" not in caplog.text
+    two.prepare_data()
+    a, b = (read_metadata(data.datapath)["crystals"]["Cu3PdAu"]["cell"] for data in (one, two))
+    assert np.abs(np.array(a) - b).max() > 1e-4
+    settings = two.generation.recipe.settings
+    assert settings["structure"].pop("calculator") == other.settings
+    assert settings == one.generation.recipe.settings
+    assert "relaxation, asap cutoff" in write_card(two.datapath)
+
+
+def test_the_same_calculator_by_another_option_is_the_same_database(tmp_path):
+    same = AseCalculator(EMT, time_limit=60)
+    one, other = two_fidelities(tmp_path), two_fidelities(tmp_path, structure=same, phonons=same)
+    assert one.generation.recipe.settings == other.generation.recipe.settings
+
+
+def test_every_calculator_is_checked_first(tmp_path):
+    small = AseCalculator(EMT, min_atoms=6)
+    with pytest.raises(ValueError, match=r"data.structure.relax is false"):
+        two_fidelities(tmp_path, structure=stiff(), relax=False).generation.recipe.check()
+    for part in ("structure", "phonons"):
+        small.factory = Stiff
+        with pytest.raises(ValueError, match=r"has 5 atoms; .* >= 6"):
+            two_fidelities(tmp_path, **{part: small}).generation.recipe.check()
+
+
+def test_a_renormalisation_has_the_calculator_of_its_source():
+    own, source = stiff(), FiniteDisplacements(Instabilities(), calculator=stiff())
+    assert Renormalised(source).calculator is source.calculator
+    assert Renormalised(source, calculator=own).calculator is own
+    assert Renormalised(FiniteDisplacements(Instabilities())).calculator is None
+
+
+def test_crystals_at_rest_have_labels(built):
+    """From which changes count: those of the calculator, without displacements."""
+    found = read_metadata(built.datapath)["ideal_labels"]
+    assert list(found) == list(ALLOYS)
+    (row,) = read_rows(built.datapath, [0])
+    expected = AseCalculator(EMT).label(row.ideal)
+    for key, value in found[row.key_value_pairs["structure"]].items():
+        np.testing.assert_allclose(value, expected[key], atol=1e-6, err_msg=key)
+
+
+@pytest.mark.parametrize(("factor", "warned"), [(0.98, False), (0.96, True)])
+def test_what_relaxing_changes_is_said(tmp_path, caplog, factor, warned):
+    a = factor * 4.664  # of EMT
+    data = two_fidelities(tmp_path, lattice_constants={"Cu3PdAu": a})
+    with caplog.at_level(logging.INFO):
+        data.preview()
+    (cell,) = (tmp_path / "data" / "phonons").glob("*/POSCAR")
+    relaxed = ase.io.read(cell)
+    b = relaxed.cell.lengths()[0]
+    assert f"Cu3PdAu: relaxed, {a:.3f} -> {b:.3f} Ang, {100 * (b / a - 1):+.1f} %" in caplog.text
+    assert ("relaxing changes the cell by more than 3 %" in caplog.text) == warned
+    phonon = phonopy.load(cell.with_name("phonopy_params.yaml"), log_level=0)
+    np.testing.assert_allclose(phonon.unitcell.cell, relaxed.cell.array, atol=1e-9)
+
+
+@pytest.mark.parametrize("kind", ["stable", "unstable"])
+def test_many_imaginary_modes_are_warned_of(tmp_path, caplog, rock_salt, request, kind):
+    models = harmonic_models(
+        [rock_salt], [300.0], {"NaCl": request.getfixturevalue(kind)}, Instabilities()
+    )
+    phonons = SimpleNamespace(models=lambda *_: models, settings={}, calculator=None)
+    structure = SimpleNamespace(crystals=[rock_salt], relax=False, calculator=None)
+    ensemble = PhononEnsemble([300], n_snapshots=1, seed=0)
+    with caplog.at_level(logging.WARNING):
+        prepare(Recipe(structure, phonons, ensemble, AseCalculator(EMT)), no_labeller(), tmp_path)
+    assert ("NaCl: more than 10 % of the modes" in caplog.text) == (kind == "unstable")
+
+
+def test_jobs_of_other_calculators_are_not_exported(tmp_path):
+    with pytest.raises(ValueError, match=r"displacement 0 .*generate --dry-run"):
+        two_fidelities(tmp_path, phonons=stiff(), relax=False).generation.plan()
+    with pytest.raises(ValueError, match=r"relax Cu3PdAu: .*generate --dry-run"):
+        two_fidelities(tmp_path, structure=stiff()).generation.plan()

@@ -43,7 +43,7 @@ def make_generation(
     """Of two random snapshots of a crystal with two atoms, if it is not told otherwise."""
     crystal = Crystal("AlP", IDEAL, supercell_matrix([1, 1, 1]))
     recipe = Recipe(
-        SimpleNamespace(crystals=[crystal], relax=relax),
+        SimpleNamespace(crystals=[crystal], relax=relax, calculator=None),
         FiniteDisplacements(Instabilities()),
         ensemble or RandomEnsemble([0.1], n_snapshots=2, seed=1),
         calculator or cp2k(),
