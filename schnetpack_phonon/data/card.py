@@ -67,7 +67,7 @@ def write_card(path: str | Path) -> str:
 
 def _others(metadata: dict[str, Any]) -> dict[str, Any]:
     """Calculators of lattice and force constants, where they are not that of the labels."""
-    found = {}
+    found: dict[str, Any] = {}
     for part, what in (("structure", "relaxation"), ("phonons", "force constants")):
         if version := metadata.get("other_calculators", {}).get(part):
             given = metadata["settings"][part]["calculator"]

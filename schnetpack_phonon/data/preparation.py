@@ -145,7 +145,7 @@ class Recipe:
                 "data.structure.relax=true, or leave the calculator out"
             )
         if self.ensemble.temperatures:
-            self.phonons.check(structure.crystals)
+            self.phonons.check(structure.crystals, structure.relax)
         for crystal in structure.crystals:
             self.source.check(crystal.supercell)
         for crystal in end_members(structure.crystals) if "structure" in others else ():

@@ -16,8 +16,8 @@ from schnetpack_phonon.common.errors import check_at_least, check_choice
 from schnetpack_phonon.ensembles.base import SimpleEnsemble, Snapshot
 from schnetpack_phonon.labels.imported.checks import check_labels
 from schnetpack_phonon.labels.imported.frames import FileLabels, Frame, same_source
-from schnetpack_phonon.structures.crystals import Crystal, files_of_crystals
-from schnetpack_phonon.structures.files import read_frames
+from schnetpack_phonon.structures.crystals import Crystal
+from schnetpack_phonon.structures.files import files_of_crystals, read_frames
 from schnetpack_phonon.structures.matching import Match, match
 
 log = logging.getLogger(__name__)

@@ -35,8 +35,13 @@ class PhononSource(Protocol):
     def settings(self) -> dict[str, Any]:
         """Everything that changes a model, as plain values."""
 
-    def check(self, crystals: Sequence[Crystal]) -> None:
-        """Raises ValueError for files that cannot be read, before crystals are relaxed."""
+    def check(self, crystals: Sequence[Crystal], relax: bool) -> None:
+        """Raises ValueError for files that cannot be used, before anything is calculated.
+
+        Args:
+            crystals: as they are given.
+            relax: whether they will be relaxed.
+        """
 
     def models(
         self, crystals: Sequence[Crystal], temperatures: Sequence[float], label: LabelFunction
@@ -73,7 +78,7 @@ class FiniteDisplacements:
             **self.instabilities.settings,
         }
 
-    def check(self, crystals: Sequence[Crystal]) -> None:
+    def check(self, crystals: Sequence[Crystal], relax: bool) -> None:
         """There are no files."""
 
     def models(
@@ -114,13 +119,14 @@ def phonon_model(
     Args:
         crystal: as it is, not relaxed.
         phonons: source of its force constants.
-        calculator: of the forces, for sources that need them.
+        calculator: of the forces, for sources that need them and have no calculator.
         temperature: in K, for force constants that depend on it.
 
     Raises:
         ValueError: if forces are needed and there is no calculator for them.
     """
-    phonons.check([crystal])
+    phonons.check([crystal], relax=False)
+    calculator = phonons.calculator or calculator
     if calculator is not None:
         calculator.check(crystal.supercell)
 

@@ -3,29 +3,22 @@
 from __future__ import annotations
 
 import logging
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 from ase import Atoms
 from phonopy import Phonopy
 from phonopy.cui.load_helper import select_and_extract_force_constants
-from phonopy.file_IO import (
-    get_io_module_to_decompress,
-    parse_FORCE_SETS,
-    read_force_constants_hdf5,
-)
+from phonopy.file_IO import parse_FORCE_SETS, read_force_constants_hdf5
 from phonopy.interface.calculator import get_calculator_physical_units
-from phonopy.interface.phonopy_yaml import PhonopyYamlData, load_phonopy_yaml
+from phonopy.interface.phonopy_yaml import PhonopyYamlData
 from phonopy.structure.atoms import PhonopyAtoms
 from phonopy.structure.dataset import forces_in_dataset
 
 from schnetpack_phonon.common.digests import contents_digest
+from schnetpack_phonon.common.errors import check_positive
 from schnetpack_phonon.phonons.checks import (
     check_fit,
     check_force_constants,
@@ -43,22 +36,29 @@ from schnetpack_phonon.structures.alloys import replaced
 from schnetpack_phonon.structures.atom_properties import (
     check_same_moments,
     own_masses,
-    to_ase,
+    to_phonopy,
 )
-from schnetpack_phonon.structures.crystals import Crystal, files_of_crystals
+from schnetpack_phonon.structures.crystals import Crystal
+from schnetpack_phonon.structures.files import files_of_crystals, read_structure
+from schnetpack_phonon.structures.formats.phonopy_yaml import (
+    in_angstrom,
+    is_yaml,
+    read_phonopy_yaml,
+    reading,
+)
 
 log = logging.getLogger(__name__)
 
-_FORCE_FILES = ("FORCE_SETS", "FORCE_CONSTANTS", "force_constants.hdf5")
+_FORCE_FILES = ("FORCE_SETS", "FORCE_CONSTANTS", "force_constants.hdf5", "fc2.hdf5")
+_TOLERANCE = 1e-5  # Ang, phonopy's default
+_FAR = 0.5  # Ang; atoms of a relaxed crystal may be as far from those of the given one
 _NOISE = 0.01  # change of force constants by symmetrising, relative to the largest
-_UNREADABLE = (RuntimeError, ValueError, LookupError, TypeError, AttributeError, OSError)
 
 
 class PhonopyFiles:
     """Force constants from phonopy's files.
 
     Units are those of the code that the file names (``calculator``), by phonopy's definition.
-
     Masses are those of the file, or of the structure where the file has those of natural
     elements. The content of the files identifies a database.
 
@@ -68,22 +68,29 @@ class PhonopyFiles:
 
     Args:
         path: ``phonopy_params.yaml``, or ``phonopy_disp.yaml`` (or ``phonopy.yaml``) with
-            FORCE_SETS, FORCE_CONSTANTS or force_constants.hdf5 beside; ``{name}`` stands for the
-            name of the crystal.
+            FORCE_SETS, FORCE_CONSTANTS or force_constants.hdf5 beside; a yaml file of phono3py
+            with fc2.hdf5 beside; or the unit cell (POSCAR) with one of these beside, in eV and
+            Ang. ``{name}`` stands for the name of the crystal.
         instabilities: treatment of imaginary and very low modes.
         force_sets: FORCE_SETS in another folder.
         force_constants: FORCE_CONSTANTS or force_constants.hdf5 in another folder, full or compact.
+        symmetry_tolerance: in Ang, of phonopy's search for symmetry.
         work_dir: folder in which relative paths start.
     """
 
     def __init__(
         self,
-        path: str,
+        path: str | None,
         instabilities: Instabilities,
         force_sets: str | None = None,
         force_constants: str | None = None,
+        symmetry_tolerance: float = _TOLERANCE,
         work_dir: str = ".",
     ):
+        if path is None:
+            raise ValueError("data.phonons.path is null: set it to a file of phonopy")
+        check_positive("Ang", **{"data.phonons.symmetry_tolerance": symmetry_tolerance})
+        self.symmetry_tolerance = float(symmetry_tolerance)
         self.files = {"path": str(Path(work_dir, path))}
         for option, file in (("force_sets", force_sets), ("force_constants", force_constants)):
             if file:
@@ -92,7 +99,7 @@ class PhonopyFiles:
 
     @property
     def settings(self) -> dict[str, Any]:
-        files = []
+        files, tolerance = [], self.symmetry_tolerance
         for option, pattern in self.files.items():
             found = files_of_crystals(pattern)
             if not found:
@@ -102,12 +109,30 @@ class PhonopyFiles:
         return {
             "source": "phonopy",
             "files": contents_digest([*files, *beside]),
+            **({} if tolerance == _TOLERANCE else {"symmetry_tolerance": tolerance}),
             **self.instabilities.settings,
         }
 
-    def check(self, crystals: Sequence[Crystal]) -> None:
+    def check(self, crystals: Sequence[Crystal], relax: bool) -> None:
         for crystal in self._pure(crystals):
-            self._opened(crystal.name)
+            if relax:
+                self._check_before_relaxing(crystal)
+            else:
+                self._read(crystal)
+
+    def _check_before_relaxing(self, crystal: Crystal) -> None:
+        """Species and sites, of which relaxing changes little."""
+        phonon, path, _ = self._opened(crystal)
+        where = f"{path} and the structure {crystal.name}"
+        there = in_angstrom(phonon.supercell, phonon.calculator)
+        scaled = there.copy()
+        scaled.set_cell(crystal.supercell.cell, scale_atoms=True)
+        same_atoms(scaled, crystal.supercell, where, _FAR)
+        try:
+            same_atoms(there, crystal.supercell, where)
+        except ValueError:
+            return  # those of another lattice, such as the relaxed one
+        raise ValueError(f"{where} match, until it is relaxed: set data.structure.relax=false")
 
     def models(
         self, crystals: Sequence[Crystal], temperatures: Sequence[float], label: LabelFunction
@@ -129,37 +154,40 @@ class PhonopyFiles:
             )
         return pure
 
-    def _opened(self, name: str) -> tuple[Phonopy, Path, Path]:
+    def _opened(self, crystal: Crystal) -> tuple[Phonopy, Path, Path]:
         """Force constants or forces of a crystal, the file of its atoms, and that of the forces."""
-        named = {k: Path(p.replace("{name}", name)) for k, p in self.files.items()}
+        named = {k: Path(p.replace("{name}", crystal.name)) for k, p in self.files.items()}
         for option, file in named.items():
             if not file.is_file():
                 raise _no_file(option, file)
-        path, sets = named["path"], named.get("force_sets")
-        constants = named.get("force_constants")
-        with _reading(path):
-            content = load_phonopy_yaml(_plain_yaml(path))
+        path, sets, constants = named["path"], named.get("force_sets"), named.get("force_constants")
+        if is_yaml(path):
+            with reading(path):
+                content = read_phonopy_yaml(path)
+        else:
+            unitcell = to_phonopy(read_structure(path, option="data.phonons."))
+            matrix = np.array(crystal.supercell_matrix)
+            content = PhonopyYamlData(unitcell=unitcell, supercell_matrix=matrix)
         if not sets and not constants:
             sets, constants = _forces_beside(path, content)
         source = sets or constants or path
-        with _reading(source):
-            phonon = _with_forces(content, sets, constants)
+        with reading(source):
+            phonon = _with_forces(content, sets, constants, self.symmetry_tolerance)
         if phonon.dataset:
             check_fit(phonon, str(source))
         return phonon, path, source
 
     def _read(self, crystal: Crystal) -> tuple[Crystal, np.ndarray]:
         """The crystal with the masses of its file, and force constants in the order of atoms."""
-        phonon, path, source = self._opened(crystal.name)
+        phonon, path, source = self._opened(crystal)
         if phonon.dataset:
             random = "displacements" in phonon.dataset
-            with _reading(source):
+            with reading(source):
                 phonon.produce_force_constants(
                     fc_calculator="symfc" if random else "traditional", show_drift=False
                 )
         units = get_calculator_physical_units(phonon.calculator)
-        there = to_ase(phonon.supercell)
-        there.set_cell(there.cell * units.distance_to_A, scale_atoms=True)
+        there = in_angstrom(phonon.supercell, phonon.calculator)
         where = f"{path} and the structure {crystal.name}"
         order = same_atoms(there, crystal.supercell, where)
         check_same_moments(there[order], crystal.supercell, str(path))
@@ -182,37 +210,8 @@ class PhonopyFiles:
         return crystal, found
 
 
-def _plain_yaml(path: Path) -> Any:
-    """Plain values only: phonopy's own loader runs the programs that tags in a file name.
-
-    Units are spelt as phonopy does now, which up to version 2.6 wrote "Angstrom".
-    """
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    with get_io_module_to_decompress(path).open(path, "rb") as file:
-        content = yaml.load(file, Loader=loader)
-    units = isinstance(content, dict) and content.get("physical_unit")
-    if units:
-        code = (content.get("phonopy") or {}).get("calculator")
-        own = asdict(get_calculator_physical_units(code)).values()
-        spelling = {unit.lower(): unit for unit in own if isinstance(unit, str)}
-        content["physical_unit"] = {k: spelling.get(u.lower(), u) for k, u in units.items()}
-    return content
-
-
 def _no_file(option: str, path: Path) -> ValueError:
     return ValueError(f"no phonopy file at {path.absolute()}: set data.phonons.{option}")
-
-
-@contextmanager
-def _reading(path: Path) -> Iterator[None]:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # phonopy's advice on its own options
-        try:
-            yield
-        except (*_UNREADABLE, yaml.YAMLError) as error:
-            raise ValueError(
-                f"phonopy cannot read {path} ({type(error).__name__}: {error})"
-            ) from error
 
 
 def _forces_beside(path: Path, content: PhonopyYamlData) -> tuple[Path | None, Path | None]:
@@ -223,13 +222,14 @@ def _forces_beside(path: Path, content: PhonopyYamlData) -> tuple[Path | None, P
         if (beside := path.with_name(name)).is_file():
             return (beside, None) if name == "FORCE_SETS" else (None, beside)
     raise ValueError(
-        f"{path} has neither forces nor force constants, and its folder has neither FORCE_SETS, "
-        "FORCE_CONSTANTS nor force_constants.hdf5: set data.phonons.force_sets or "
-        "data.phonons.force_constants"
+        f"{path} has neither forces nor force constants that are used, and its folder has none of "
+        f"{', '.join(_FORCE_FILES)}: set data.phonons.force_sets or data.phonons.force_constants"
     )
 
 
-def _with_forces(content: PhonopyYamlData, sets: Path | None, constants: Path | None) -> Phonopy:
+def _with_forces(
+    content: PhonopyYamlData, sets: Path | None, constants: Path | None, tolerance: float
+) -> Phonopy:
     """Phonopy object with full force constants, or forces, from a yaml file or the given file.
 
     phonopy.load prefers forces in the yaml file to the given file, and FORCE_SETS and
@@ -245,6 +245,7 @@ def _with_forces(content: PhonopyYamlData, sets: Path | None, constants: Path | 
         content.supercell_matrix,
         primitive_matrix="auto" if primitive is None else primitive,
         calculator=content.calculator,
+        symprec=tolerance,
     )
     if n_rows is not None:
         if n_rows not in (len(phonon.primitive), len(phonon.supercell)):

@@ -141,8 +141,8 @@ class Renormalised:
             "seed": self.seed,
         }
 
-    def check(self, crystals: Sequence[Crystal]) -> None:
-        self.source.check(crystals)
+    def check(self, crystals: Sequence[Crystal], relax: bool) -> None:
+        self.source.check(crystals, relax)
 
     def models(
         self, crystals: Sequence[Crystal], temperatures: Sequence[float], label: LabelFunction

@@ -10,8 +10,9 @@ __getattr__, __dir__ = names_of(
         own_masses to_ase to_phonopy
     cif: read_cif
     crystals: Antiperovskites Crystal Crystals StructureSource antiperovskite
-        displaced_positions files_of_crystals shortest_distance supercell_matrix translations
-    files: StructureFile read_frames read_structure
+        displaced_positions shortest_distance supercell_matrix translations
+    files: StructureFile files_of_crystals read_frames read_structure
+    formats.phonopy_yaml: phonopy_unitcell read_phonopy_yaml
     several_files: StructureFiles formula
     supercells: auto_supercell supercell_of
     elasticity: Moduli finite_strain_tensor finite_strains hill_average is_stable point_group

@@ -6,8 +6,6 @@ import re
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from glob import escape, glob
-from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -149,7 +147,7 @@ class StructureSource(Protocol):
     relax: bool
     """Whether cell and free positions are relaxed first."""
     calculator: Any
-    """Of the relaxation, a :class:`.LabellingCalculator`; None for that of the labels."""
+    """Of the relaxation; None for that of the labels."""
 
 
 @dataclass(frozen=True)
@@ -159,10 +157,12 @@ class Crystals:
     Attributes:
         crystals: with different names.
         relax: cell and free positions with the calculator first, keeping the symmetry.
+        calculator: of the relaxation; by default that of the labels.
     """
 
     crystals: list[Crystal]
     relax: bool = True
+    calculator: Any = None
 
     def __post_init__(self) -> None:
         names = [crystal.name for crystal in self.crystals]
@@ -253,11 +253,6 @@ class Antiperovskites:
         self.crystals = [
             Crystal(name, antiperovskite(name, constants.get(name)), matrix) for name in names
         ]
-
-
-def files_of_crystals(pattern: str) -> list[Path]:
-    """Files of a path in which ``{name}`` stands for any crystal's name, sorted."""
-    return [Path(name) for name in sorted(glob(escape(pattern).replace("{name}", "*")))]
 
 
 def translations(ideal: Atoms, unitcell: Atoms, supercell_matrix: np.ndarray) -> np.ndarray:

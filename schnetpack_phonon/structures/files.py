@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Iterator, Sequence
+from glob import escape, glob
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from schnetpack_phonon.common.errors import UnreadableFileError, check_positive
 from schnetpack_phonon.structures.atom_properties import check_atom_properties, own_masses
 from schnetpack_phonon.structures.cif import SMALLEST_DISTANCE, read_cif
 from schnetpack_phonon.structures.crystals import Crystal
+from schnetpack_phonon.structures.formats.phonopy_yaml import SIGNATURE, phonopy_unitcell
 from schnetpack_phonon.structures.supercells import supercell_of
 
 log = logging.getLogger(__name__)
@@ -29,20 +31,22 @@ log = logging.getLogger(__name__)
 _SIGNATURES = {
     "espresso-in": re.compile(rb"(?im)^\s*&(control|system)\b"),
     "vasp-xml": re.compile(rb"<modeling>"),
+    "phonopy": SIGNATURE,
 }
 _NEARLY = 0.01  # Ang; of positions with few digits
 _ROUNDED_MASS = 2e-3  # relative; the masses of an input often have a few digits
 
 
 class StructureFile:
-    """A crystal from a CIF file or any other that ASE reads (POSCAR, extxyz, input of pw.x, ...).
+    """A crystal from a file of phonopy, a CIF file or any that ASE reads (POSCAR, extxyz, ...).
 
     It has the masses and the magnetic moments of the file: the initial ones, or those that a
     calculation found.
 
     Args:
         path: the file.
-        supercell: three integers, a 3x3 matrix, or ``auto``: see :func:`.supercell_of`.
+        supercell: three integers, a 3x3 matrix, or ``auto``: that of a file of phonopy, else see
+            :func:`.supercell_of`.
         name: in tables and names of files; the chemical formula by default.
         relax: relax cell and positions with the calculator, keeping the symmetry.
         format: ASE's name of the format, such as ``vasp-xml``; by default it is told from the name
@@ -114,13 +118,19 @@ def checked_unitcell(atoms: Atoms, path: str | Path, symmetry_tolerance: float |
     return atoms
 
 
+def files_of_crystals(pattern: str) -> list[Path]:
+    """Files of a path in which ``{name}`` stands for any crystal's name, sorted."""
+    return [Path(name) for name in sorted(glob(escape(pattern).replace("{name}", "*")))]
+
+
 def read_frames(
     path: str | Path, index: str = ":", format: str | None = None, option: str = ""
 ) -> Iterator[Atoms]:
     """Structures in a file, one after the other.
 
     Args:
-        path: CIF files are read by :func:`.read_cif`, all others by ASE.
+        path: CIF files are read by :func:`.read_cif`, those of phonopy and phono3py by
+            :func:`.phonopy_unitcell`, all others by ASE.
         index: which, as slices are written.
         format: ASE's name of the format; told from the file by default.
         option: what stands before ``format`` in messages; empty where a user cannot set it.
@@ -140,6 +150,8 @@ def read_frames(
             yield from read_cif(path)[slice(*parts)]
         elif kind == "espresso-in":
             yield _pw_input(path)
+        elif kind == "phonopy":
+            yield phonopy_unitcell(path)
         else:
             yield from _ase(path, index, kind)
     except Exception as error:  # ASE raises whatever its many readers raise

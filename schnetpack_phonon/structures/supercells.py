@@ -19,14 +19,18 @@ _EQUAL = 1e-3  # relative difference of lengths
 def supercell_of(
     unitcell: Atoms, supercell: Sequence[Any] | str, min_length: float, min_atoms: int
 ) -> tuple[tuple[int, int, int], ...]:
-    """A supercell as :func:`.supercell_matrix` takes it, or that of :func:`auto_supercell`.
+    """A supercell as :func:`.supercell_matrix` takes it, or an automatic one.
+
+    That is the supercell of a file of phonopy, and otherwise :func:`auto_supercell`.
 
     Args:
-        unitcell: that is repeated.
+        unitcell: that is repeated; phonopy's supercell is its ``info["supercell"]``.
         supercell: three integers, a 3x3 matrix, or ``auto``.
         min_length: of an automatic one, in Ang.
         min_atoms: of an automatic one.
     """
+    if supercell == "auto" and "supercell" in unitcell.info:
+        supercell = unitcell.info["supercell"]
     if supercell == "auto":
         return supercell_matrix(auto_supercell(unitcell, min_length, min_atoms))
     return supercell_matrix(supercell)

@@ -4,6 +4,8 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+import ase.io
+import h5py
 import numpy as np
 import pytest
 from ase import Atoms, units
@@ -20,6 +22,7 @@ from schnetpack_phonon.phonons.force_constants import save_phonopy, with_masses_
 from schnetpack_phonon.phonons.harmonic import normal_modes
 from schnetpack_phonon.phonons.phonopy_files import PhonopyFiles
 from schnetpack_phonon.structures.crystals import Antiperovskites, Crystal, supercell_matrix
+from schnetpack_phonon.structures.files import StructureFile
 from tests.phonons.force_constants_fixtures import (
     ALLOYS,
     FLOOR,
@@ -663,3 +666,108 @@ def test_tags_of_a_file_run_nothing(tmp_path, cubic):
     with pytest.raises(ValueError, match=r"cannot read .*could not determine a constructor"):
         read(path, cubic)
     assert not (tmp_path / "made").exists()
+
+
+def poscar(folder, crystal, name="POSCAR"):
+    ase.io.write(folder / name, crystal.unitcell, format="vasp")
+    return folder / name
+
+
+@pytest.mark.parametrize(
+    "name", ["FORCE_SETS", "FORCE_CONSTANTS", "compact", "force_constants.hdf5"]
+)
+def test_no_yaml_file(folder, rock_salt, stable, name):
+    """What phonopy was given and what it gave, without its own file: a cell and forces."""
+    phonon = phonopy_of(rock_salt, stable)
+    if name == "FORCE_SETS":
+        write_FORCE_SETS(phonon.dataset, folder / name)
+    elif name == "compact":
+        k = full_fc_to_compact_fc(phonon.primitive, stable)
+        write_FORCE_CONSTANTS(k, folder / "FORCE_CONSTANTS", p2s_map=phonon.primitive.p2s_map)
+    elif name == "FORCE_CONSTANTS":
+        write_FORCE_CONSTANTS(stable, folder / name)
+    else:
+        write_force_constants_to_hdf5(stable, folder / name)
+    model = read(poscar(folder, rock_salt), rock_salt)
+    np.testing.assert_allclose(model.force_constants, stable, atol=1e-7)
+
+
+def test_no_yaml_file_and_another_supercell(folder, rock_salt, stable):
+    write_FORCE_CONSTANTS(stable, folder / "FORCE_CONSTANTS")
+    other = replace(rock_salt, supercell_matrix=supercell_matrix([2, 2, 1]))
+    with pytest.raises(ValueError, match=r"FORCE_CONSTANTS.*of 16 atoms; expected all 8"):
+        read(poscar(folder, rock_salt), other)
+
+
+def test_no_file_is_named():
+    with pytest.raises(ValueError, match=r"data.phonons.path is null"):
+        PhonopyFiles(None, FLOOR)
+
+
+@pytest.mark.parametrize("own", [True, False], ids=["own supercell", "that of the third order"])
+def test_files_of_phono3py(folder, rock_salt, stable, own):
+    """Force constants of second order, in the supercell that phono3py has for them."""
+    phonon = phonopy_of(rock_salt)
+    save(phonon, folder / "phonopy_disp.yaml")
+    text = (folder / "phonopy_disp.yaml").read_text().replace("phonopy:", "phono3py:", 1)
+    if own:
+        text = text.replace("supercell_matrix:", "phonon_supercell_matrix:", 1)
+        text += "\nsupercell_matrix:\n- [ 1, 0, 0 ]\n- [ 0, 1, 0 ]\n- [ 0, 0, 1 ]\n"
+    (folder / "phono3py_disp.yaml").write_text(text)
+    (folder / "phonopy_disp.yaml").unlink()
+    with pytest.raises(ValueError, match=r"phono3py_disp.yaml has neither .*fc2.hdf5"):
+        read(folder / "phono3py_disp.yaml", rock_salt)
+    with h5py.File(folder / "fc2.hdf5", "w") as file:
+        file["fc2"] = full_fc_to_compact_fc(phonon.primitive, stable)
+        file["p2s_map"] = phonon.primitive.p2s_map
+    model = read(folder / "phono3py_disp.yaml", rock_salt)
+    np.testing.assert_allclose(model.force_constants, stable, atol=1e-7)
+    structure = StructureFile(str(folder / "phono3py_disp.yaml"))
+    assert structure.crystals[0].supercell_matrix == rock_salt.supercell_matrix
+
+
+def test_the_file_is_the_structure(folder, cubic, cubic_springs):
+    """With its supercell and its unit of length."""
+    phonon = phonopy_of(cubic, cubic_springs, "qe", units.Bohr, RYDBERG_FORCE)
+    path = params_with_force_sets(folder, phonon, None)
+    (crystal,) = StructureFile(str(path), relax=False).crystals
+    np.testing.assert_allclose(crystal.supercell.positions, cubic.supercell.positions, atol=1e-6)
+    assert crystal.supercell_matrix == cubic.supercell_matrix
+    PhonopyFiles(str(path), FLOOR).check([crystal], relax=False)
+
+
+def test_force_constants_are_checked_before_anything_is_calculated(folder, cubic, cubic_springs):
+    path = params_with_force_constants(folder, phonopy_of(cubic), cubic_springs)
+    source = PhonopyFiles(str(path), FLOOR)
+
+    def changed(change, **kwargs):
+        atoms = cubic.unitcell.copy()
+        change(atoms)
+        return replace(cubic, unitcell=atoms, **kwargs)
+
+    larger = changed(lambda atoms: atoms.set_cell(1.05 * atoms.cell, scale_atoms=True))
+    other = changed(lambda atoms: atoms.symbols.__setitem__(atoms.numbers == 11, "K"))
+    source.check([cubic], relax=False)
+    with pytest.raises(ValueError, match=r"supercells differ by 0.280 Ang"):
+        source.check([larger], relax=False)
+    source.check([larger], relax=True)  # it may relax to that of the file
+    with pytest.raises(ValueError, match=r"match, until it is relaxed: .*relax=false"):
+        source.check([cubic], relax=True)
+    for relax in (True, False):
+        with pytest.raises(ValueError, match=r"do not match: atom 0 \(K at"):
+            source.check([other], relax)
+
+
+def test_tolerance_of_the_symmetry(folder, cubic, cubic_springs):
+    """Displacements of a crystal that is cubic within 0.01 Ang only."""
+    write_FORCE_SETS(phonopy_of(cubic, cubic_springs).dataset, folder / "FORCE_SETS")
+    atoms = cubic.unitcell.copy()
+    atoms.positions[1, 0] += 0.005
+    crystal = replace(cubic, unitcell=atoms)
+    path = str(poscar(folder, crystal))
+    with pytest.raises(ValueError, match=r"of 3 directions"):
+        PhonopyFiles(path, FLOOR).check([crystal], relax=False)
+    near = PhonopyFiles(path, FLOOR, symmetry_tolerance=0.02)
+    near.check([crystal], relax=False)
+    assert near.settings["symmetry_tolerance"] == 0.02
+    assert "symmetry_tolerance" not in PhonopyFiles(path, FLOOR).settings
