@@ -106,7 +106,8 @@ def test_the_database_is_made_again_from_the_store_without_a_calculation(old, co
     database.unlink()
     store = (old / "data" / "labels.jsonl").read_bytes()
     overrides = json.loads((OLD / "overrides.json").read_text())
-    config = compose_train(*overrides, f"run.data_dir={old / 'data'}", f"data.datapath={database}")
+    folders = "run.work_dir=.", f"run.data_dir={old / 'data'}", f"data.datapath={database}"
+    config = compose_train(*overrides, *folders)
     data = instantiate(config.data)
     data.prepare_data()
     assert (old / "data" / "labels.jsonl").read_bytes() == store
