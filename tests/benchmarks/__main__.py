@@ -1,6 +1,14 @@
 """All ratios that we quote, measured on this machine: python -m tests.benchmarks."""
 
-from tests.benchmarks import attribution, heads, label_store, labelling, loading, snapshots
+from tests.benchmarks import (
+    attribution,
+    hamiltonian,
+    heads,
+    label_store,
+    labelling,
+    loading,
+    snapshots,
+)
 
 if __name__ == "__main__":
     snapshots.main()
@@ -8,4 +16,5 @@ if __name__ == "__main__":
     label_store.main()
     loading.main([])
     heads.main()
+    hamiltonian.main()
     attribution.main([])
