@@ -125,8 +125,10 @@ def test_renormalised_phonons_need_no_guard(compose_train):
     )
 
 
-@pytest.mark.parametrize("experiment", ["phonon_elastic", "phonon_elastic_response"])
-def test_elastic_experiments_have_a_model_for_second_derivatives(experiment, compose_train):
+@pytest.mark.parametrize(
+    "experiment", ["phonon_elastic", "phonon_elastic_response", "phonon_forces"]
+)
+def test_experiments_with_derivatives_have_a_smooth_model(experiment, compose_train):
     """Strain, a smooth cutoff, and every label that is loaded has its output."""
     config = compose_train(f"experiment={experiment}", "run.work_dir=.")
     model = instantiate(config.model)
