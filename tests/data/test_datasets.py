@@ -28,6 +28,7 @@ def shipped(tmp_path, compose_train):
             "experiment=phonon_antiperovskite_dft",
             f"data/ensemble={kind}",
             "data.calculator.command=no-such-cp2k",
+            f"run.work_dir={tmp_path}",
             f"data.datapath={tmp_path}/{kind}.db",
             f"data.label_store={tmp_path}/labels.jsonl",
         ]
