@@ -51,7 +51,7 @@ def test_generate_makes_the_database_and_refuses_other_settings(tmp_path):
 def test_failed_labels_are_told_by_summary_and_exit_status(tmp_path):
     run = spkphonon(tmp_path, "generate", *EMT, "data.calculator.time_limit=1e-9")
     assert run.returncode == 1
-    summary = r"4 calculations: 0 in the store, 3 computed in .*, 2 failed, 1 not done\n    2 x C"
+    summary = r"5 calculations: 0 in the store, 4 computed in .*, 3 failed, 1 not done\n    3 x C"
     assert re.search(summary, run.stdout)
     assert "spkphonon generate: force constants: 2 of 3 calculations failed" in run.stderr
 

@@ -298,7 +298,7 @@ def test_killed_at_random_moments(tmp_path, n_kills):
     builds = [tmp_path / str(number) / "data" for number in range(1 + int(kills[-1][0]))]
     whole = tmp_path / "undisturbed" / "data"
     labels = LabelStore(whole / "labels.jsonl")
-    assert len(labels) == 2 + 6 + 40
+    assert len(labels) == 2 + 2 + 6 + 40  # cells, ideal crystals, displacements, snapshots
     for folder in builds:
         assert rows(folder / "test.db") == rows(whole / "test.db")
         store = LabelStore(folder / "labels.jsonl")
@@ -329,5 +329,6 @@ def test_two_builders_make_one_database(built, tmp_path):
     builders = [subprocess.Popen(command, cwd=tmp_path, env=environment) for _ in range(2)]
     assert [builder.wait(timeout=300) for builder in builders] == [0, 0]
     store = (tmp_path / "data" / "labels.jsonl").read_text().splitlines()
-    assert len(store) == 1 + 2 + 6 + 16  # header, cells, displacements for phonons, snapshots
+    # Header, cells, ideal crystals, displacements for phonons, snapshots.
+    assert len(store) == 1 + 2 + 2 + 6 + 16
     assert rows(tmp_path / "data" / "test.db") == rows(built.datapath)
