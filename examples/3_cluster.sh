@@ -16,5 +16,5 @@ write(sys.argv[1] + 'result.extxyz', atoms)" "$folder"
 done
 spkphonon collect calculations --results=result.extxyz
 spkphonon generate experiment=mine "$@"      # makes the database; all labels are there
-spkphonon card data/file_phonon.db           # describes it
+spkphonon card data/Cu3Au_phonon.db          # describes it
 spktrain experiment=mine run.id=cluster "$@"

@@ -148,7 +148,7 @@ class Renormalised:
         self, crystals: Sequence[Crystal], temperatures: Sequence[float], label: LabelFunction
     ) -> Models:
         if self.statistics == "classical" and min(temperatures) == 0:
-            raise ValueError("displacements at 0 K are zero: set data.phonons.statistics=quantum")
+            raise ValueError("classical crystals rest at 0 K: set data.phonons.statistics=quantum")
         pure = unmixed(crystals)
         harmonic = self.source.models(pure, temperatures, label)
         crystals = with_masses_of(crystals, harmonic)

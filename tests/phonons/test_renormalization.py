@@ -78,6 +78,7 @@ class Given:
         self.crystals = []
 
     settings = {"source": "given"}  # noqa: RUF012
+    calculator = None
 
     def models(self, crystals, temperatures, label):
         self.crystals = [crystal.name for crystal in crystals]

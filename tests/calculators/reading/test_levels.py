@@ -81,12 +81,12 @@ def test_levels_at_the_gap(n_electrons, columns):
     """In ascending order, whatever that of the output; NaN where there is no further k-point."""
     n = n_electrons, LEVELS[:, ::-1], POINTS, np.array([2.0, 6.0])
     found = levels_at_gap(*n, n_levels=2, n_kpoints=3)
-    np.testing.assert_array_equal(found["levels"][0, :2], LEVELS[:, columns])
+    np.testing.assert_array_equal(found["eigenvalues"][0, :2], LEVELS[:, columns])
     expected = [[0, 0, 0, 0.25], [0.5, 0, 0.25, 0.75]]
     np.testing.assert_array_equal(found["kpoints"][0, :2], expected)
-    assert np.isnan(found["levels"][0, 2]).all()
+    assert np.isnan(found["eigenvalues"][0, 2]).all()
     assert np.isnan(found["kpoints"][0, 2]).all()
-    assert found["levels"].shape == (1, 3, 4)
+    assert found["eigenvalues"].shape == (1, 3, 4)
 
 
 @pytest.mark.parametrize(
@@ -99,7 +99,7 @@ def test_levels_at_the_gap(n_electrons, columns):
         ({"n_electrons": 6}, "3 levels below the gap and 1 above"),
         ({"n_kpoints": 1}, "has 2 k-points; expected at most 1"),
         ({"energies": np.array([LEVELS, LEVELS])}, "levels of two spins are no labels"),
-        ({"energies": LEVELS * np.nan}, "not finite: levels"),
+        ({"energies": LEVELS * np.nan}, "not finite: eigenvalues"),
         ({"weights": np.array([1.0, np.nan])}, "not finite: kpoints"),
     ],
 )
@@ -134,7 +134,7 @@ def with_levels(output):  # noqa: F811
 def test_levels_of_stored_outputs(with_levels, name, kind):
     """Edges of the mesh are the outermost of them; each k-point is of the mesh."""
     labels, results = with_levels(name, kind)
-    (levels,), (kpoints,) = labels["levels"], labels["kpoints"]
+    (levels,), (kpoints,) = labels["eigenvalues"], labels["kpoints"]
     present = np.isfinite(kpoints).all(axis=1)
     np.testing.assert_array_equal(np.isfinite(levels).all(axis=1), present)
     assert (np.diff(levels[present], axis=1) >= 0).all()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import torch
@@ -74,7 +73,7 @@ def on_graphs(
     """Our data module on a database, set up; the split is that of ``torch.manual_seed(0)``."""
     loading = GraphLoading(str(cache), memory_budget, on_device, n_workers=0)
     data = ensemble_data(path.parent, loading=loading, **arguments(path, **kwargs))
-    data.generation = SimpleNamespace(ensure=lambda _: None)  # the database is there
+    data.prepare_data = lambda: None  # the database is there
     return _set_up(data)
 
 
