@@ -77,7 +77,7 @@ def test_our_parts_in_a_setup_of_schnetpack(tmp_path):
     rng = np.random.default_rng(0)
     gaps = [{"band_gap": rng.uniform(0.5, 1.5, size=1)} for _ in range(20)]
     data.add_systems(gaps, [thermal(k)[1] for k in range(20)])
-    for old, new in (("PaiNN(64, 3", "PaiNN(8, 1"), ("BandGap(64", "BandGap(8"), ("=100,", "=1,")):
+    for old, new in (("64, 3, spk", "8, 1, spk"), ("BandGap(64", "BandGap(8"), ("=100,", "=1,")):
         assert old in code
         code = code.replace(old, new)
     for head in ("", "head = HamiltonianEdges"):
