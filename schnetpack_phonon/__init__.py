@@ -40,7 +40,7 @@ __getattr__, __dir__ = _moved.names_of(
     models.elastic_response: ElasticResponse
     models.elastic_tensor: ElasticModuli ElasticTensor
     models.hamiltonian.head: HamiltonianEdges
-    models.hamiltonian.matrix: NoFeatures
+    models.hamiltonian.environment: NoFeatures
     models.heads: BandGap Energy Intensive
     models.predict: ModelCalculator Predictor
     models.stress: HydrostaticStress StressTensor StressTrace

@@ -33,8 +33,8 @@ from schnetpack_phonon.models.cutoffs import PolynomialCutoff as PolynomialCutof
 from schnetpack_phonon.models.elastic_response import ElasticResponse as ElasticResponse
 from schnetpack_phonon.models.elastic_tensor import ElasticModuli as ElasticModuli
 from schnetpack_phonon.models.elastic_tensor import ElasticTensor as ElasticTensor
+from schnetpack_phonon.models.hamiltonian.environment import NoFeatures as NoFeatures
 from schnetpack_phonon.models.hamiltonian.head import HamiltonianEdges as HamiltonianEdges
-from schnetpack_phonon.models.hamiltonian.matrix import NoFeatures as NoFeatures
 from schnetpack_phonon.models.heads import BandGap as BandGap
 from schnetpack_phonon.models.heads import Energy as Energy
 from schnetpack_phonon.models.heads import Intensive as Intensive

@@ -15,7 +15,7 @@ from omegaconf import MissingMandatoryValue, OmegaConf
 
 from schnetpack_phonon._hydra import SchnetpackPhononSearchPath, config_folder
 from schnetpack_phonon.models.elastic_response import ElasticResponse, with_elastic_response
-from schnetpack_phonon.models.hamiltonian.matrix import NoFeatures
+from schnetpack_phonon.models.hamiltonian.environment import NoFeatures
 from schnetpack_phonon.structures.crystals import antiperovskite
 
 CONFIGS = config_folder()

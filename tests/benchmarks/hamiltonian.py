@@ -19,8 +19,8 @@ from schnetpack.model import NeuralNetworkPotential
 from schnetpack.transform import MatScipyNeighborList
 
 from schnetpack_phonon.models.band_edges import BandEdges
+from schnetpack_phonon.models.hamiltonian.environment import NoFeatures
 from schnetpack_phonon.models.hamiltonian.head import HamiltonianEdges
-from schnetpack_phonon.models.hamiltonian.matrix import NoFeatures
 from schnetpack_phonon.structures.crystals import antiperovskite
 
 CUTOFF, WIDTH = 6.0, 64

@@ -22,7 +22,7 @@ from torch import nn
 
 from schnetpack_phonon.common.properties import PROPERTIES
 from schnetpack_phonon.models.cutoffs import PolynomialCutoff
-from schnetpack_phonon.models.hamiltonian.matrix import NoFeatures
+from schnetpack_phonon.models.hamiltonian.environment import NoFeatures
 from schnetpack_phonon.structures.crystals import antiperovskite
 
 CUTOFF = 5.0

@@ -6,9 +6,10 @@ __getattr__, __dir__ = names_of(
     __name__,
     """
     bands: Levels hamiltonian_of
+    environment: Environment NoFeatures
     head: HamiltonianEdges
     levels: band_edges eigenvalues kpoint_meshes levels_at_gap
-    matrix: Hamiltonian MatrixElements NoFeatures
+    matrix: Hamiltonian MatrixElements
     orbitals: Orbitals orbitals_of
     two_centre: TwoCentre
     """,

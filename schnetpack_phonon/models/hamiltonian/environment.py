@@ -53,3 +53,20 @@ class Environment(nn.Module):
         i, j = inputs[structure_keys.idx_i], inputs[structure_keys.idx_j]
         there, back = torch.tanh(left[i] + right[j]), torch.tanh(left[j] + right[i])
         return changes[:, :3], 1 + torch.where(self.same, (there + back) / 2, there)
+
+
+class NoFeatures(nn.Module):
+    """In place of a representation, for a :class:`.Hamiltonian` that needs none.
+
+    Args:
+        cutoff: of the neighbour list in Ang.
+    """
+
+    cutoff: torch.Tensor
+
+    def __init__(self, cutoff: float):
+        super().__init__()
+        self.register_buffer("cutoff", torch.tensor([float(cutoff)]))
+
+    def forward(self, inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        return inputs

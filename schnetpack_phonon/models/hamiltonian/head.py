@@ -24,13 +24,14 @@ _N_SAMPLES = 64  # training structures from which the zero of potential is fitte
 
 
 class HamiltonianEdges(Transform):
-    """Band gap, valence band maximum and conduction band minimum in eV: levels of a matrix.
+    r"""Band gap, valence band maximum and conduction band minimum in eV: levels of a matrix.
 
     They are eigenvalues of a :class:`.Hamiltonian`, the highest filled and the lowest empty level
     at the wave vectors of :func:`.kpoint_meshes`. With ``n_in`` the surroundings of atoms count,
     too (:class:`.Environment`); without, the representation is not used, and :class:`.NoFeatures`
-    may take its place. The zero of potential, which labels take from the code
-    that made them, is a constant for each element, a mean over atoms; the gap needs none.
+    may take its place. The zero of potential, which labels take from the code that made them, is a
+    mean over atoms of :math:`o_Z + s_Z \ln v` with the volume v of the crystal per atom in
+    Ang\ :sup:`3`; the gap needs none.
 
     Where the highest filled level is above the lowest empty one the crystal is a metal: the gap is
     zero and both edges are the middle, as in :class:`.BandEdges`. So is every structure with an odd
@@ -56,6 +57,7 @@ class HamiltonianEdges(Transform):
     """
 
     offset: torch.Tensor
+    slope: torch.Tensor
 
     def __init__(
         self,
@@ -76,6 +78,7 @@ class HamiltonianEdges(Transform):
         self.kpoint_length = float(kpoint_length)
         self.hamiltonian = Hamiltonian(elements, cutoff, n_radial, orbitals, n_in)
         self.register_buffer("offset", torch.zeros(101))
+        self.register_buffer("slope", torch.zeros(101))
 
     def datamodule(self, value: AtomsDataModule) -> None:
         """Takes the zero of potential from the training set; SchNetPack calls this before a fit.
@@ -98,7 +101,8 @@ class HamiltonianEdges(Transform):
         if not len(there):  # gaps alone, which have no zero
             there = torch.arange(len(labels))
         chosen = there[torch.linspace(0, len(there) - 1, min(len(there), _N_SAMPLES)).long()]
-        residuals, periodic = [], False
+        residuals, volumes, periodic = [], [], False
+        self.hamiltonian.nearest.zero_()
         for k in range(len(labels)):
             inputs = PairwiseDistances()(_atoms_collate_fn([value.train_dataset[k]]))
             inputs = {
@@ -109,21 +113,29 @@ class HamiltonianEdges(Transform):
                 shape = len(inputs[structure_keys.Z]), self.hamiltonian.environment.n_in
                 inputs["scalar_representation"] = self.offset.new_zeros(shape)
             self._check(inputs, labels[k, 0], f"{value.train_idx[k]} of {value.dataset.datapath}")
+            self.hamiltonian.note_bonds(inputs)
             periodic = periodic or bool(inputs[structure_keys.pbc].any())
             if k in chosen:
                 with torch.no_grad():
                     edges = self.levels(inputs)[0].cpu()
                 residuals.append((labels[k, 1:] - edges).nanmean())
+                volumes.append(_log_volume(inputs)[0].cpu())
         if self.kpoint_length and not periodic:
             raise ValueError(
                 f"kpoint_length is {self.kpoint_length:g} Ang, but no structure of "
                 f"{value.dataset.datapath} is periodic; expected crystals, or kpoint_length=0 for "
                 "molecules"
             )
-        rest = torch.stack(residuals)
+        rest = torch.stack(residuals)[:, None]
         if rest.isfinite().all():
-            fit, _ = fit_to_shares(rest[:, None], shares[chosen], self.offset[:, None].cpu())
-            self.offset = fit[:, 0].to(self.offset)
+            own, log_volume = shares[chosen], torch.stack(volumes)[:, None]
+            # Volumes of one composition tell the slope; those of different ones cannot.
+            slope, _ = fit_to_shares(
+                _without_means(rest, own), own * _without_means(log_volume, own)
+            )
+            rest = rest - log_volume * (own @ slope)
+            offset, _ = fit_to_shares(rest, own, self.offset[:, None].cpu())
+            self.slope, self.offset = slope[:, 0].to(self.slope), offset[:, 0].to(self.offset)
 
     def check_model(self, model: NeuralNetworkPotential) -> None:
         """Raises ValueError if bonds end before the cutoff or features lack, as far as is known."""
@@ -141,9 +153,11 @@ class HamiltonianEdges(Transform):
             )
 
     def forward(self, inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        offset = precise(self.offset[inputs[structure_keys.Z]].unsqueeze(-1), self.training)
+        z = inputs[structure_keys.Z]
+        log_volume = _log_volume(inputs)[inputs[structure_keys.idx_m]]
+        offset = self.offset[z] + self.slope[z] * log_volume
         levels = self.levels(inputs).to(inputs[structure_keys.R].dtype)
-        edges = mean_over_atoms(offset, inputs) + levels
+        edges = mean_over_atoms(precise(offset.unsqueeze(-1), self.training), inputs) + levels
         inputs[self.band_gap_key], apart = closed(edges, self.training, 1e-6)
         edges = edges + apart
         inputs[self.vbm_key], inputs[self.cbm_key] = edges[:, 0], edges[:, 1]
@@ -178,3 +192,17 @@ class HamiltonianEdges(Transform):
                 "expected an even number, since levels are filled in pairs: give other numbers of "
                 "electrons in orbitals"
             )
+
+
+def _log_volume(inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+    """Logarithm of the volume per atom in Ang^3, zero for molecules, shape=(n_structures,)."""
+    volume = torch.linalg.det(inputs[structure_keys.cell]).abs() / inputs[structure_keys.n_atoms]
+    crystal = inputs[structure_keys.pbc].reshape(-1, 3).all(1)
+    return torch.where(crystal & (volume > 0), volume, torch.ones_like(volume)).log()
+
+
+def _without_means(values: torch.Tensor, shares: torch.Tensor) -> torch.Tensor:
+    """Less their mean over all structures of the same composition, shape=(n_structures, 1)."""
+    _, kind = shares.unique(dim=0, return_inverse=True)
+    total = torch.zeros(int(kind.max()) + 1, dtype=values.dtype).index_add(0, kind, values[:, 0])
+    return values - (total / kind.bincount())[kind, None]

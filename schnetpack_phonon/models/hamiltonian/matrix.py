@@ -47,8 +47,10 @@ class Hamiltonian(nn.Module):
     .. math:: V(r) = f(r) \left( (\tfrac12 + h_{AB}) V_0(r) + \sum_k c_{AB,k} g_k(r) \right)
 
     with Harrison's universal :math:`V_0`, Gaussians :math:`g_k` and a smooth cutoff f. Half of
-    :math:`V_0` is where learning starts: Harrison counts nearest neighbours alone. On-site energies
-    start from those of free atoms. Each neighbour adds a crystal field of the same angular forms to
+    :math:`V_0` is where learning starts: Harrison counts nearest neighbours alone. For bonds that
+    are shorter than all of these two elements in the training set, r in the learned sum is bounded
+    (:attr:`nearest`), so that it stays what it is there. On-site energies start from those of free
+    atoms. Each neighbour adds a crystal field of the same angular forms to
     the on-site block, which may mix two shells where the site is polar.
 
     The matrix is Hermitian, turns with the crystal, and does not depend on the order of atoms and
@@ -62,6 +64,10 @@ class Hamiltonian(nn.Module):
         n_in: number of scalar features of the representation on which hoppings and on-site energies
             depend, see :class:`.Environment`; 0 for pair terms alone.
 
+    Attributes:
+        nearest: shortest distances of the training set in Ang by elements, zero before a fit,
+            shape=(n_elements, n_elements).
+
     Raises:
         ValueError: for elements that are named twice, not in the table, or given orbitals without
             being named, and for a cutoff or a number of Gaussians that is not positive.
@@ -73,7 +79,9 @@ class Hamiltonian(nn.Module):
     start: torch.Tensor
     widths: torch.Tensor
     same: torch.Tensor
+    nearest: torch.Tensor
     shortest: Final[float] = 0.5  # Ang; no two atoms are that close
+    margin: Final[float] = 0.1  # Ang below the nearest bond within which learned terms may change
 
     def __init__(
         self,
@@ -105,6 +113,7 @@ class Hamiltonian(nn.Module):
         self.register_buffer("electrons", torch.tensor([each.electrons for each in own]))
         self.register_buffer("shells", start.isfinite())
         self.register_buffer("start", start.nan_to_num())
+        self.register_buffer("nearest", torch.zeros(n, n))
         self.register_buffer("widths", torch.tensor([1, 3, 5]), persistent=False)
         self.register_buffer("same", torch.tensor(same), persistent=False)
         self.cutoff = float(cutoff)
@@ -140,6 +149,16 @@ class Hamiltonian(nn.Module):
         first, second = (self.index[atomic_numbers[z]].expand(len(distances)) for z in (a, b))
         cut = self.cutoff_fn(distances).unsqueeze(1)
         return self._strengths(first, second, distances, cut)[0]
+
+    def note_bonds(self, inputs: dict[str, torch.Tensor]) -> None:
+        """Takes distances of a training structure into :attr:`nearest`."""
+        z = self.elements(inputs)
+        i, j = z[inputs[structure_keys.idx_i]], z[inputs[structure_keys.idx_j]]
+        n = len(self.start)
+        distance = torch.norm(inputs[structure_keys.Rij], dim=1).to(self.nearest)
+        nearest = torch.where(self.nearest > 0, self.nearest, torch.inf).flatten()
+        nearest = nearest.scatter_reduce(0, i * n + j, distance, "amin")
+        self.nearest = torch.where(nearest.isfinite(), nearest, 0.0).reshape(n, n)
 
     def n_electrons(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
         """Valence electrons of each structure, shape=(n_structures,)."""
@@ -250,7 +269,10 @@ class Hamiltonian(nn.Module):
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Hoppings and crystal fields of bonds between elements a and b, each (n_bonds, 10)."""
         pair = a * self.start.shape[0] + b
-        radial = self.radial_basis(distance).unsqueeze(1)
+        nearest = self.nearest.flatten()[pair]
+        short = (nearest - distance).clamp(min=0)
+        inside = distance + short - self.margin * (1 - torch.exp(-short / self.margin))
+        radial = self.radial_basis(inside).unsqueeze(1)
         # Between shells of one kind, a bond is its own reverse.
         same = self.same.unsqueeze(1)
         learned = torch.where(
@@ -262,23 +284,6 @@ class Hamiltonian(nn.Module):
         known = (0.5 + _rows(factor, pair)) * self.two_centre.universal(distance)
         hoppings = known + (_rows(learned, pair) * radial).sum(2)
         return cut * hoppings, cut * (_rows(self.field, pair) * radial).sum(2)
-
-
-class NoFeatures(nn.Module):
-    """In place of a representation, for a :class:`Hamiltonian` that needs none.
-
-    Args:
-        cutoff: of the neighbour list in Ang.
-    """
-
-    cutoff: torch.Tensor
-
-    def __init__(self, cutoff: float):
-        super().__init__()
-        self.register_buffer("cutoff", torch.tensor([float(cutoff)]))
-
-    def forward(self, inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        return inputs
 
 
 def lattice_images(inputs: dict[str, torch.Tensor]) -> torch.Tensor:

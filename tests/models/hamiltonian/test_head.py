@@ -50,6 +50,28 @@ def test_zero_of_potential_is_that_of_the_labels(missing, tmp_path):
     np.testing.assert_array_equal(found["cbm"] - found["vbm"], found["band_gap"])
 
 
+def test_zero_of_potential_follows_the_volume(tmp_path):
+    """A zero of -2.5 eV times the logarithm of the volume, other crystals and volumes between."""
+    structures = [STRUCTURES[k % 4].copy() for k in range(16)]
+    for k, atoms in enumerate(structures):
+        atoms.set_cell(atoms.cell * (0.96 + 0.02 * (k // 4)), scale_atoms=True)
+    start = results(made(), structures)
+    shift = np.array([-2.5 * np.log(atoms.get_volume() / len(atoms)) for atoms in structures])
+    labels = {"band_gap": start["band_gap"]} | {k: start[k] + shift for k in KEYS[1:]}
+    training = [k for k in range(16) if k not in (5, 10)]
+    model = made()
+    database = data_module(tmp_path / "labels.db", structures, training, **labels)
+    model.initialize_transforms(database)
+    found = results(model, structures)
+    for key, label in labels.items():
+        np.testing.assert_allclose(found[key], label, atol=1e-4)
+    # One volume of each crystal says nothing.
+    database = data_module(tmp_path / "one.db", structures, range(4), **labels)
+    model = made()
+    model.initialize_transforms(database)
+    assert not model.output_modules[0].slope.any()
+
+
 def test_gaps_alone_leave_the_zero_where_it_is(tmp_path):
     model = made()
     labels = data_module(tmp_path / "labels.db", STRUCTURES, range(6), band_gap=np.ones(8))

@@ -133,3 +133,25 @@ def test_unusable_options_are_refused(options, message):
 def test_elements_are_named_once(elements):
     with pytest.raises(ValueError, match="expected different symbols"):
         Hamiltonian(elements, CUTOFF)
+
+
+def test_learned_terms_are_bounded_below_the_shortest_bond():
+    """What is learned becomes what it is 0.1 Ang below that bond, without a kink."""
+    hamiltonian = randomised(Hamiltonian(ELEMENTS, CUTOFF))
+    for distance in (3.0, 2.5, 2.7):
+        hamiltonian.note_bonds(bonds(Atoms("AgS", [[0, 0, 0], [0, 0, distance]])))
+    nearest = torch.tensor([[0, 2.5, 0], [2.5, 0, 0], [0, 0, 0]])
+    torch.testing.assert_close(hamiltonian.nearest, nearest.double())
+
+    def learned(distance):
+        along = torch.tensor(distance, dtype=torch.float64)
+        own = (0.5 + hamiltonian.universal[0, 1]) * hamiltonian.two_centre.universal(along)
+        factor = hamiltonian.cutoff_fn(along).unsqueeze(1)
+        found = hamiltonian.hoppings_along(along, "Ag", "S") / factor - own
+        return found[:, 1].detach().numpy()  # s and p, which are not one kind
+
+    below, steps = learned([0.6, 1.5, 2.0]), np.diff(learned([2.499, 2.5, 2.501]))
+    assert steps[0] == pytest.approx(steps[1], rel=0.05)
+    hamiltonian.nearest.zero_()
+    np.testing.assert_allclose(below, learned([2.4]).repeat(3), atol=1e-3)
+    assert np.ptp(learned([0.6, 1.5, 2.0])) > 0.1
