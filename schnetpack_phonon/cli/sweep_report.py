@@ -66,6 +66,8 @@ class SweepJob(Callback):
             )
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
+        if config.hydra.mode != RunMode.MULTIRUN:
+            return  # one run, and nobody asks
         if job_return.status == JobStatus.COMPLETED and job_return.return_value is None:
             try:
                 job_return.return_value = json.loads(Path(RECORD).read_text())["best_score"]

@@ -48,6 +48,7 @@ from schnetpack_phonon.labels.finite_strain import FiniteStrain
 from schnetpack_phonon.labels.labelling import Job, Labeller, label_job
 from schnetpack_phonon.labels.relaxation import (
     LARGE_CHANGE,
+    OTHER_CALCULATOR,
     change_of_cell,
     ideal_labels,
     partly_filled,
@@ -238,11 +239,11 @@ def _report(recipe: Recipe, crystals: Sequence[Crystal], models: Models, folder:
     if unstable:
         names = list(dict.fromkeys(unstable))
         log.warning(
-            "%s: more than %g %% of the modes are imaginary. The crystal is soft, or this "
-            "calculator is not suited for it; the displacements depend on "
-            "data.phonons.instabilities",
+            "%s: more than %g %% of the modes are imaginary. If the crystal is soft, displacements "
+            "depend on data.phonons.instabilities; if not, %s",
             ", ".join(names[:4]) + (f" and {n} more" if (n := len(names) - 4) > 0 else ""),
             100 * MANY_IMAGINARY,
+            OTHER_CALCULATOR,
         )
 
 
@@ -267,7 +268,9 @@ def _relaxed(recipe: Recipe, labeller: Labeller) -> list[Crystal]:
     relaxed = {}
     for crystal, record in zip(pure, records, strict=True):
         if record.labels is None:
-            raise LabellingError(f"relaxation of {crystal.name} failed: {record.error}")
+            raise LabellingError(
+                f"relaxation of {crystal.name} failed: {record.error}; {OTHER_CALCULATOR}"
+            )
         unitcell = crystal.unitcell.copy()
         unitcell.set_cell(record.labels["cell"])
         unitcell.positions = record.labels["positions"]
@@ -276,10 +279,10 @@ def _relaxed(recipe: Recipe, labeller: Labeller) -> list[Crystal]:
         if change > LARGE_CHANGE:
             log.warning(
                 "%s: relaxing changes the cell by more than %g %%. The given structure is far from "
-                "the minimum of this calculator: if it is a measured one, choose another "
-                "data/calculator",
+                "the minimum of this calculator: if it is a measured one, %s",
                 crystal.name,
                 100 * LARGE_CHANGE,
+                OTHER_CALCULATOR,
             )
         relaxed[crystal.name] = replace(crystal, unitcell=unitcell)
     return replaced(crystals, relaxed)

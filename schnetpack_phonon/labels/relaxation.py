@@ -29,6 +29,9 @@ log = logging.getLogger(__name__)
 
 SMALL_FORCE = 0.05  #: largest force of a structure at its minimum, in eV/Ang
 LARGE_CHANGE = 0.03  #: of a cell length by relaxing, above which a calculator is not to be trusted
+NO_GAP = 0.01  #: eV, of a crystal at rest
+#: What to do where a calculator does not describe a crystal.
+OTHER_CALCULATOR = "choose another data/calculator, see examples/calculators.md"
 
 
 class _Supercell(Calculator):
@@ -184,14 +187,15 @@ def largest_force(labels: Labels) -> float:
 
 
 def partly_filled(labels: Labels) -> str | None:
-    """Warning about a crystal at rest whose bands are partly filled; None if they are not."""
-    share = labels.get(properties.partial_occupation)
-    if share is None or share.item() <= PARTLY_FILLED:
+    """Warning about a crystal at rest that the calculator makes a metal; None for insulators."""
+    share, gap = labels.get(properties.partial_occupation), labels.get(properties.band_gap)
+    if share is not None and share.item() > PARTLY_FILLED:
+        what = f"partly filled bands at rest (partial_occupation {share.item():.2g} electrons)"
+    elif gap is not None and gap.item() < NO_GAP:
+        what = f"no gap at rest ({gap.item():.2g} eV)"
+    else:
         return None
-    return (
-        f"has partly filled bands at rest (partial_occupation {share.item():.2g} electrons). If it "
-        "is no metal, its gaps and band edges are wrong: choose another data/calculator"
-    )
+    return f"has {what}. If it is no metal, its gaps and band edges are wrong: {OTHER_CALCULATOR}"
 
 
 def unrelaxed(labels: Labels, by_other: bool = False) -> str | None:

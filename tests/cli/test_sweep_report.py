@@ -32,11 +32,14 @@ def test_objective_of_a_run(tmp_path, caplog):
     """What a sweeper that optimises asks for; SchNetPack's training returns nothing."""
     caplog.set_level("INFO")
     done = JobReturn(status=JobStatus.COMPLETED)
-    SweepJob().on_job_end(OmegaConf.create(), job_return=done)
+    one, sweep = (OmegaConf.create({"hydra": {"mode": mode}}) for mode in RunMode)
+    SweepJob().on_job_end(one, job_return=done)
+    assert not caplog.text
+    SweepJob().on_job_end(sweep, job_return=done)
     assert done.return_value is None
     assert "no best_score in" in caplog.text
     write_record(tmp_path, {"datapath": "x.db", "monitor": "val_loss", "best_score": 0.25})
-    SweepJob().on_job_end(OmegaConf.create(), job_return=done)
+    SweepJob().on_job_end(sweep, job_return=done)
     assert done.return_value == 0.25
 
 
@@ -44,7 +47,8 @@ def test_failed_runs_have_no_objective(tmp_path):
     write_record(tmp_path, {"datapath": "x.db", "best_score": 0.25})
     failed = JobReturn(status=JobStatus.FAILED)
     failed.return_value = ValueError("it")
-    SweepJob().on_job_end(OmegaConf.create(), job_return=failed)
+    sweep = OmegaConf.create({"hydra": {"mode": RunMode.MULTIRUN}})
+    SweepJob().on_job_end(sweep, job_return=failed)
     with pytest.raises(ValueError, match="it"):
         _ = failed.return_value
 

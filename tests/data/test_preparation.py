@@ -1,6 +1,7 @@
 """Relaxed crystals and their force constants, and what is said about them."""
 
 import logging
+import re
 from functools import partial
 from itertools import product
 from pathlib import Path
@@ -23,11 +24,12 @@ from schnetpack_phonon.common import properties
 from schnetpack_phonon.common.errors import LabellingError
 from schnetpack_phonon.data.card import partly_filled, write_card
 from schnetpack_phonon.data.database import complete, keys_of, read_metadata
-from schnetpack_phonon.data.preparation import Recipe, prepare
+from schnetpack_phonon.data.preparation import MANY_IMAGINARY, Recipe, prepare
 from schnetpack_phonon.data.reading import read_rows
 from schnetpack_phonon.ensembles.independent import RandomEnsemble
 from schnetpack_phonon.ensembles.thermal import PhononEnsemble
 from schnetpack_phonon.ensembles.trajectory import FileEnsemble
+from schnetpack_phonon.labels import relaxation
 from schnetpack_phonon.labels.finite_strain import FiniteStrain
 from schnetpack_phonon.labels.labelling import label_key
 from schnetpack_phonon.labels.store import Record
@@ -102,7 +104,7 @@ def test_lattice_that_cannot_be_relaxed(tmp_path):
         AseCalculator(_NoLattice),
         structure=Antiperovskites(["Cu3PdAu"], lattice_constants=ALLOYS),
     )
-    with pytest.raises(LabellingError, match=r"relaxation of Cu3PdAu failed: .*no lattice"):
+    with pytest.raises(LabellingError, match=r"of Cu3PdAu failed: .*no lattice.*calculators\.md"):
         data.prepare_data()
 
 
@@ -440,6 +442,7 @@ def test_what_relaxing_changes_is_said(tmp_path, caplog, factor, warned):
     b = relaxed.cell.lengths()[0]
     assert f"Cu3PdAu: relaxed, {a:.3f} -> {b:.3f} Ang, {100 * (b / a - 1):+.1f} %" in caplog.text
     assert ("relaxing changes the cell by more than 3 %" in caplog.text) == warned
+    assert (f"a measured one, {relaxation.OTHER_CALCULATOR}" in caplog.text) == warned
     phonon = phonopy.load(cell.with_name("phonopy_params.yaml"), log_level=0)
     np.testing.assert_allclose(phonon.unitcell.cell, relaxed.cell.array, atol=1e-9)
 
@@ -455,6 +458,37 @@ def test_many_imaginary_modes_are_warned_of(tmp_path, caplog, rock_salt, request
     with caplog.at_level(logging.WARNING):
         prepare(Recipe(structure, phonons, ensemble, AseCalculator(EMT)), no_labeller(), tmp_path)
     assert ("NaCl: more than 10 % of the modes" in caplog.text) == (kind == "unstable")
+    assert (relaxation.OTHER_CALCULATOR in caplog.text) == (kind == "unstable")
+
+
+METALS = {  # as GFN1-noX and IPEA1-xTB find MgO, CaO and Si at rest, and a code without occupations
+    "MgO": ({"partial_occupation": 0.61, "band_gap": 0.04}, r"partial_occupation 0\.61 electrons"),
+    "CaO": ({"partial_occupation": 0.003, "band_gap": 0.37}, None),
+    "Si": ({"partial_occupation": 3e-5, "band_gap": 0.59}, None),
+    "CoO": ({"band_gap": 0.0}, r"no gap at rest \(0 eV\)"),
+    "Cu": ({}, None),
+}
+
+
+@pytest.mark.parametrize("name", METALS)
+def test_crystals_that_a_calculator_makes_metals_are_warned_of(name):
+    labels, warning = METALS[name]
+    found = relaxation.partly_filled({key: np.array([own]) for key, own in labels.items()})
+    assert bool(found) == bool(warning)
+    if warning:
+        assert re.search(f"{warning}.*choose another data/calculator", found)
+
+
+def test_the_page_that_warnings_name_is_there():
+    page = relaxation.OTHER_CALCULATOR.split()[-1]
+    text = (Path(__file__).parents[2] / page).read_text()
+    limits = (
+        f"more than {100 * relaxation.LARGE_CHANGE:g} %",
+        f"more than {100 * MANY_IMAGINARY:g} %",
+        f"above {properties.PARTLY_FILLED:g} electrons",
+        f"below {relaxation.NO_GAP:g} eV",
+    )
+    assert [limit for limit in limits if limit not in text] == []
 
 
 def test_jobs_of_other_calculators_are_not_exported(tmp_path):
