@@ -1,17 +1,19 @@
-# make demo   set everything up and run the main job
+# make demo   set everything up, train on phonon and on random snapshots, compare: runs/demo/report
 # make test   set everything up and run the tests
 # make bench  ratios that we quote, measured on this machine
 # make api    reference of the Python interface, from the docstrings: api/index.html
 
 PYTHON ?= python3
 VENV ?= .venv
-RUN := demo_$(shell date +%Y-%m-%d_%H-%M-%S)
+BROWSER_HERE := [ -t 1 ] && [ -z "$$CI" ] && [ -n "$$DISPLAY$$WAYLAND_DISPLAY$$(uname | grep Darwin)" ]
 
 .PHONY: demo test slow bench api setup clean
 
 demo: setup
-	$(VENV)/bin/spktrain experiment=phonon_antiperovskite run.id=$(RUN)
-	@$(VENV)/bin/spkphonon report runs/$(RUN)
+	$(VENV)/bin/spkphonon generate --dry-run experiment=phonon_antiperovskite
+	$(VENV)/bin/spktrain -m experiment=phonon_study run.experiment=demo seed=1 data.num_train=96 \
+		data/ensemble=phonon,random trainer.max_epochs=40
+	@if $(BROWSER_HERE); then $(VENV)/bin/python -m webbrowser file://$(CURDIR)/runs/demo/report/index.html; fi
 
 test: setup
 	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -q -n auto

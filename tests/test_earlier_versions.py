@@ -108,9 +108,9 @@ def test_the_database_is_made_again_from_the_store(old, compose_train):
     before = content_digest(database)
     database.unlink()
     store = (old / "data" / "labels.jsonl").read_bytes()
-    overrides = json.loads((OLD / "overrides.json").read_text())
+    experiment, *overrides = json.loads((OLD / "overrides.json").read_text())
     places = [f"run.data_dir={old / 'data'}", f"run.work_dir={old}", f"data.datapath={database}"]
-    config = compose_train(*overrides, *places)
+    config = compose_train(f"{experiment}_xtb", *overrides, *places)  # its present name
     data = instantiate(config.data)
     data.prepare_data()
     after = (old / "data" / "labels.jsonl").read_bytes()

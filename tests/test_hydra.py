@@ -86,7 +86,8 @@ def test_unknown_choice_names_the_choices(group, compose_train):
         assert option.stem in str(error.value)
 
 
-CHOICES = [f for f in sorted((CONFIGS / "data").glob("*/*.yaml")) if f.parent.name != "soft_modes"]
+PARTS = ("soft_modes", "shipped")  # chosen by the other choices
+CHOICES = [f for f in sorted((CONFIGS / "data").glob("*/*.yaml")) if f.parent.name not in PARTS]
 
 
 @pytest.mark.parametrize("file", CHOICES, ids=lambda f: f"{f.parent.name}/{f.stem}")
@@ -115,13 +116,47 @@ def test_every_choice_instantiates_or_says_what_it_needs(file, compose_train):
 def test_soft_modes_are_guarded_in_the_crystals_of_the_experiment_only(
     overrides, frequency, compose_train
 ):
-    config = compose_train(EXPERIMENT, *overrides).data
+    config = compose_train(f"{EXPERIMENT}_xtb", *overrides).data
     assert config.phonons.instabilities.min_frequency == frequency
+
+
+@pytest.mark.parametrize(
+    ("overrides", "shipped"),
+    [
+        ([], True),
+        (["data/ensemble=random"], True),
+        (["data/structure=mixed_antiperovskite"], True),
+        (["data/calculator=gfn1_nox"], False),
+        (["data/structure=file"], False),
+    ],
+)
+def test_labels_of_the_package_are_taken_with_their_settings(overrides, shipped, compose_train):
+    """Of their crystals and code; nothing of them is left with others."""
+    config = compose_train(EXPERIMENT, *overrides).data
+    assert config.shipped_labels == ("antiperovskite_pbesol.jsonl" if shipped else None)
+    assert config.ensemble.n_snapshots == (10 if shipped else 50)
+    assert config.phonons.distance == (0.06 if shipped else 0.03)
+    assert config.calculator.get("version") == ("2023.1" if shipped else None)
+
+
+def test_force_constants_of_the_user_are_not_those_of_the_labels(compose_train):
+    """The settings of finite displacements are none of phonopy's files."""
+    config = compose_train(EXPERIMENT, "data/phonons=phonopy", "data.phonons.path=POSCAR")
+    assert instantiate(config.data.phonons, work_dir=".")
+
+
+@pytest.mark.parametrize("study", ["phonon_antiperovskite", "phonon_study"])
+def test_former_names_of_experiments_are_there(study, compose_train):
+    now, before = (compose_train(f"experiment={name}") for name in (study, f"{study}_dft"))
+    assert (now.run.experiment, before.run.experiment) == (study, f"{study}_dft")
+    now.run.experiment = before.run.experiment
+    assert now == before
 
 
 def test_renormalised_phonons_need_no_guard(compose_train):
     assert (
-        "instabilities" not in compose_train(EXPERIMENT, "data/phonons=renormalised").data.phonons
+        "instabilities"
+        not in compose_train(f"{EXPERIMENT}_xtb", "data/phonons=renormalised").data.phonons
     )
 
 

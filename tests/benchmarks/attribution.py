@@ -5,7 +5,7 @@ structures, of the sum of their attributions with the change of the prediction, 
 that and of what the same bonds do when they alone are displaced. CPU times are of one
 thread and one process, in turns.
 
-    spktrain experiment=phonon_antiperovskite_dft run.id=phonon seed=1
+    spktrain experiment=phonon_antiperovskite run.id=phonon seed=1
     OMP_NUM_THREADS=1 python -m tests.benchmarks.attribution \
         data/antiperovskite_pbesol_phonon.db runs/phonon
 

@@ -219,7 +219,8 @@ def trained(
 def settings(seed: int, work: Path, *overrides: str) -> DictConfig:
     """The PaiNN experiment's config with the benchmark's recipe."""
     recipe = [
-        "experiment=phonon_antiperovskite_dft",
+        "experiment=phonon_antiperovskite",
+        "heads=painn",
         f"model.representation.n_atom_basis={WIDTH}",
         "model.representation.n_interactions=2",
         "globals.lr=2e-3",

@@ -25,7 +25,7 @@ def shipped(tmp_path, compose_train):
 
     def make(kind):
         overrides = [
-            "experiment=phonon_antiperovskite_dft",
+            "experiment=phonon_antiperovskite",
             f"data/ensemble={kind}",
             "data.calculator.command=no-such-cp2k",
             f"run.work_dir={tmp_path}",

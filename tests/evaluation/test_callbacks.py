@@ -228,7 +228,7 @@ def test_two_processes_report_each_test_structure_once(tmp_path):
     done = subprocess.run(
         [
             Path(sys.executable).parent / "spktrain",
-            "experiment=phonon_antiperovskite_dft",
+            "experiment=phonon_antiperovskite",
             "data.structure.names=[Ag3SBr]",
             "run.id=two",
             "trainer.max_epochs=1",
