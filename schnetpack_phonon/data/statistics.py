@@ -47,7 +47,8 @@ def composition_fit(
     """Least-squares fit of an intensive property to the composition of the training set.
 
     A fixed stoichiometry leaves it undetermined: the solution closest to ``start`` is taken.
-    Structures without a label (NaN) are left out.
+    Structures without a label (NaN) are left out, of each component for itself; components without
+    any label keep their ``start``.
 
     Args:
         datamodule: any data module of SchNetPack, after its ``setup``.
@@ -64,11 +65,18 @@ def composition_fit(
     """
     labels, shares = training_labels(datamodule, key, shape)
     labels = labels.flatten(1) if shape else labels[:, None]
-    present = labels.isfinite().all(dim=1)
+    present = labels.isfinite()
     check_any(present, datamodule, key)
-    before = None if start is None else start.reshape(101, -1)
-    offset, rest = fit_to_shares(labels[present], shares[present], before)
-    return offset.reshape(101, *shape), _root_mean_square(rest)
+    offset = labels.new_zeros(101, labels.shape[1])
+    if start is not None:
+        offset = start.reshape(101, -1).to(offset)
+    residuals = []
+    for mask in present[:, present.any(dim=0)].T.unique(dim=0):
+        alike = (mask == present.T).all(dim=1)
+        fit, rest = fit_to_shares(labels[mask][:, alike], shares[mask], offset[:, alike])
+        offset[:, alike] = fit
+        residuals.append(rest.flatten())
+    return offset.reshape(101, *shape), _root_mean_square(torch.cat(residuals))
 
 
 def fit_to_shares(

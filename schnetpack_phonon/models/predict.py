@@ -160,7 +160,11 @@ class Predictor:
             else:
                 split[key] = np.split(array, ends) if of_atoms else array
         for k in range(len(structures)):
-            yield {key: np.asarray(array[k]) for key, array in split.items()}
+            own = {key: np.asarray(array[k]) for key, array in split.items()}
+            if properties.levels in own:  # of the wave vectors that this structure has
+                levels = own[properties.levels]
+                own[properties.levels] = levels[~np.isnan(levels).all(axis=1)]
+            yield own
 
     def _in_its_lengths(self, atoms: Atoms) -> Atoms:
         if self._factors[DISTANCE] == 1.0:

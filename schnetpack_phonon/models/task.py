@@ -29,8 +29,9 @@ class ScaledOutput(ModelOutput):
     Loss weights of several properties are thereby comparable, whatever their units: with a squared
     error, the loss is the fraction of the variance that is not explained yet. The spread is that of
     :func:`.label_spread`. Predictions, targets and metrics stay in physical units. Structures
-    without a label (NaN) are left out of loss and metrics, as are atoms for a property of atoms. A
-    metric without any label is NaN.
+    without a label (NaN) are left out of loss and metrics, as are atoms for a property of atoms and
+    single numbers, such as levels at k-points that other structures alone have. A metric without
+    any label is NaN.
 
     Args:
         name: output of the model.
@@ -65,7 +66,7 @@ class ScaledOutput(ModelOutput):
             return 0.0
         predictions, labels = self._labelled(pred, target)
         if not len(labels):
-            return 0.0 * pred[self.name].sum()
+            return 0.0 * pred[self.name].nansum()
         return self.loss_weight * self.loss_fn(predictions / self.scale, labels / self.scale)
 
     def update_metrics(
@@ -80,9 +81,12 @@ class ScaledOutput(ModelOutput):
     def _labelled(
         self, pred: dict[str, torch.Tensor], target: dict[str, torch.Tensor]
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Predictions and labels of the rows that have a label."""
+        """Predictions and labels of the rows that have one, flattened if some have a part of it."""
         predictions, labels = pred[self.name], target[self.target_property]
-        present = labels.isfinite().reshape(len(labels), -1).all(dim=1)
+        present = labels.isfinite()
+        rows = present.reshape(len(labels), -1).any(dim=1)
+        if present[rows].all():
+            present = rows
         return predictions[present], labels[present]
 
 

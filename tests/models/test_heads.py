@@ -150,20 +150,32 @@ def test_composition_fit_of_constant_labels_can_divide(tmp_path):
 
 
 def test_spread_of_a_tensor_is_one_number(tmp_path):
-    """Of all components, each about its own fit; structures with a hole in the tensor are out."""
+    """Of all components, each about its own fit, from the structures that have it."""
     formulas = ["Ag3SBr", "Ag3SI"] * 4
     tensors = np.random.default_rng(0).normal([0.5], 0.1, (8, 3, 3)) + np.arange(3)
     tensors[2, 0, 1] = np.nan
     structures = [crystal(formula) for formula in formulas]
     data = data_module(tmp_path / "labels.db", structures, range(7), stress=tensors)
-    used = [0, 1, 3, 4, 5, 6]
     offset, spread = composition_fit(data, "stress", (3, 3))
-    by_crystal = [tensors[[k for k in used if k % 2 == odd]] for odd in (0, 1)]
-    left = np.concatenate([own - own.mean(axis=0) for own in by_crystal])
-    np.testing.assert_allclose(spread, [np.sqrt(np.mean(left**2))], rtol=1e-9)
+    by_crystal = [tensors[odd:7:2] for odd in (0, 1)]
+    left = np.concatenate([own - np.nanmean(own, axis=0) for own in by_crystal])
+    np.testing.assert_allclose(spread, [np.sqrt(np.nanmean(left**2))], rtol=1e-9)
     np.testing.assert_allclose(label_spread(data, "stress"), spread)
     mean = offset[structures[0].numbers].mean(dim=0)
-    np.testing.assert_allclose(mean, by_crystal[0].mean(axis=0), atol=1e-9)
+    np.testing.assert_allclose(mean, np.nanmean(by_crystal[0], axis=0), atol=1e-9)
+
+
+def test_levels_of_structures_with_fewer_kpoints_have_a_spread(tmp_path):
+    """Rows without a label in any structure, and in some, are no reason to leave out the others."""
+    structures = [crystal("Ag3SBr")] * 6
+    levels = np.random.default_rng(0).normal(0, 0.1, (6, 3, 4))
+    levels[:, 2] = levels[4:, 1] = np.nan
+    data = data_module(tmp_path / "labels.db", structures, range(6), eigenvalues=levels)
+    offset, spread = composition_fit(data, "eigenvalues", (3, 4))
+    mean = [levels[:, 0].mean(axis=0), levels[:4, 1].mean(axis=0), np.zeros(4)]
+    np.testing.assert_allclose(offset[structures[0].numbers].mean(dim=0), mean, atol=1e-9)
+    left = np.nan_to_num(levels - np.array(mean), nan=0.0)
+    np.testing.assert_allclose(spread, [np.sqrt((left**2).sum() / (4 * (6 + 4)))], rtol=1e-9)
 
 
 def test_spread_of_forces_is_their_root_mean_square(tmp_path):

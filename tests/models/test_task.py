@@ -66,6 +66,26 @@ def test_missing_labels_are_left_out_of_loss_and_gradient():
     torch.testing.assert_close(prediction.grad, torch.tensor([2.0, 0.0, -4.0, 0.0]))
 
 
+@pytest.mark.parametrize("missing", [False, True], ids=["one complete", "none"])
+def test_loss_and_metric_take_the_levels_that_there_are(missing):
+    """Of structures with fewer k-points than others, whose predictions are NaN, too."""
+    label = torch.tensor([[[1.0, 2.0], [3.0, 4.0]], [[1.0, 2.0], [3.0, 4.0]], [[0.0, 0], [0, 0]]])
+    label[1, 1], label[2] = torch.nan, torch.nan
+    if missing:
+        label[:] = torch.nan
+    prediction = torch.where(label.isnan(), label, label + 0.5).requires_grad_()
+    levels = output("eigenvalues", scale=0.25)
+    loss = levels.calculate_loss({"eigenvalues": prediction}, {"eigenvalues": label})
+    levels.update_metrics({"eigenvalues": prediction.detach()}, {"eigenvalues": label}, "val")
+    loss.backward()
+    there = label.isfinite()
+    assert loss.item() == pytest.approx(0.0 if missing else 2.0**2)
+    assert prediction.grad.isfinite().all()
+    assert torch.equal(prediction.grad != 0, there)
+    if not missing:
+        assert levels.metrics["val"]["mae"].compute().item() == pytest.approx(0.5)
+
+
 LABELS = {
     "band_gap": [0.9, 1.1, 1.3, float("nan"), 1.0, 1.6, 0.7, 1.2, 1.15, 0.95],
     "hydrostatic_stress": [0.01, 0.02, -0.01, 0.03, 0.015, 0.0, -0.02, 0.005, 0.012, -0.004],

@@ -1,5 +1,6 @@
 """An output module for gap and band edges from the levels of a learned Hamiltonian."""
 
+import math
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -16,9 +17,16 @@ from schnetpack_phonon.common.errors import check_at_least
 from schnetpack_phonon.data.statistics import fit_to_shares
 from schnetpack_phonon.models.band_edges import closed, edge_labels
 from schnetpack_phonon.models.cutoffs import cutoff_of
-from schnetpack_phonon.models.hamiltonian.levels import band_edges, kpoint_meshes
+from schnetpack_phonon.models.hamiltonian.levels import (
+    band_edges,
+    joined,
+    kpoint_meshes,
+    labelled_kpoints,
+    levels_at_gap,
+    outermost,
+)
 from schnetpack_phonon.models.hamiltonian.matrix import Hamiltonian
-from schnetpack_phonon.models.heads import check_features, mean_over_atoms, precise
+from schnetpack_phonon.models.heads import check_features, check_unit, mean_over_atoms, precise
 
 _N_SAMPLES = 64  # training structures from which the zero of potential is fitted
 
@@ -38,7 +46,10 @@ class HamiltonianEdges(Transform):
     number of electrons. At Gamma alone, metals with an even number have the gap of this one wave
     vector.
 
-    Labels of any of the three properties train it, of all structures or of some.
+    Labels of any of the three properties train it, of all structures or of some. With ``n_levels``
+    levels below and above the gap are a further output, ``eigenvalues``, at the wave vectors
+    ``kpoints`` that come with their labels, NaN where those are NaN; without labels, at the wave
+    vectors of the mesh. Levels add no weights.
 
     Args:
         elements: symbols; only they may occur.
@@ -48,12 +59,14 @@ class HamiltonianEdges(Transform):
             shipped labels. With a length a supercell of half the mesh has the same edges.
         orbitals: other shells, electrons or energies than those of the table: :func:`.orbitals_of`.
         n_in: number of scalar features of the representation; 0 for terms of pairs of atoms alone.
+        n_levels: number of levels on either side of the gap that are an output; that of the labels.
         band_gap_key: gap in the database and in the model's output, shape=(n_structures,).
         vbm_key: the same for the valence band maximum.
         cbm_key: the same for the conduction band minimum.
 
     Raises:
-        ValueError: as :class:`.Hamiltonian` does, and for a negative ``kpoint_length``.
+        ValueError: as :class:`.Hamiltonian` does, and for a negative ``kpoint_length`` or
+            ``n_levels``.
     """
 
     offset: torch.Tensor
@@ -67,14 +80,18 @@ class HamiltonianEdges(Transform):
         kpoint_length: float = 0.0,
         orbitals: Mapping[str, Mapping[str, float]] | None = None,
         n_in: int = 0,
+        n_levels: int = 0,
         band_gap_key: str = properties.band_gap,
         vbm_key: str = properties.vbm,
         cbm_key: str = properties.cbm,
     ):
         super().__init__()
         check_at_least(0, "Ang", kpoint_length=kpoint_length)
+        check_at_least(0, n_levels=n_levels)
         self.band_gap_key, self.vbm_key, self.cbm_key = band_gap_key, vbm_key, cbm_key
-        self.model_outputs = [band_gap_key, vbm_key, cbm_key]
+        self.n_levels = n_levels
+        further = [properties.levels] if n_levels else []
+        self.model_outputs = [band_gap_key, vbm_key, cbm_key, *further]
         self.kpoint_length = float(kpoint_length)
         self.hamiltonian = Hamiltonian(elements, cutoff, n_radial, orbitals, n_in)
         self.register_buffer("offset", torch.zeros(101))
@@ -86,7 +103,8 @@ class HamiltonianEdges(Transform):
         Raises:
             ValueError: as :func:`.edge_labels` does; for elements that are none of ours, atoms
                 that overlap or have no bond, a gap where the number of electrons is odd, or a mesh
-                of wave vectors where nothing is periodic.
+                of wave vectors where nothing is periodic; for another number of levels than that of
+                the labels, or levels without wave vectors.
         """
         keys = self.band_gap_key, self.vbm_key, self.cbm_key
         labels, shares = edge_labels(value, *keys)
@@ -97,6 +115,8 @@ class HamiltonianEdges(Transform):
                 f"{value.dataset.datapath} has {', '.join(symbols)}, for which the Hamiltonian has "
                 "no orbitals: name all elements of the training set in elements"
             )
+        if self.n_levels:
+            check_unit(value, properties.levels)
         there = torch.nonzero(labels[:, 1:].isfinite().any(dim=1))[:, 0]
         if not len(there):  # gaps alone, which have no zero
             there = torch.arange(len(labels))
@@ -112,12 +132,15 @@ class HamiltonianEdges(Transform):
             if self.hamiltonian.environment is not None:  # of no effect before a fit
                 shape = len(inputs[structure_keys.Z]), self.hamiltonian.environment.n_in
                 inputs["scalar_representation"] = self.offset.new_zeros(shape)
-            self._check(inputs, labels[k, 0], f"{value.train_idx[k]} of {value.dataset.datapath}")
+            name = f"{value.train_idx[k]} of {value.dataset.datapath}"
+            self._check(inputs, labels[k, 0], name)
+            if self.n_levels and properties.levels in inputs:
+                self._check_levels(inputs, name)
             self.hamiltonian.note_bonds(inputs)
             periodic = periodic or bool(inputs[structure_keys.pbc].any())
             if k in chosen:
                 with torch.no_grad():
-                    edges = self.levels(inputs)[0].cpu()
+                    edges = self.levels(inputs)[0][0].cpu()
                 residuals.append((labels[k, 1:] - edges).nanmean())
                 volumes.append(_log_volume(inputs)[0].cpu())
         if self.kpoint_length and not periodic:
@@ -156,18 +179,38 @@ class HamiltonianEdges(Transform):
         z = inputs[structure_keys.Z]
         log_volume = _log_volume(inputs)[inputs[structure_keys.idx_m]]
         offset = self.offset[z] + self.slope[z] * log_volume
-        levels = self.levels(inputs).to(inputs[structure_keys.R].dtype)
-        edges = mean_over_atoms(precise(offset.unsqueeze(-1), self.training), inputs) + levels
+        zero = mean_over_atoms(precise(offset.unsqueeze(-1), self.training), inputs)
+        edges, levels = self.levels(inputs)
+        edges = zero + edges.to(inputs[structure_keys.R].dtype)
+        if self.n_levels:
+            levels = levels.to(inputs[structure_keys.R].dtype)
+            inputs[properties.levels] = zero.unsqueeze(2) + levels
         inputs[self.band_gap_key], apart = closed(edges, self.training, 1e-6)
         edges = edges + apart
         inputs[self.vbm_key], inputs[self.cbm_key] = edges[:, 0], edges[:, 1]
         return inputs
 
-    def levels(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
-        """Highest filled and lowest empty level in eV, float64, shape=(n_structures, 2)."""
+    def levels(self, inputs: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Levels of the matrix in eV, in float64.
+
+        Returns:
+            Highest filled and lowest empty level over the mesh, shape=(n_structures, 2), and levels
+            next to the gap at :func:`.labelled_kpoints`, NaN where those are NaN,
+            shape=(n_structures, n_kpoints, 2 n_levels), or (0,) for ``n_levels`` 0.
+        """
         n_electrons = self.hamiltonian.n_electrons(inputs)
         meshes = kpoint_meshes(inputs, self.kpoint_length)
-        return band_edges(self.hamiltonian(inputs), n_electrons, meshes)
+        elements = self.hamiltonian(inputs)
+        if self.n_levels == 0:
+            edges = band_edges(elements, n_electrons, meshes)
+            return edges, edges.new_zeros(0)
+        kpoints = labelled_kpoints(inputs, meshes)
+        points, places = joined(meshes, kpoints)
+        found = levels_at_gap(elements, n_electrons, points, self.n_levels)
+        edges = outermost([found[m][: len(meshes[m])] for m in range(len(found))])
+        levels = torch.stack([found[m][places[m]] for m in range(len(found))])
+        there = kpoints.isfinite().all(2).unsqueeze(2)
+        return edges, torch.where(there, levels, torch.full_like(levels, math.nan))
 
     def _check(self, inputs: dict[str, torch.Tensor], gap: torch.Tensor, name: str) -> None:
         distance = torch.norm(inputs[structure_keys.Rij], dim=1)
@@ -191,6 +234,26 @@ class HamiltonianEdges(Transform):
                 f"structure {name} has {n_electrons} valence electrons and a gap of {gap:.3g} eV; "
                 "expected an even number, since levels are filled in pairs: give other numbers of "
                 "electrons in orbitals"
+            )
+
+    def _check_levels(self, inputs: dict[str, torch.Tensor], name: str) -> None:
+        labels = inputs[properties.levels]
+        if labels.shape[2] != 2 * self.n_levels:
+            raise ValueError(
+                f"structure {name} has {labels.shape[2] // 2} levels on either side of the gap, "
+                f"the head n_levels={self.n_levels}; expected the same number: set n_levels of "
+                "HamiltonianEdges to that of the labels"
+            )
+        if properties.kpoints not in inputs:
+            raise ValueError(
+                f"{properties.levels!r} are loaded without {properties.kpoints!r}, at which they "
+                f"are: add {properties.kpoints} to data.load_properties"
+            )
+        there = inputs[properties.kpoints][..., :3].isfinite().all(dim=2)
+        if bool((labels.isfinite().any(dim=2) & ~there).any()):
+            raise ValueError(
+                f"structure {name} has {properties.levels!r} where its {properties.kpoints!r} are "
+                "NaN; expected a wave vector for each row of levels"
             )
 
 

@@ -3,8 +3,10 @@
 import math
 
 import torch
+import torch.nn.functional as F
 from schnetpack import properties as structure_keys
 
+from schnetpack_phonon.common import properties
 from schnetpack_phonon.models.hamiltonian.matrix import MatrixElements
 
 
@@ -38,6 +40,50 @@ def kpoint_meshes(inputs: dict[str, torch.Tensor], length: float) -> list[torch.
         first = (mesh * factor).sum(1) <= (minus * factor).sum(1)
         meshes.append(mesh[first].double() / counts[m])
     return meshes
+
+
+def labelled_kpoints(inputs: dict[str, torch.Tensor], meshes: list[torch.Tensor]) -> torch.Tensor:
+    """Wave vectors of the labels of levels; those of the meshes where the inputs have none.
+
+    Returns:
+        In units of the reciprocal cell, NaN where a structure has fewer, float64,
+        shape=(n_structures, n_kpoints, 3).
+    """
+    if properties.kpoints in inputs:
+        return inputs[properties.kpoints][:, :, :3].double()
+    n = max([len(mesh) for mesh in meshes])
+    padded = [F.pad(mesh, [0, 0, 0, n - len(mesh)], value=math.nan) for mesh in meshes]
+    return torch.stack(padded)
+
+
+def joined(
+    meshes: list[torch.Tensor], kpoints: torch.Tensor
+) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+    """Wave vectors of meshes, and further ones behind them, each once.
+
+    Args:
+        meshes: of each structure, Gamma first, shape=(n, 3).
+        kpoints: of :func:`labelled_kpoints`.
+
+    Returns:
+        For each structure the wave vectors of both, and where among them its ``kpoints`` are,
+        shape=(n_kpoints,), with Gamma in place of NaN. Levels at k are those at -k.
+    """
+    points: list[torch.Tensor] = []
+    places: list[torch.Tensor] = []
+    for m in range(len(meshes)):
+        own = kpoints[m].nan_to_num()
+        both = torch.cat([meshes[m], own])
+        points.append(both[~_alike(both, both).tril(-1).any(1)])
+        places.append(_alike(own, points[m]).long().argmax(1))
+    return points, places
+
+
+def _alike(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+    """Which wave vectors have the same levels, shape=(n, 3), (m, 3) -> (n, m)."""
+    first = one.unsqueeze(1)
+    apart = torch.stack([first - other, first + other])
+    return ((apart - apart.round()).abs().amax(3) < 1e-6).any(0)
 
 
 def band_edges(
@@ -92,7 +138,8 @@ def levels_at_gap(
         raise ValueError(
             f"a structure has {int(elements.sizes[k])} orbitals and {int(n_electrons[k])} valence "
             f"electrons; expected {n_levels} filled levels and as many empty ones at least: give "
-            "its elements more shells, or other numbers of electrons, in orbitals"
+            "its elements more shells, or other numbers of electrons, in orbitals, or set a "
+            "smaller n_levels"
         )
     n = n_electrons.shape[0]
     values = elements.values.double()

@@ -11,6 +11,7 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from schnetpack.model import NeuralNetworkPotential
 from torch import nn
 
+from schnetpack_phonon.common import properties
 from schnetpack_phonon.common.errors import TrainingError, check_choice
 from schnetpack_phonon.common.files import Trust
 from schnetpack_phonon.models.cutoffs import cutoff_of
@@ -18,7 +19,8 @@ from schnetpack_phonon.models.trained.weights import load_trained
 
 log = logging.getLogger(__name__)
 PARTS = ("representation", "heads")
-_OF_THE_DATA = ("offset", "scale")  # buffers of heads, set again from the new training set
+# Buffers of heads, set again from the new training set.
+_OF_THE_DATA = ("offset", "scale", "slope", "nearest")
 
 
 class StartFrom(Callback):
@@ -63,7 +65,8 @@ def start_from(
 ) -> None:
     """Gives a model, before its first fit, the weights of a trained one.
 
-    Heads go by class and outputs; others start from random weights, which is logged. Offsets and
+    Heads go by class and outputs, of which ``eigenvalues`` need no weights and may be those of one
+    model alone; others start from random weights, which is logged. Offsets and
     scales are those of the new training set. Only where it does not determine the offsets of
     elements, as for elements that it does not have, are those of the trained heads kept; these
     elements count as trained, too.
@@ -116,7 +119,8 @@ def _heads(
     """Output modules with weights, each with the trained one of the same class and outputs."""
 
     def described(module: nn.Module) -> str:
-        return f"{type(module).__name__} for {', '.join(getattr(module, 'model_outputs', ()))}"
+        outputs = [key for key in getattr(module, "model_outputs", ()) if key != properties.levels]
+        return f"{type(module).__name__} for {', '.join(outputs)}"
 
     def with_weights(one: NeuralNetworkPotential) -> dict[str, nn.Module]:
         return {described(m): m for m in one.output_modules if any(True for _ in m.parameters())}
