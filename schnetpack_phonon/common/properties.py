@@ -73,7 +73,7 @@ _EV_PER_ANG3_IN_GPA: Final = 160.21766208
 PROPERTIES: Final[dict[str, Property]] = {
     energy: Property((), "eV", "energy", "eV", arbitrary_zero=True),
     energy_per_atom: Property((), "eV", "energy per atom", "meV", 1e3, arbitrary_zero=True),
-    forces: Property(("N", 3), "eV/Ang", "forces", "eV/Å"),
+    forces: Property(("N", 3), "eV/Ang", "forces", "meV/Å", 1e3),
     stress: Property((3, 3), "eV/Ang/Ang/Ang", "stress", "GPa", _EV_PER_ANG3_IN_GPA),
     hydrostatic_stress: Property(
         (), "eV/Ang/Ang/Ang", "hydrostatic stress", "GPa", _EV_PER_ANG3_IN_GPA

@@ -9,7 +9,7 @@ __getattr__, __dir__ = names_of(
     distance: TrainingSet descriptor far training_set
     metrics: errors in_report_units
     predicted: predict_files
-    predictions: answers predict
+    predictions: answers component_names predict stored_labels
     run_report: parity read_report write_report
     runs: Question Run find_runs read_run write_record
     test_sets: Components TestSet cell ensemble_name read_test_set seen stacked

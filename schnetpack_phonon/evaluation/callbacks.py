@@ -10,7 +10,6 @@ from importlib.metadata import version
 from pathlib import Path
 
 import loky
-import pandas as pd
 import torch
 from ase import Atoms
 from matplotlib.figure import Figure
@@ -37,14 +36,15 @@ from schnetpack_phonon.data.reading import (
     unit_factor,
 )
 from schnetpack_phonon.evaluation.metrics import errors, in_report_units
-from schnetpack_phonon.evaluation.predictions import predict
+from schnetpack_phonon.evaluation.predictions import predict, stored_labels
 from schnetpack_phonon.evaluation.run_report import METRICS, PREDICTIONS, parity, write_report
 from schnetpack_phonon.evaluation.runs import write_record
 from schnetpack_phonon.models.trained.units import units_of_data
 from schnetpack_phonon.structures.files import read_structure
 
 log = logging.getLogger(__name__)
-_OURS = ["index", "property", "label", "prediction", "unit"]  # columns, whatever rows call theirs
+# Columns, whatever rows call theirs:
+_OURS = ["index", "property", "atom", "component", "label", "prediction", "unit"]
 
 
 class CPUThreads(Callback):
@@ -191,12 +191,12 @@ class ReportCallback(Callback):
         targets = {
             output.name: output.target_property
             for output in pl_module.outputs
-            if output.target_property in PROPERTIES and not PROPERTIES[output.target_property].shape
+            if output.target_property in PROPERTIES
         }
         self._record(trainer, data, targets)
         if not targets:
             names = ", ".join(output.name for output in pl_module.outputs)
-            log.warning("no report: none of %s is a number known to schnetpack_phonon", names)
+            log.warning("no report: schnetpack_phonon knows none of the labels of %s", names)
             return
         predictions = predict(pl_module.model, _whole_test_set(data), targets)
         units = {
@@ -206,9 +206,8 @@ class ReportCallback(Callback):
             predictions[column] *= predictions["property"].map(units)
         predictions = predictions.join(provenance, on="index")
         known = read_labels(data.datapath)
-        labels = [_labelled(provenance, name, known[target]) for name, target in targets.items()]
-        training = pd.concat(labels)
-        training = training[training["index"].isin(data.train_idx)]
+        training = stored_labels(data.datapath, [*data.train_idx], targets)
+        training = training.join(provenance, on="index")
         columns = ["mae", "rmse", "mae_mean", "mae_crystal_mean"]
         table = in_report_units(errors(predictions, training), columns)
         predictions = in_report_units(predictions, ["label", "prediction"])
@@ -217,7 +216,9 @@ class ReportCallback(Callback):
                 found.to_csv(part, index=False)
         _save(trainer, self.folder, parity(predictions, table), "parity")
         if self.distribution in known and (parameters := _parameters(data.datapath)):
-            ensemble = _labelled(provenance, self.distribution, known[self.distribution])
+            ensemble = provenance.assign(
+                property=self.distribution, label=known[self.distribution]
+            ).reset_index()
             for kind, own in in_report_units(ensemble, ["label"]).groupby("kind"):
                 parameter, unit = parameters[str(kind)]
                 figure = distribution(own, parameter, unit, self.distribution)
@@ -271,11 +272,6 @@ def _parameters(path: str) -> dict[str, list[str]]:
         return read_metadata(path)["parameters"]
     except DatabaseError:
         return {}
-
-
-def _labelled(provenance: pd.DataFrame, name: str, labels: pd.Series) -> pd.DataFrame:
-    """Labels of the whole database with their provenance, one row for each structure."""
-    return provenance.assign(property=name, label=labels).reset_index()
 
 
 def _save(trainer: Trainer, folder: Path, figure: Figure, name: str) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import product
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +16,8 @@ from schnetpack.interfaces import AtomsConverter
 from schnetpack.model import AtomisticModel
 
 from schnetpack_phonon.common.files import Trust
-from schnetpack_phonon.common.properties import energy, energy_per_atom
+from schnetpack_phonon.common.properties import energy, energy_per_atom, property_of
+from schnetpack_phonon.data.reading import read_rows
 from schnetpack_phonon.evaluation.runs import Question
 from schnetpack_phonon.models.predict import trained_elements, with_precise_offsets
 from schnetpack_phonon.models.trained.targets import build
@@ -27,7 +30,7 @@ _OF_LABELS = ("RemoveOffsets", "ScaleProperty")  # reversed by the postprocessor
 def predict(
     model: AtomisticModel, batches: Iterable[dict[str, torch.Tensor]], targets: Mapping[str, str]
 ) -> pd.DataFrame:
-    """Scalar predictions beside labels, in the units of the data module.
+    """Predictions beside labels, in the units of the data module.
 
     Args:
         model: SchNetPack model; not changed.
@@ -35,8 +38,9 @@ def predict(
         targets: output of the model -> label in the batch.
 
     Returns:
-        One row for each structure and property with a label: ``index`` (in the database),
-        ``property``, ``label``, ``prediction``.
+        One row for each structure and property with a label, of properties with a shape one for
+        each component (and atom): ``index`` (in the database), ``property``, ``atom`` (in the
+        structure), ``component`` (:func:`component_names`), ``label``, ``prediction``.
     """
     tables = []
     training = [module for module in model.modules() if module.training]
@@ -46,15 +50,52 @@ def predict(
     try:
         for batch in batches:
             index = batch[structure_keys.idx].cpu().numpy()
+            n_atoms = batch[structure_keys.n_atoms].cpu().numpy()
             for name, prediction in _outputs(model, batch, targets).items():
                 label = batch[targets[name]].double().cpu().numpy()
-                columns = {"index": index, "property": name, "label": label}
-                tables.append(pd.DataFrame(columns | {"prediction": prediction}))
+                rows = _rows(targets[name], index, n_atoms, label=label, prediction=prediction)
+                tables.append(rows.assign(property=name))
     finally:
         for module in training:
             module.training = True
         model.do_postprocessing = postprocessing
-    return pd.concat(tables, ignore_index=True).dropna(subset="label")
+    table = pd.concat(tables, ignore_index=True).dropna(subset="label")
+    columns = ["index", "property", "atom", "component", "label", "prediction"]
+    return table[[name for name in columns if name in table]]
+
+
+def stored_labels(
+    path: str | Path, indices: Sequence[int], targets: Mapping[str, str]
+) -> pd.DataFrame:
+    """Labels in a database, in the units of :mod:`.common.properties`.
+
+    Args:
+        path: of the database.
+        indices: of its rows.
+        targets: name -> label.
+
+    Returns:
+        As of :func:`predict`, without predictions.
+    """
+    found = [*read_rows(path, indices)]
+    n_atoms = np.array([len(row.atoms) for row in found])
+    tables = []
+    for name, key in targets.items():
+        labels = np.concatenate([np.atleast_1d(row.data[key]) for row in found])
+        rows = _rows(key, np.array(indices), n_atoms, label=labels)
+        tables.append(rows.assign(property=name))
+    return pd.concat(tables, ignore_index=True)
+
+
+def component_names(shape: Sequence[int]) -> list[str]:
+    """Names of the components of a value of this shape, in the order of C.
+
+    ``x``, ``y``, ``z`` of a vector, ``xx``, ``xy`` ... of a 3x3 tensor, ``11``, ``12`` ... of a 6x6
+    one; else numbers from 1, with commas between axes.
+    """
+    axes: list[Iterable[str]] = ["xyz" if n == 3 else map(str, range(1, n + 1)) for n in shape]
+    joint = "" if {*shape} in ({3}, {6}) else ","
+    return [joint.join(names) for names in product(*axes)]
 
 
 def answers(questions: Iterable[Question], atoms: Sequence[Atoms]) -> list[dict[str, np.ndarray]]:
@@ -95,10 +136,32 @@ def _outputs(
 ) -> dict[str, np.ndarray]:
     """Outputs of a model in evaluation mode, in double precision; the batch is not changed."""
     device = next(model.parameters()).device
-    inputs = {key: value.detach().to(device) for key, value in batch.items()}
-    with torch.set_grad_enabled(bool(model.required_derivatives)):
-        results = model(inputs)
+    # Forces are derivatives, which tensors of the inference mode of a plain Trainer do not have.
+    with torch.inference_mode(False), torch.set_grad_enabled(bool(model.required_derivatives)):
+        results = model({key: value.detach().clone().to(device) for key, value in batch.items()})
     return {name: results[name].detach().double().cpu().numpy() for name in names}
+
+
+def _rows(key: str, index: np.ndarray, n_atoms: np.ndarray, **values: np.ndarray) -> pd.DataFrame:
+    """A table of values of structures or atoms, a row a component.
+
+    Args:
+        key: label.
+        index: of the structures.
+        n_atoms: of the structures.
+        values: columns, shape=(n_structures, ...), or (n_atoms, ...) for properties of atoms.
+    """
+    shape = property_of(key).shape
+    table = pd.DataFrame({"index": index})
+    if "N" in shape:
+        table = table.loc[np.repeat(table.index, n_atoms)]
+        table["atom"] = pd.array(np.concatenate([np.arange(n) for n in n_atoms]), dtype="Int64")
+    if shape:
+        first = next(iter(values.values()))
+        names = component_names(first.shape[1:])
+        table = table.iloc[np.repeat(np.arange(len(table)), len(names))]
+        table["component"] = names * len(first)
+    return table.assign(**{name: value.reshape(-1) for name, value in values.items()})
 
 
 def _batches(

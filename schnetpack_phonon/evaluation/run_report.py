@@ -19,10 +19,12 @@ from schnetpack_phonon.common.page import Section, Table, write_markdown
 from schnetpack_phonon.common.style import color, marker, panels
 from schnetpack_phonon.data.card import partly_filled
 from schnetpack_phonon.data.reading import read_labels
+from schnetpack_phonon.evaluation.metrics import mean_label, named_components
 
 PAGE = "report.md"
 METRICS = "metrics.csv"
 PREDICTIONS = "predictions.csv"
+_MANY = 1000  # points of a panel
 _DATABASE, _MODEL, _FOLDER = "database", "model", "run folder"  # in the list of places
 
 
@@ -83,8 +85,11 @@ def read_report(folder: Path) -> str:
 def parity(predictions: pd.DataFrame, errors: pd.DataFrame) -> Figure:
     """Prediction against label, one panel for each property, one colour for each crystal.
 
+    Components of a property share its panel.
+
     Args:
-        predictions: ``property``, ``structure``, ``label``, ``prediction`` in report units.
+        predictions: ``property``, ``structure``, ``component`` if there are any, ``label``,
+            ``prediction`` in report units.
         errors: indexed by property: ``mae`` (in report units), ``r2`` and ``r2_crystal``.
 
     Predictions that are NaN or infinite are counted in the title of the panel.
@@ -97,12 +102,12 @@ def parity(predictions: pd.DataFrame, errors: pd.DataFrame) -> Figure:
         valid = np.isfinite(rows["prediction"])
         relative = properties.property_of(key).arbitrary_zero
         if relative:
-            mean = rows.groupby("structure")["label"].transform("mean")
+            mean = mean_label(named_components(rows), ["structure", "component"])
             rows[["label", "prediction"]] = rows[["label", "prediction"]].sub(mean, axis=0)
         rows = rows[valid]
         for k, structure in enumerate(structures):
             own = rows[rows["structure"] == structure]
-            look = {"color": color(k), "ms": 4.5, "alpha": 0.75, "mew": 0, "label": structure}
+            look = {"color": color(k), **_points(len(rows)), "mew": 0, "label": structure}
             axis.plot(own["label"], own["prediction"], marker(k), **look)
         both = rows[["label", "prediction"]].to_numpy()
         low, high = (both.min(), both.max()) if len(both) else (0.0, 0.0)
@@ -130,6 +135,11 @@ def parity(predictions: pd.DataFrame, errors: pd.DataFrame) -> Figure:
     return figure
 
 
+def _points(n: int) -> dict[str, float]:
+    """Size and opacity of points, of which thousands of forces lie above each other."""
+    return {"ms": 4.5, "alpha": 0.75} if n < _MANY else {"ms": 2.5, "alpha": 0.3}
+
+
 def warnings(metrics: pd.DataFrame) -> list[str]:
     """What a reader of errors is to know first: predictions that are no numbers, or no use.
 
@@ -146,8 +156,9 @@ def warnings(metrics: pd.DataFrame) -> list[str]:
             )
         elif row["r2_crystal"] < 0:
             found.append(
-                f"The {name} is predicted worse than by the mean of each crystal (R² within "
-                f"crystals {row['r2_crystal']:.2f}): the model says nothing about how it varies."
+                f"Predictions of the {name} are worse than the mean of each crystal (R² within "
+                f"crystals {row['r2_crystal']:.2f}): the model says nothing about changes within a "
+                "crystal."
             )
     return found
 
@@ -155,11 +166,16 @@ def warnings(metrics: pd.DataFrame) -> list[str]:
 def _errors(metrics: pd.DataFrame) -> Table:
     names = {"mae": "MAE", "rmse": "RMSE", "r2": "R²", "r2_crystal": "R² within crystals"}
     names |= {"mae_mean": "MAE of the mean", "mae_crystal_mean": "MAE of the crystal's mean"}
-    shown = metrics.fillna({"unit": ""}).assign(property=metrics["property"].map(properties.label))
+    shown = metrics.fillna({"unit": ""}).assign(property=metrics["property"].map(_per_component))
     shown = shown[["property", "unit", *names]].rename(columns=names)
     for key, name in names.items():
         shown[name] = shown[name].map("{:.3f}".format if key[:2] == "r2" else "{:.3g}".format)
     return Table("errors", shown)
+
+
+def _per_component(key: str) -> str:
+    known = properties.property_of(key)
+    return f"{known.label} (per component)" if known.shape else known.label
 
 
 def _shares(shares: pd.DataFrame) -> Table:

@@ -1,5 +1,6 @@
 """Files of the callbacks after a test; they change neither metrics nor weights."""
 
+import json
 import os
 import subprocess
 import sys
@@ -28,7 +29,7 @@ from schnetpack_phonon.evaluation.callbacks import (
     ReportCallback,
 )
 from schnetpack_phonon.evaluation.run_report import read_report
-from schnetpack_phonon.models.heads import Intensive
+from schnetpack_phonon.models.heads import Energy, Intensive
 from schnetpack_phonon.models.task import ScaledOutput, ScaledTask
 from tests.data.data_fixtures import ensemble_data
 from tests.models.model_fixtures import quiet_trainer
@@ -45,12 +46,13 @@ def folder(tmp_path_factory):
 
 def data(folder):
     ensemble = PhononEnsemble([100, 300], n_snapshots=8, seed=1)
-    return ensemble_data(folder, ensemble, load_properties=[ENERGY, STRESS])
+    return ensemble_data(folder, ensemble, load_properties=[ENERGY, STRESS, "forces", "stress"])
 
 
-def run(folder, callbacks, module=None):
+def run(folder, callbacks, module=None, heads=None, keys=(ENERGY, STRESS)):
     """One epoch and a test; returns test metrics and weights."""
     pl.seed_everything(0)
+    strain = [] if heads is None else [spk.atomistic.Strain()]
     representation = spk.representation.PaiNN(
         n_atom_basis=8,
         n_interactions=2,
@@ -59,13 +61,12 @@ def run(folder, callbacks, module=None):
     )
     model = spk.model.NeuralNetworkPotential(
         representation,
-        input_modules=[spk.atomistic.PairwiseDistances()],
-        output_modules=[Intensive(8, key) for key in (ENERGY, STRESS)],
+        input_modules=[*strain, spk.atomistic.PairwiseDistances()],
+        output_modules=heads or [Intensive(8, key) for key in keys],
         postprocessors=[],
     )
     outputs = [
-        ScaledOutput(key, nn.MSELoss(), metrics={"mae": MeanAbsoluteError()})
-        for key in (ENERGY, STRESS)
+        ScaledOutput(key, nn.MSELoss(), metrics={"mae": MeanAbsoluteError()}) for key in keys
     ]
     task = ScaledTask(model, outputs, optimizer_args={"lr": 1e-3})
     trainer = quiet_trainer(callbacks=callbacks)  # in inference mode, as is the default
@@ -105,6 +106,33 @@ def test_errors_are_those_of_schnetpack_in_report_units(folder, reported):
         table.loc[ENERGY, "mae"]
     )
     assert set(predictions["index"]) == set(np.load(folder / "split.npz")["test_idx"])
+
+
+def test_a_potential_is_reported_with_forces_and_stress(folder, tmp_path, monkeypatch):
+    """Errors of components are those of SchNetPack, in report units, and so is the record."""
+    monkeypatch.chdir(tmp_path)
+    heads, keys = [Energy(8), spk.atomistic.Forces(calc_stress=True)], (ENERGY, "forces", "stress")
+    metrics, _ = run(folder, [ReportCallback("best_model", ENERGY)], heads=heads, keys=keys)
+    table = pd.read_csv("metrics.csv", index_col="property")
+    assert list(table.index) == list(keys)
+    for key, factor in (("forces", 1e3), ("stress", 160.21766)):
+        assert table.loc[key, "mae"] == pytest.approx(factor * metrics[f"test_{key}_mae"], rel=1e-4)
+    assert set(table["n"]) == {8}
+    assert list(table["n_values"]) == [8, 8 * 40 * 3, 8 * 9]
+    assert list(table["unit"]) == ["meV", "meV/Å", "GPa"]
+    rows = [*read_rows(folder / "data" / "test.db")]
+    train = np.concatenate(
+        [rows[k].data["forces"] for k in np.load(folder / "split.npz")["train_idx"]]
+    )
+    test = np.concatenate(
+        [rows[k].data["forces"] for k in np.load(folder / "split.npz")["test_idx"]]
+    )
+    assert table.loc["forces", "mae_mean"] == pytest.approx(
+        1e3 * np.abs(test - train.mean(axis=0)).mean()
+    )
+    page = Path("report.md").read_text()
+    assert "| forces (per component) | meV/Å |" in page
+    assert json.loads(Path("run.json").read_text())["targets"] == {key: key for key in keys}
 
 
 def test_attributions_are_complete_and_have_their_control(reported):
@@ -218,7 +246,7 @@ def test_lengths_in_another_unit_are_refused_before_training():
 def test_outputs_that_are_no_known_numbers_have_no_report(folder, tmp_path, caplog, monkeypatch):
     monkeypatch.setattr("schnetpack_phonon.evaluation.callbacks.PROPERTIES", {})
     run(folder, [ReportCallback("best_model", ENERGY)])
-    assert f"none of {ENERGY}, {STRESS} is a number" in caplog.text
+    assert f"none of the labels of {ENERGY}, {STRESS}" in caplog.text
     assert not (tmp_path / "metrics.csv").exists()
 
 

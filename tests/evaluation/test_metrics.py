@@ -10,7 +10,8 @@ from schnetpack_phonon.evaluation.metrics import errors, in_report_units
 
 
 def tables(predictions: dict[str, list], training: dict[str, list]) -> tuple[pd.DataFrame, ...]:
-    return pd.DataFrame({"property": "band_gap"} | predictions), pd.DataFrame(
+    index = range(len(predictions["label"]))
+    return pd.DataFrame({"property": "band_gap", "index": index} | predictions), pd.DataFrame(
         {"property": "band_gap"} | training
     )
 
@@ -38,7 +39,7 @@ def test_errors_by_hand():
 def test_errors_of_one_property_do_not_touch_another():
     rng = np.random.default_rng(0)
     rows = pd.DataFrame(rng.normal(size=(20, 2)), columns=["label", "prediction"])
-    rows["structure"] = ["A", "B"] * 10
+    rows["index"], rows["structure"] = range(20), ["A", "B"] * 10
     rows["property"] = ["band_gap"] * 8 + ["vbm"] * 12
     table = errors(rows, rows)
     for key in ("band_gap", "vbm"):
@@ -46,6 +47,23 @@ def test_errors_of_one_property_do_not_touch_another():
         pd.testing.assert_series_equal(errors(own, own).loc[key], table.loc[key])
         error = (own["prediction"] - own["label"]).to_numpy()
         assert table.loc[key, "mae"] == pytest.approx(np.abs(error).mean())
+
+
+def test_errors_of_components_by_hand():
+    """Each has a mean of its own; structures are counted, not their components."""
+    rows = {"index": [4, 4, 5, 5], "structure": "A", "component": ["xx", "yy", "xx", "yy"]}
+    label, prediction = np.array([1.0, 10.0, 3.0, 14.0]), np.array([1.0, 11.0, 3.0, 12.0])
+    train = {"structure": "A", "component": ["xx", "yy"], "label": [0.0, 10.0]}
+    found = errors(*tables(rows | {"label": label, "prediction": prediction}, train))
+    found = found.loc["band_gap"]
+    assert (found["n"], found["n_values"], found["n_invalid"]) == (2, 4, 0)
+    assert found["mae"] == pytest.approx(3 / 4)
+    assert found["rmse"] == pytest.approx(np.sqrt(5 / 4))
+    assert found["r2"] == pytest.approx(1 - 5 / (1 + 4 + 1 + 4))  # about 2 and 12
+    assert found["mae_mean"] == found["mae_crystal_mean"] == pytest.approx((1 + 0 + 3 + 4) / 4)
+    prediction[2:] = np.nan
+    found = errors(*tables(rows | {"label": label, "prediction": prediction}, train))
+    assert (found.loc["band_gap", "n_invalid"], found["mae"].isna().all()) == (1, True)
 
 
 @pytest.mark.parametrize("invalid", [np.nan, np.inf])

@@ -6,13 +6,19 @@ import numpy as np
 import pytest
 import schnetpack as spk
 import torch
+from ase.units import kcal, mol
 from schnetpack import properties as structure_keys
 from schnetpack.data import AtomsLoader
 from schnetpack.transform import AddOffsets
 from torch import nn
 
 from schnetpack_phonon.common.files import Trust
-from schnetpack_phonon.evaluation.predictions import answers, predict
+from schnetpack_phonon.evaluation.predictions import (
+    answers,
+    component_names,
+    predict,
+    stored_labels,
+)
 from schnetpack_phonon.evaluation.runs import Question
 from schnetpack_phonon.models.heads import BandGap, Energy, Intensive
 from tests.models.model_fixtures import CUTOFF, batch, data_module, potential, state, thermal
@@ -76,6 +82,58 @@ def test_model_is_not_changed(training, postprocessing, fails):
     else:
         predict(network, batches(), TARGETS)
     assert state(network) == before
+
+
+def test_components_of_forces_and_tensors():
+    """A row each, also in the inference mode of a plain Trainer; atoms without label have none."""
+    network = potential(Energy(16), spk.atomistic.Forces(calc_stress=True))
+    network.input_modules.insert(0, spk.atomistic.Strain())
+    network.collect_derivatives()
+    rng = np.random.default_rng(0)
+    forces, stress = rng.normal(size=(10, 3)), rng.normal(size=(2, 3, 3))
+    forces[7] = np.nan
+    structures = [thermal(k)[1] for k in range(2)]
+    with torch.inference_mode():
+        given = batch(structures, forces=forces, stress=stress)
+        given[structure_keys.idx] = torch.tensor([3, 1])
+        table = predict(network, [given], {"forces": "forces", "stress": "stress"})
+    found = [network(batch([atoms])) for atoms in structures]
+    own = table[table["property"] == "forces"].reset_index(drop=True)
+    there = np.isfinite(forces).ravel()
+    expected = torch.cat([one["forces"] for one in found]).detach().ravel()[there]
+    np.testing.assert_allclose(own["prediction"], expected, atol=1e-5)
+    np.testing.assert_allclose(own["label"], forces.ravel()[there], rtol=1e-6)
+    assert list(own["component"][:3]) == ["x", "y", "z"]
+    assert [*own.loc[own["component"] == "y", "atom"]] == [0, 1, 2, 3, 4, 0, 1, 3, 4]
+    assert [*own["index"]] == 15 * [3] + 12 * [1]
+    own = table[table["property"] == "stress"]
+    expected = torch.cat([one["stress"] for one in found]).detach().ravel()
+    np.testing.assert_allclose(own["prediction"], expected, atol=1e-6)
+    assert own["atom"].isna().all()
+    assert list(own["component"][:4]) == ["xx", "xy", "xz", "yx"]
+
+
+def test_names_of_components():
+    assert component_names(()) == [""]
+    assert component_names((2,)) == ["1", "2"]
+    assert component_names((6, 6))[6:8] == ["21", "22"]  # C21, C22
+    assert component_names((2, 12))[11:13] == ["1,12", "2,1"]
+
+
+def test_stored_labels_are_as_predicted_ones(tmp_path):
+    """In the order of the rows that are asked for, in the units of the package."""
+    rng = np.random.default_rng(0)
+    structures = [thermal(k)[1] for k in range(3)]
+    given = [{"energy": np.array([float(k)]), "forces": rng.normal(size=(5, 3))} for k in range(3)]
+    path = str(tmp_path / "x.db")
+    units = {"energy": "kcal/mol", "forces": "eV/Ang"}
+    spk.data.ASEAtomsData.create(path, "Ang", units).add_systems(given, structures)
+    table = stored_labels(path, [2, 0], {"e": "energy", "forces": "forces"})
+    own = table[table["property"] == "e"]
+    assert list(own["index"]) == [2, 0]
+    np.testing.assert_allclose(own["label"], [2 * kcal / mol, 0.0])
+    own = table[(table["property"] == "forces") & (table["index"] == 0)]
+    np.testing.assert_array_equal(own["label"], given[0]["forces"].ravel())
 
 
 def test_dropout_is_off_and_postprocessors_are_skipped():

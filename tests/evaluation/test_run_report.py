@@ -98,13 +98,23 @@ def test_page_of_properties_without_a_unit(run):
     assert rows(write_report(run, "labels.db", "best_model"))[1][:3] == ["of_the_user", "", "3"]
 
 
+def test_errors_of_components_are_called_so(run):
+    """In tables of today, which count them, too."""
+    METRICS.head(2).assign(property=["forces", "energy"], n_values=[7200, 59]).to_csv(
+        run / "metrics.csv", index=False
+    )
+    page = write_report(run, "labels.db", "best_model")
+    assert "Test set: 60 structures" in page
+    assert [row[0] for row in rows(page)[1:]] == ["forces (per component)", "energy"]
+
+
 def test_predictions_that_are_no_numbers_are_named(run):
     METRICS.assign(n_invalid=[9, 0, 0], mae=np.nan).to_csv(run / "metrics.csv", index=False)
     page = write_report(run, "labels.db", "best_model")
     assert "No errors of the band gap: 9 of 60 predictions are NaN or infinite" in page
     assert page.count("NaN or infinite") == 1
-    assert page.count("predicted worse than by the mean of each crystal") == 1
-    assert "The of_the_user is predicted worse" in page
+    assert page.count("worse than the mean of each crystal") == 1
+    assert "Predictions of the of_the_user are worse" in page
 
 
 def test_shares_of_few_structures_have_no_interval(run):
@@ -187,6 +197,21 @@ def test_parity(crystals, n_keys):
         (diagonal,) = (line for line in axis.lines if line.get_label() not in crystals)
         np.testing.assert_array_equal(diagonal.get_xdata(), diagonal.get_ydata())
     assert [text.get_text() for text in panels[0].get_legend().get_texts()] == list(crystals)
+
+
+def test_parity_of_components():
+    """They share a panel; levels, whose zero is arbitrary, each about their own crystal's mean."""
+    table = pd.concat([predictions(["A"], ["eigenvalues", "forces"])] * 60)
+    table = table.assign(component=["1,1", "1,2"] * 300)
+    errors = pd.DataFrame({"mae": 0.1, "r2": 0.9, "r2_crystal": 0.8}, ["eigenvalues", "forces"])
+    figure = parity(table, errors)
+    draw(figure)
+    levels, forces = (axis.lines[0] for axis in figure.axes)
+    own = table[table["property"] == "eigenvalues"]
+    mean = own.groupby("component")["label"].transform("mean")
+    np.testing.assert_allclose(levels.get_xdata(), own["label"] - mean)
+    assert figure.axes[1].get_xlabel() == "calculated forces (meV/Å)"
+    assert len(forces.get_xdata()) == 300
 
 
 def test_parity_of_one_structure():
