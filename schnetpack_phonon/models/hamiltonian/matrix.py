@@ -6,7 +6,6 @@ from typing import Final, NamedTuple
 
 import schnetpack.nn as snn
 import torch
-import torch.nn.functional as F
 from ase.data import atomic_numbers
 from schnetpack import properties as structure_keys
 from torch import nn
@@ -147,8 +146,7 @@ class Hamiltonian(nn.Module):
             lacks have no meaning.
         """
         first, second = (self.index[atomic_numbers[z]].expand(len(distances)) for z in (a, b))
-        cut = self.cutoff_fn(distances).unsqueeze(1)
-        return self._strengths(first, second, distances, cut)[0]
+        return self._strengths(first, second, distances)[0].T
 
     def note_bonds(self, inputs: dict[str, torch.Tensor]) -> None:
         """Takes distances of a training structure into :attr:`nearest`."""
@@ -202,27 +200,26 @@ class Hamiltonian(nn.Module):
         # First orbital of each shell of each atom, counted over the batch.
         shells = self.shells[z]
         counts = shells * self.widths
-        first = (counts.flatten().cumsum(0) - counts.flatten()).reshape(n, 3)
+        first = (counts.flatten().cumsum(0) - counts.flatten()).reshape(n, 3).T
         sizes = snn.scatter_add(counts.sum(1), idx_m, inputs[structure_keys.n_atoms].shape[0])
         before = sizes.cumsum(0) - sizes  # orbitals of the structures before
         squares = (sizes.square().cumsum(0) - sizes.square()) - before * (sizes + 1)
-        # Blocks are those of all bonds, and then of all atoms.
+        # Blocks are those of all bonds, and then of all atoms: the last dimension from here on.
         structures = torch.cat([idx_m[i], idx_m])
-        size = sizes[structures]
         left, right = torch.cat([i, atoms]), torch.cat([j, atoms])
-        near = (distance < self.cutoff).unsqueeze(1)
-        left_shells, right_shells = torch.cat([shells[i] & near, shells]), shells[right]
-        rows = squares[structures].unsqueeze(1) + first[left] * size.unsqueeze(1)
-        columns = first[right]
+        near, shells = distance < self.cutoff, shells.T
+        of_i = shells.index_select(1, i) & near
+        left_shells, right_shells = torch.cat([of_i, shells], dim=1), shells.index_select(1, right)
+        rows = (squares[idx_m] + first * sizes[idx_m]).index_select(1, left)
+        columns, size = first.index_select(1, right), sizes[structures]
 
-        cut = self.cutoff_fn(distance).unsqueeze(1)
-        hoppings, field = self._strengths(z[i], z[j], distance, cut)
+        hoppings, field = self._strengths(z[i], z[j], distance)
         energies = (self.start + self.energies)[z]
         if self.environment is not None:
             shift, factor = self.environment(inputs)
-            energies, hoppings = energies + shift, factor * hoppings
-        strengths = torch.cat([hoppings, field])
-        u = vectors / distance.unsqueeze(1)
+            energies, hoppings = energies + shift, factor.T * hoppings
+        strengths = torch.cat([hoppings, field], dim=1)
+        u = (vectors / distance.unsqueeze(1)).T.contiguous()
 
         values: list[torch.Tensor] = []
         places: list[torch.Tensor] = []
@@ -230,31 +227,31 @@ class Hamiltonian(nn.Module):
         channel = 0
         for a in range(3):
             for b in range(a, 3):
-                here = torch.nonzero(left_shells[:, a] & right_shells[:, b])[:, 0]
-                between = here[here < n_bonds]
-                on_site = torch.nonzero(left_shells[:n_bonds, a] & shells[i, b])[:, 0]
-                own = strengths[:, channel : channel + a + 1]
-                own = own.index_select(0, torch.cat([between, n_bonds + on_site]))
+                here = torch.nonzero(left_shells[a] & right_shells[b])[:, 0]
+                n_between = int((here < n_bonds).sum())
+                between, sites = here[:n_between], here[n_between:] - n_bonds
+                on_site = torch.nonzero(of_i[a] & shells[b].index_select(0, i))[:, 0]
+                own = strengths[channel : channel + a + 1]
+                own = own.index_select(1, torch.cat([between, n_bonds + on_site]))
                 channel += a + 1
                 if a != b:
                     own = 2 * own  # the other half is the Hermitian conjugate
-                both = torch.cat([between, on_site])
-                block = self.two_centre(u.index_select(0, both), own, a, b)
+                along = u.index_select(1, torch.cat([between, on_site]))
+                block = self.two_centre(along, own, a, b).flatten(0, 1)
                 # On one atom: sum over its neighbours.
-                site = torch.zeros(n, 2 * a + 1, 2 * b + 1, dtype=u.dtype, device=u.device)
-                n_between = between.shape[0]
-                site = site.index_add(0, i.index_select(0, on_site), block[n_between:])
+                site = torch.zeros(block.shape[0], n, dtype=u.dtype, device=u.device)
+                site = site.index_add(1, i.index_select(0, on_site), block[:, n_between:])
                 if a == b:
-                    one = torch.eye(2 * a + 1, dtype=u.dtype, device=u.device)
-                    site = site + energies[:, a].reshape(-1, 1, 1) * one
-                site = site.index_select(0, here[n_between:] - n_bonds)
-                down = torch.arange(2 * a + 1, device=i.device).reshape(1, -1, 1)
-                along = torch.arange(2 * b + 1, device=i.device)
-                corner = (rows[:, a] + columns[:, b]).index_select(0, here).reshape(-1, 1, 1)
-                place = corner + down * size.index_select(0, here).reshape(-1, 1, 1) + along
-                values.append(torch.cat([block[:n_between], site]).flatten())
+                    one = torch.eye(2 * a + 1, dtype=u.dtype, device=u.device).flatten()
+                    site = site + one.unsqueeze(1) * energies[:, a]
+                down = torch.arange(2 * a + 1, device=i.device).reshape(-1, 1, 1)
+                across = torch.arange(2 * b + 1, device=i.device).reshape(-1, 1)
+                corner = (rows[a] + columns[b]).index_select(0, here)
+                place = corner + down * size.index_select(0, here) + across
+                site = site.index_select(1, sites)
+                values.append(torch.cat([block[:, :n_between], site], dim=1).flatten())
                 places.append(place.flatten())
-                bonds.append(here.reshape(-1, 1, 1).expand(place.shape).flatten())
+                bonds.append(here.expand(place.shape).flatten())
         return MatrixElements(
             torch.cat(values),
             torch.cat(places),
@@ -265,14 +262,9 @@ class Hamiltonian(nn.Module):
         )
 
     def _strengths(
-        self, a: torch.Tensor, b: torch.Tensor, distance: torch.Tensor, cut: torch.Tensor
+        self, a: torch.Tensor, b: torch.Tensor, distance: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Hoppings and crystal fields of bonds between elements a and b, each (n_bonds, 10)."""
-        pair = a * self.start.shape[0] + b
-        nearest = self.nearest.flatten()[pair]
-        short = (nearest - distance).clamp(min=0)
-        inside = distance + short - self.margin * (1 - torch.exp(-short / self.margin))
-        radial = self.radial_basis(inside).unsqueeze(1)
+        """Hoppings and crystal fields of bonds between elements a and b, each (10, n_bonds)."""
         # Between shells of one kind, a bond is its own reverse.
         same = self.same.unsqueeze(1)
         learned = torch.where(
@@ -281,9 +273,20 @@ class Hamiltonian(nn.Module):
         factor = torch.where(
             self.same, (self.universal + self.universal.transpose(0, 1)) / 2, self.universal
         )
-        known = (0.5 + _rows(factor, pair)) * self.two_centre.universal(distance)
-        hoppings = known + (_rows(learned, pair) * radial).sum(2)
-        return cut * hoppings, cut * (_rows(self.field, pair) * radial).sum(2)
+        pair = a * self.start.shape[0] + b
+        nearest = self.nearest.flatten()[pair]
+        short = (nearest - distance).clamp(min=0)
+        inside = distance + short - self.margin * (1 - torch.exp(-short / self.margin))
+        present, own = torch.unique(pair, return_inverse=True)
+        table = torch.cat([learned, self.field], dim=2).flatten(0, 1)[present]
+        start, width = self.radial_basis.offsets.unsqueeze(1), self.radial_basis.widths.unsqueeze(1)
+        # Gaussians of far centres stay above 1e-30: numbers below 1e-38 would be slow.
+        radial = (-0.5 * ((inside - start) / width).square()).clamp(min=-69.0).exp()
+        curves = (table.flatten(0, 1) @ radial).unflatten(0, table.shape[:2])
+        hoppings, field = curves.gather(0, own.expand(1, table.shape[1], -1))[0].chunk(2)
+        scale = 0.5 + factor.flatten(0, 1).T.index_select(1, pair)
+        cut = self.cutoff_fn(distance)
+        return cut * (scale * self.two_centre.universal(distance) + hoppings), cut * field
 
 
 def lattice_images(inputs: dict[str, torch.Tensor]) -> torch.Tensor:
@@ -291,10 +294,5 @@ def lattice_images(inputs: dict[str, torch.Tensor]) -> torch.Tensor:
     offsets = inputs[structure_keys.offsets].detach().double()
     inverse = torch.linalg.pinv(inputs[structure_keys.cell].detach().double())
     of_bonds = inputs[structure_keys.idx_m][inputs[structure_keys.idx_i]]
-    images = (offsets.unsqueeze(1) @ inverse[of_bonds]).squeeze(1).round()
+    images = (offsets.unsqueeze(2) * inverse[of_bonds]).sum(1).round()
     return torch.cat([images, images.new_zeros(inputs[structure_keys.Z].shape[0], 3)])
-
-
-def _rows(table: torch.Tensor, pair: torch.Tensor) -> torch.Tensor:
-    """Rows of a table of pairs of elements, shape=(n, n, ...) -> (n_bonds, ...)."""
-    return F.embedding(pair, table.flatten(0, 1).flatten(1)).unflatten(1, table.shape[2:])

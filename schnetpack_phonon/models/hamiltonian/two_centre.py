@@ -34,7 +34,7 @@ class TwoCentre(nn.Module):
 
     basis: torch.Tensor
     eta: torch.Tensor
-    power: torch.Tensor
+    n_d: torch.Tensor
     # Of the pi parts, see the class: sqrt(2) and 2 / sqrt(3) for (p,d).
     root: Final[float] = math.sqrt(2)
     ratio: Final[float] = 2 / math.sqrt(3)
@@ -47,54 +47,58 @@ class TwoCentre(nn.Module):
         basis[3] = torch.diag(torch.tensor([1.0, -1.0, 0.0]))
         basis[4] = torch.diag(torch.tensor([-1.0, -1.0, 2.0]))
         self.register_buffer("basis", basis, persistent=False)
-        power = 1.5 * torch.tensor(_N_D)
-        eta = _HBAR2_OVER_M * torch.tensor(_ETA) * _D_RADIUS**power
+        n_d = torch.tensor(_N_D)
+        eta = _HBAR2_OVER_M * torch.tensor(_ETA) * _D_RADIUS ** (1.5 * n_d)
         self.register_buffer("eta", eta, persistent=False)
-        self.register_buffer("power", power + 2, persistent=False)
+        self.register_buffer("n_d", n_d, persistent=False)
 
     def forward(self, u: torch.Tensor, strengths: torch.Tensor, a: int, b: int) -> torch.Tensor:
         """Blocks of shells a <= b (0, 1, 2 for s, p, d).
 
+        Bonds are the last dimension, so that operations run along them.
+
         Args:
-            u: unit vectors from the atom of shell a to that of shell b, shape=(n, 3).
-            strengths: of sigma, pi, delta as far as shell a has them, shape=(n, a + 1).
+            u: unit vectors from the atom of shell a to that of shell b, shape=(3, n).
+            strengths: of sigma, pi, delta as far as shell a has them, shape=(a + 1, n).
             a: shell of the rows.
             b: shell of the columns.
 
         Returns:
-            In the unit of the strengths, shape=(n, 2 a + 1, 2 b + 1).
+            In the unit of the strengths, shape=(2 a + 1, 2 b + 1, n).
         """
-        basis = self.basis / self.basis.square().sum(dim=[1, 2], keepdim=True).sqrt()
-        tu = u.unsqueeze(2)
+        tu = u.unsqueeze(0)
         if b == 2:
-            tu = (u @ basis.flatten(0, 1).T).reshape(-1, 5, 3)
-        sigma = strengths[:, :1]
+            basis = self.basis / self.basis.square().sum(dim=[1, 2], keepdim=True).sqrt()
+            tu = (basis.flatten(0, 1) @ u).unflatten(0, [5, 3])
+        sigma = strengths[0]
         right = self._along(u, tu, b)
         if a == 0:
-            return (sigma * right).unsqueeze(1)
-        left, pi = self._along(u, tu, a), strengths[:, 1:2]
-        one = torch.eye(2 * a + 1, dtype=u.dtype, device=u.device)
+            return (sigma * right).unsqueeze(0)
+        left, pi = self._along(u, tu, a), strengths[1]
+        one = torch.eye(2 * a + 1, dtype=u.dtype, device=u.device).unsqueeze(2)
         if b == 1:
-            rest = pi.unsqueeze(2) * one
+            rest = pi * one
             sigma = sigma - pi
         elif a == 1:
-            rest = (self.root * pi).unsqueeze(2) * tu.transpose(1, 2)
+            rest = self.root * pi * tu.transpose(0, 1)
             sigma = sigma - self.ratio * pi
         else:
-            delta = strengths[:, 2:]
+            delta = strengths[2]
             pi = pi - delta
-            rest = (2 * pi).unsqueeze(2) * tu @ tu.transpose(1, 2) + delta.unsqueeze(2) * one
+            rest = ((2 * pi * tu).unsqueeze(1) * tu).sum(2) + delta * one
             sigma = sigma - delta - 4 / 3 * pi
-        return rest + (sigma * left).unsqueeze(2) * right.unsqueeze(1)
+        return torch.addcmul(rest, (sigma * left).unsqueeze(1), right)
 
     def _along(self, u: torch.Tensor, tu: torch.Tensor, shell: int) -> torch.Tensor:
-        """Values of the orbitals along the bond, shape=(n, 2 shell + 1)."""
+        """Values of the orbitals along the bond, shape=(2 shell + 1, n)."""
         if shell == 0:
-            return torch.ones_like(u[:, :1])
+            return torch.ones_like(u[:1])
         if shell == 1:
             return u
-        return math.sqrt(1.5) * (tu @ u.unsqueeze(2)).squeeze(2)
+        return math.sqrt(1.5) * (tu * u).sum(1)
 
     def universal(self, distance: torch.Tensor) -> torch.Tensor:
-        """Harrison's hoppings in eV for distances in Ang, shape=(n,) -> (n, 10)."""
-        return self.eta / distance.unsqueeze(1).pow(self.power)
+        """Harrison's hoppings in eV for distances in Ang, shape=(n,) -> (10, n)."""
+        step = distance.pow(1.5)
+        powers = distance.square() * torch.stack([torch.ones_like(step), step, step.square()])
+        return self.eta.unsqueeze(1) / powers.index_select(0, self.n_d)

@@ -145,7 +145,7 @@ def test_learned_terms_are_bounded_below_the_shortest_bond():
 
     def learned(distance):
         along = torch.tensor(distance, dtype=torch.float64)
-        own = (0.5 + hamiltonian.universal[0, 1]) * hamiltonian.two_centre.universal(along)
+        own = (0.5 + hamiltonian.universal[0, 1]) * hamiltonian.two_centre.universal(along).T
         factor = hamiltonian.cutoff_fn(along).unsqueeze(1)
         found = hamiltonian.hoppings_along(along, "Ag", "S") / factor - own
         return found[:, 1].detach().numpy()  # s and p, which are not one kind

@@ -14,8 +14,8 @@ SHELLS = [(a, b) for a in range(3) for b in range(a, 3)]
 
 
 def block(direction: np.ndarray, strengths: list[float], a: int, b: int) -> np.ndarray:
-    u, v = (torch.tensor(np.array([x]), dtype=torch.float64) for x in (direction, strengths))
-    return FORMS(u, v, a, b)[0].numpy()
+    u, v = (torch.tensor(np.array([x]), dtype=torch.float64).T for x in (direction, strengths))
+    return FORMS(u, v, a, b)[..., 0].numpy()
 
 
 def slater_koster(u: np.ndarray, v: list[float], a: int, b: int) -> dict[tuple[int, int], float]:
@@ -98,7 +98,7 @@ def test_singular_values_are_the_strengths_in_any_direction(a, b):
 
 def test_universal_hoppings_are_harrisons():
     """Per channel at 2 Ang, with a d radius of 0.9 Ang: eta hbar^2/m r_d^1.5k / d^(2+1.5k)."""
-    found = TwoCentre().universal(torch.tensor([2.0]))[0].numpy()
+    found = TwoCentre().universal(torch.tensor([2.0]))[:, 0].numpy()
     one, two = 7.62 / 4 * (0.9 / 2) ** 1.5, 7.62 / 4 * (0.9 / 2) ** 3
     np.testing.assert_allclose(found[[0, 1, 3, 4]], 7.62 / 4 * np.array([-1.4, 1.84, 3.24, -0.81]))
     np.testing.assert_allclose(found[[2, 5, 6]], one * np.array([-3.16, -2.95, 1.36]), rtol=1e-6)
