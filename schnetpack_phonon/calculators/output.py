@@ -15,7 +15,7 @@ from ase.calculators.calculator import CalculationFailed
 T = TypeVar("T")
 LOG = "label.log"
 # Larger than the rounding error of any output, smaller than the displacements of snapshots.
-_SAME_PLACE = 1e-3  # Ang
+SAME_PLACE = 1e-3  # Ang
 
 
 class NotConverged(CalculationFailed):
@@ -157,7 +157,7 @@ def check_structure(
     """
     check_symbols(atoms, symbols, name)
     deviation = np.abs(cell - atoms.cell.array).max()
-    if not deviation < _SAME_PLACE:
+    if not deviation < SAME_PLACE:
         raise OtherStructure(
             f"{name}'s output has another cell, different by {deviation:.3g} Ang: does it belong "
             "to another structure, or is it in another unit?"
@@ -165,7 +165,7 @@ def check_structure(
     shift = atoms.cell.scaled_positions(positions - atoms.positions)
     distance = np.linalg.norm((shift - shift.round()) @ atoms.cell.array, axis=1)
     atom = int(distance.argmax())
-    if not distance[atom] < _SAME_PLACE:
+    if not distance[atom] < SAME_PLACE:
         raise OtherStructure(
             f"{name}'s output has atom {atom} ({atoms[atom].symbol}) at another position, "
             f"{distance[atom]:.3g} Ang away: does it belong to another structure, or are the "

@@ -40,7 +40,7 @@ def generate(options: argparse.Namespace) -> None:
         data.prepare_data()
         log.info("database: %s", Path(data.datapath).resolve())
 
-    _with_data(options, act)
+    with_data(options, act)
 
 
 @command(
@@ -69,7 +69,7 @@ def export(options: argparse.Namespace) -> None:
         made = data.generation
         print(offline.export(made.plan, made.recipe.calculator, made.label_store, folder, code))
 
-    _with_data(options, act)
+    with_data(options, act)
 
 
 def check_complete(config: Any, *sections: str) -> None:
@@ -87,7 +87,7 @@ def check_complete(config: Any, *sections: str) -> None:
         raise ValueError(f"no value of {', '.join(missing)}: add {values}")
 
 
-def _with_data(options: argparse.Namespace, act: Callable[[Any, Any], None]) -> None:
+def with_data(options: argparse.Namespace, act: Callable[[Any, Any], None]) -> None:
     """Calls ``act`` with the data module of a Hydra configuration and with the configuration."""
     # The other commands do without Hydra and torch.
     import hydra

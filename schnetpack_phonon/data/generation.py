@@ -111,21 +111,20 @@ class Generation:
         return text
 
     def plan(self) -> dict[str, list[Job]]:
-        """Jobs to be computed next: all that need no labels but those in the store.
+        """Jobs to be computed next by their purpose: all that need no labels but those stored."""
+        missing = {} if self._exists() else self.planner().missing
+        self.recipe.check_exported(missing)
+        return missing
 
-        Returns:
-            Purpose -> jobs; empty if nothing is missing.
-        """
-        if self._exists():
-            return {}
+    def planner(self) -> Planner:
+        """Which labels are needed, as far as those in the store tell; nothing is computed."""
         self.recipe.check()
         store = LabelStore(self.label_store, self.shipped_labels)
         planner = Planner(store, self.max_failed_share)
         with suppress(MissingLabelsError):
             crystals, models = prepare(self.recipe, planner, self.datapath.parent)
             self._labelled(planner, _Drawn(self.recipe, crystals, models))
-        self.recipe.check_exported(planner.missing)
-        return planner.missing
+        return planner
 
     def _exists(self) -> bool:
         """Raises DatabaseError if there is one that was made with other settings."""

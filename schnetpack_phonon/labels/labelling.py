@@ -189,11 +189,13 @@ class Planner(Labeller):
     """Computes nothing, but finds out which labels are missing.
 
     Attributes:
+        jobs: all that are known, by key.
         missing: purpose -> jobs that are not in the store.
     """
 
     def __init__(self, store: LabelStore, max_failed_share: float = 0.1):
         super().__init__(Executor(), store, max_failed_share)  # the base class runs nothing
+        self.jobs: dict[str, Job] = {}
         self.missing: dict[str, list[Job]] = {}
 
     def run(self, jobs: Iterable[Job], description: str) -> Sequence[Record]:
@@ -203,9 +205,10 @@ class Planner(Labeller):
             MissingLabelsError: if a job is not in the store.
             LabellingError: if too many of them failed.
         """
-        todo = {job.key: job for job in jobs if not self._settled(job.key)}
-        if todo:
-            self.missing[description] = list(todo.values())
+        own = {job.key: job for job in jobs}
+        self.jobs |= own
+        if todo := [job for key, job in own.items() if not self._settled(key)]:
+            self.missing[description] = todo
             raise MissingLabelsError(f"labels that are not in the store yet: {len(todo)}")
         return super().run(jobs, description)
 

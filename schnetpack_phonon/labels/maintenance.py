@@ -191,12 +191,13 @@ def _conflicts(key: str, stores: Sequence[LabelStore]) -> Iterator[str]:
     first = stores[0]
     for other in stores[1:]:
         one, two = first[key].labels, other[key].labels
-        difference = one and two and _difference(one, two)
-        if difference:
-            yield f"{key}: {difference} in {first.where(key)} and {other.where(key)}"
+        what = one and two and difference(one, two)
+        if what:
+            yield f"{key}: {what} in {first.where(key)} and {other.where(key)}"
 
 
-def _difference(one: Labels, two: Labels) -> str:
+def difference(one: Labels, two: Labels) -> str:
+    """In what labels of one structure differ, in words; empty if they are the same."""
     if one.keys() != two.keys():
         return f"only one has {', '.join(sorted(one.keys() ^ two.keys()))}"
     for name, value in one.items():

@@ -51,7 +51,8 @@ class Input:
 class Record:
     """Result of one job: labels, or the reason why there are none.
 
-    ``seconds`` is the computing time. The first versions stored neither ``input`` nor ``seconds``.
+    ``seconds`` is the computing time, ``origin`` the file of imported labels. The first versions
+    stored neither ``input`` nor ``seconds``.
     """
 
     key: str
@@ -59,6 +60,7 @@ class Record:
     error: str | None = None
     input: Input | None = None
     seconds: float | None = None
+    origin: str | None = None
 
 
 class LabelStore:
@@ -187,9 +189,8 @@ class _File:
         except FileNotFoundError:
             raise
         except OSError as error:
-            raise LabellingError(
-                f"cannot read {path}: {error.strerror}; expected a file that can be read"
-            ) from error
+            what = f"cannot read {path}: {error.strerror}; expected a file that can be read"
+            raise LabellingError(what) from error
 
     def is_at(self, path: Path) -> bool:
         """Whether the path is still that of this file, with all lines that were read."""
@@ -242,16 +243,14 @@ class _File:
         else:
             record = self._decoded(line, self.end)
             key, failed = record.key, record.labels is None
-        if failed and key in self.places:
-            return
-        self.places[key] = self.end, len(line)
-        (self.failed.add if failed else self.failed.discard)(key)
+        if not (failed and key in self.places):
+            self.places[key] = self.end, len(line)
+            (self.failed.add if failed else self.failed.discard)(key)
 
     def _check_header(self, line: bytes) -> None:
-        try:
+        header = None
+        with suppress(ValueError):
             header = json.loads(line)
-        except ValueError:
-            header = None
         if not isinstance(header, dict) or header.get("format") != _FORMAT:
             raise self._damaged(0, "no header of a label store")
         if (version := header.get("version")) != FORMAT_VERSION:
@@ -286,8 +285,8 @@ def _encode(record: Record) -> bytes:
         line["input"] = given | {k: np.asarray(getattr(atoms, k)).tolist() for k in _ARRAYS[:4]}
         if atoms.has("initial_magmoms"):
             line["input"]["magmoms"] = atoms.arrays["initial_magmoms"].tolist()
-    if record.seconds is not None:
-        line["seconds"] = round(record.seconds, 3)
+    line |= {} if record.seconds is None else {"seconds": round(record.seconds, 3)}
+    line |= {"origin": record.origin} if record.origin else {}
     line["error"] = record.error
     return json.dumps(line, separators=(",", ":")).encode() + b"\n"
 
@@ -297,4 +296,5 @@ def _decode(line: bytes) -> Record:
     labels = plain["labels"] and {k: np.array(v) for k, v in plain["labels"].items()}
     if given := plain.get("input"):
         given = Input(atoms=Atoms(**{k: given.pop(k) for k in _ARRAYS if k in given}), **given)
-    return Record(plain["key"], labels, plain["error"], given, plain.get("seconds"))
+    rest = plain.get("seconds"), plain.get("origin")
+    return Record(plain["key"], labels, plain["error"], given, *rest)

@@ -7,5 +7,6 @@ __getattr__, __dir__ = names_of(
     """
     checks: check_labels
     frames: Frame FileLabels read_labelled
+    into_store: import_labels
     """,
 )

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 from ase import Atoms
 from ase.calculators.calculator import CalculationFailed, Calculator
@@ -16,7 +17,7 @@ from schnetpack_phonon.calculators.output import xml_root
 from schnetpack_phonon.calculators.reading.ase_results import ase_results, prefixes
 from schnetpack_phonon.calculators.reading.convergence import check_file, check_vasp
 from schnetpack_phonon.calculators.reading.settings import vasp_settings
-from schnetpack_phonon.common.errors import LabellingError
+from schnetpack_phonon.common.errors import LabellingError, UnreadableFileError
 from schnetpack_phonon.common.properties import (
     Labels,
     band_gap_gamma,
@@ -25,6 +26,7 @@ from schnetpack_phonon.common.properties import (
 )
 from schnetpack_phonon.structures.files import file_format, read_frames
 
+NOT_TOLD = "not told by the file"  #: in place of name and version of a code
 _ORDER = (*FORCE_LABELS, *EDGE_LABELS, band_gap_gamma, band_gap_spin, partial_occupation)
 
 
@@ -58,7 +60,7 @@ def read_labelled(
         UnreadableFileError: as :func:`.read_frames` does.
     """
     path = Path(path)
-    steps = xml_root(path) if path.is_file() and file_format(path) == "vasp-xml" else None
+    steps = _root(path) if path.is_file() and file_format(path) == "vasp-xml" else None
     for index, atoms in enumerate(read_frames(path, format=format, option=option)):
         error, labels = None, {}
         try:
@@ -74,6 +76,15 @@ def read_labelled(
         yield Frame(atoms, labels, error)
 
 
+def _root(path: Path) -> ElementTree.Element:
+    try:
+        return xml_root(path)
+    except ElementTree.ParseError as error:
+        raise UnreadableFileError(
+            f"cannot read {path}: it is cut off, or the calculation is still running ({error})"
+        ) from error
+
+
 @dataclass(eq=False)
 class FileLabels:
     """What stands for a calculator where labels come from a file: nothing is computed.
@@ -83,12 +94,14 @@ class FileLabels:
         prefix: of the names of labels in it.
         format: ASE's name of its format.
         others: further files with labels of the same code.
+        option: what stands before ``prefix`` and ``format`` in messages.
     """
 
     path: Path
     prefix: str = ""
     format: str | None = None
     others: tuple[FileLabels, ...] = ()
+    option: str = "data.ensemble."
 
     @cached_property
     def frames(self) -> list[Frame]:
@@ -97,7 +110,7 @@ class FileLabels:
         Raises:
             LabellingError: if no structure has a label.
         """
-        frames = [*read_labelled(self.path, self.prefix, self.format, "data.ensemble.")]
+        frames = [*read_labelled(self.path, self.prefix, self.format, self.option)]
         if not any(frame.labels for frame in frames):
             raise LabellingError(f"{self.path} has no label{self._why_not(frames)}")
         return frames
@@ -114,7 +127,7 @@ class FileLabels:
         there = [p for p in (prefixes(frame.atoms) for frame in frames[:1]) if p]
         if there and not self.prefix:
             return (
-                f", but names with {' and '.join(there[0])}: set data.ensemble.prefix={there[0][0]}"
+                f", but names with {' and '.join(there[0])}: set {self.option}prefix={there[0][0]}"
             )
         return (
             f" named {self.prefix}energy, {self.prefix}forces, {self.prefix}stress, "
@@ -131,8 +144,8 @@ class FileLabels:
     @cached_property
     def _origin(self) -> tuple[str, dict[str, Any]]:
         if file_format(self.path) == "vasp-xml":
-            return vasp_settings(xml_root(self.path))
-        return "not told by the file", {}
+            return vasp_settings(_root(self.path))
+        return NOT_TOLD, {}
 
     @property
     def settings(self) -> dict[str, Any]:
