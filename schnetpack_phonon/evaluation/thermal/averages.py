@@ -26,6 +26,11 @@ from schnetpack_phonon.ensembles.thermal import PhononEnsemble
 from schnetpack_phonon.evaluation.distance import far, training_set
 from schnetpack_phonon.evaluation.runs import Run
 from schnetpack_phonon.evaluation.test_sets import read_test_set
+from schnetpack_phonon.evaluation.thermal.at_rest import (
+    LABELLED,
+    AtRest,
+    crystal_at_rest,
+)
 from schnetpack_phonon.evaluation.thermal.models import Models
 from schnetpack_phonon.evaluation.thermal.vibrations import vibrations
 from schnetpack_phonon.phonons.harmonic import HarmonicModel
@@ -45,15 +50,17 @@ class ThermalProperties:
         averages: ``structure``, ``property``, ``temperature`` (K), ``statistics``, ``estimate``
             (``ensemble``, ``special`` or ``labels``), ``value``, ``error`` (standard error over
             snapshots, NaN for special displacements), ``seed_sd`` (over models), ``change`` and
-            ``change_sd`` (from the crystal at rest, and over models), ``n``, ``distance`` (mean,
-            from the training set), ``unit``.
+            ``change_sd`` (from the crystal at rest, and over models), ``at_rest`` (``labelled``,
+            or ``predicted`` where the database has no label of the crystal at rest), ``n``,
+            ``distance`` (mean, from the training set), ``unit``.
         differences: ``structure``, ``property``, ``temperature``, ``value`` (quantum minus
             classical), ``error`` (standard error of the difference), ``seed_sd``, ``n`` (snapshots
             drawn with the same random numbers); no rows at 0 K.
-        static: ``structure``, ``property``, ``value``, ``seed_sd``: atoms at rest on their sites.
+        static: ``structure``, ``property``, ``at_rest`` (``labelled`` or ``predicted``),
+            ``value``, ``seed_sd``: atoms at rest on their sites.
         modes: ``structure``, ``mode``, ``frequency`` (THz, imaginary ones negative), ``shift``
-            (mean change of the gap for plus and minus one standard deviation at 300 K), ``n``
-            (modes of this frequency); empty without gap.
+            (mean change of the predicted gap for plus and minus one standard deviation at 300 K),
+            ``n`` (modes of this frequency); empty without gap.
         warnings: crystals and temperatures far outside of the training set; labels left out.
     """
 
@@ -90,15 +97,14 @@ def thermal_properties(
     train = training_set([test_set.atoms[k] for k in run.train_idx])
     every = sorted({*map(float, temperatures), float(mode_temperature)})
     crystals, vibrating = vibrations(run, PhononEnsemble(every, n_snapshots=1, seed=seed))
+    at_rest = read_metadata(run.datapath).get("ideal_labels", {})  # former versions have none
     averages, differences, static, modes, warnings = [], [], [], [], []
     n_averages = len(crystals) * len(temperatures) * len(STATISTICS)
     with Progress("thermal", n_averages, unit="averages") as progress:
         for crystal in crystals:
             name = crystal.composition or crystal.name
-            rest = {k: v[:, 0] for k, v in models([crystal.supercell]).items() if v.ndim == 2}
-            for key, v in rest.items():
-                own = {"structure": name, "property": key, "value": v.mean(), "seed_sd": _sd(v)}
-                static.append(own)
+            rest = crystal_at_rest(models, crystal, at_rest.get(crystal.name, {}))
+            static += [{"structure": name, **row} for row in rest.rows()]
             distances = train.distances([crystal.supercell])
             warnings.append(far(f"{name} at rest", distances, train.species))
             for temperature in map(float, temperatures):
@@ -125,15 +131,16 @@ def thermal_properties(
                     differences += [
                         {**place, **row} for row in _differences(models.keys, *of_statistics)
                     ]
-            if band_gap in rest:
+            if band_gap in models.keys:
                 harmonic = vibrating[crystal.name, float(mode_temperature)]
-                shifts = _modes(models, crystal, harmonic, mode_temperature, rest[band_gap].mean())
+                gap = rest.predicted[band_gap].mean()
+                shifts = _modes(models, crystal, harmonic, mode_temperature, gap)
                 modes.append(shifts.assign(structure=name))
     labels = test_set.rows.join(test_set.labels)
     statistics_of_labels = _statistics(run)
     if len(statistics_of_labels) == 1:
         phonon = (read_provenance(run.datapath)["kind"] == "phonon").to_numpy()
-        averages += _labels(labels[phonon], run, *statistics_of_labels)
+        averages += _labels(labels[phonon], run, pd.DataFrame(static), *statistics_of_labels)
     elif statistics_of_labels:
         warnings.append("labels are of quantum and classical snapshots and are left out")
     return ThermalProperties(
@@ -166,14 +173,14 @@ def _averages(
     distance: float,
     sampled: dict[str, np.ndarray],
     special: dict[str, np.ndarray],
-    rest: dict[str, np.ndarray],
+    rest: AtRest,
 ) -> list[dict[str, Any]]:
     """Rows of one crystal, temperature and statistics."""
     rows = []
     for key in models.keys:
         for estimate, values in (("ensemble", sampled[key]), ("special", special[key])):
             mean, by_model = values.mean(axis=0), values.mean(axis=1)
-            change = by_model - rest[key]
+            change = by_model - rest.zero(key)
             rows.append(
                 {
                     **place,
@@ -185,6 +192,7 @@ def _averages(
                     "seed_sd": _sd(by_model),
                     "change": change.mean(),
                     "change_sd": _sd(change),
+                    "at_rest": rest.source(key),
                     "n": len(mean),
                     "unit": property_of(key).unit,
                 }
@@ -253,8 +261,11 @@ def _statistics(run: Run) -> set[str]:
     return {one["statistics"] for one in members if one["kind"] == "phonon"}
 
 
-def _labels(rows: pd.DataFrame, run: Run, statistics: str) -> list[dict[str, Any]]:
-    """Means of labels by crystal and temperature."""
+def _labels(
+    rows: pd.DataFrame, run: Run, static: pd.DataFrame, statistics: str
+) -> list[dict[str, Any]]:
+    """Means of labels by crystal and temperature; changes from labels of the crystal at rest."""
+    rest = static[static["at_rest"] == LABELLED].set_index(["structure", "property"])["value"]
     found = []
     for (name, temperature), own in rows.groupby(["structure", "parameter"]):
         for key in sorted(set(run.targets.values()) & set(own)):
@@ -270,6 +281,8 @@ def _labels(rows: pd.DataFrame, run: Run, statistics: str) -> list[dict[str, Any
                     "estimate": "labels",
                     "value": values.mean(),
                     "error": _standard_error(values),
+                    "change": values.mean() - rest.get((name, key), np.nan),
+                    "at_rest": LABELLED if (name, key) in rest else None,
                     "n": len(values),
                     "unit": property_of(key).unit,
                 }

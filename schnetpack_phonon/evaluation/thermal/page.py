@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -24,10 +25,12 @@ from schnetpack_phonon.common.style import (
 from schnetpack_phonon.evaluation.metrics import in_report_units
 from schnetpack_phonon.evaluation.run_report import METRICS, warnings
 from schnetpack_phonon.evaluation.runs import Run, find_runs, read_run
+from schnetpack_phonon.evaluation.thermal.at_rest import LABELLED, PREDICTED
 from schnetpack_phonon.evaluation.thermal.averages import ThermalProperties, thermal_properties
 
 MODE_TEMPERATURE = 300.0  # K
 _STYLES = {"quantum": (COLORS[0], "-"), "classical": (COLORS[1], "--")}
+_AT_REST = {LABELLED: {"color": "black", "ls": ":"}, PREDICTED: {"color": "0.55", "ls": "-."}}
 _SHOWN = 12  # modes in the table
 _DIFFERENCE = "quantum - classical"
 
@@ -99,11 +102,13 @@ def against_temperature(averages: pd.DataFrame, static: pd.DataFrame) -> Figure:
         relative = property_of(key).arbitrary_zero
         for axis, crystal in zip(axes[i], crystals, strict=True):
             own = averages[(averages["property"] == key) & (averages["structure"] == crystal)]
-            rest = static[(static["property"] == key) & (static["structure"] == crystal)]["value"]
-            zero = rest.item() if relative else 0.0
+            rest = static[(static["property"] == key) & (static["structure"] == crystal)]
+            rest = rest.set_index("at_rest")["value"]
+            zero = rest.get(LABELLED, rest.get(PREDICTED, 0.0)) if relative else 0.0
             _draw(axis, own.assign(value=own["value"] - zero))
-            if len(rest):
-                axis.axhline(rest.item() - zero, color="0.6", linewidth=0.8, linestyle=":")
+            for what in [k for k in _AT_REST if (static["at_rest"] == k).any()]:
+                y = rest.get(what, np.nan) - zero  # NaN, not drawn, has its place in the legend
+                axis.axhline(y, lw=0.9, label=f"at rest, {what}", **_AT_REST[what])
             if i == 0:
                 axis.set_title(crystal, fontsize="medium")
             if i == len(units) - 1:
@@ -160,7 +165,8 @@ def _renormalisation(found: ThermalProperties, temperatures: Sequence[float]) ->
             spread = f"standard deviation over models {_mev(row['change_sd'])}"
         lines.append(
             f"{row['structure']}: the band gap changes by {_mev(row['change'])} ± "
-            f"{_mev(row['error'])} meV from rest to {nearest:g} K (± statistical; {spread})."
+            f"{_mev(row['error'])} meV from rest ({row['at_rest']}) to {nearest:g} K (± "
+            f"statistical; {spread})."
         )
     return lines
 
@@ -180,19 +186,20 @@ def _averages(found: ThermalProperties) -> Section:
     picture = Picture(
         "against_temperature",
         "Averages over thermal snapshots, quantum and classical, with labels and special "
-        "displacements; dotted: atoms at rest.",
+        "displacements. Horizontal lines: atoms at rest, labelled (dotted) and predicted.",
         against_temperature(found.averages, found.static),
         found.averages,
     )
     shown = _of_first_property(found.averages)
-    shown = shown[shown["estimate"] != "special"].drop(columns=["change", "change_sd"])
+    shown = shown[shown["estimate"] != "special"].drop(columns="change_sd")
     formats = {"temperature": "g", "value": ".4g", "error": ".2g", "seed_sd": ".2g"}
-    rows = strings(shown, {**formats, "distance": ".2g"})
+    rows = strings(shown, {**formats, "change": ".3g", "distance": ".2g"})
     text = [
         "All properties are in data/averages.csv. Distances are from the training set, in units of "
         "the distance between training structures.",
+        _about_rest(found),
     ]
-    tables = [Table("averages", rows, found.averages)]
+    tables = [Table("averages", rows, found.averages), _static(found)]
     if not found.differences.empty:
         text.append(
             "Quantum and classical snapshots are drawn with the same random numbers, and are "
@@ -203,6 +210,29 @@ def _averages(found: ThermalProperties) -> Section:
         rows = strings(shown, {**formats, _DIFFERENCE: ".3g"})
         tables.append(Table("quantum_minus_classical", rows, found.differences))
     return Section("Against temperature", text, [picture, *tables])
+
+
+def _static(found: ThermalProperties) -> Table:
+    """Labels and predictions of the crystals at rest."""
+    static = found.static.assign(unit=found.static["unit"].fillna(""))
+    wide = static.pivot(index=["structure", "property", "unit"], columns="at_rest", values="value")
+    wide = wide.reset_index().assign(property=lambda table: table["property"].map(label))
+    rows = strings(wide, dict.fromkeys((LABELLED, PREDICTED), ".4g"))
+    return Table("static", rows, found.static, "Crystals at rest")
+
+
+def _about_rest(found: ThermalProperties) -> str:
+    """From what changes count, and how well the crystals at rest are predicted."""
+    known = set(found.averages["at_rest"].dropna())
+    if LABELLED not in known:
+        return (
+            "Changes count from the predicted value of the crystal at rest, of which the database "
+            "has no label: models are trained on displaced structures and know it less well."
+        )
+    text = "Changes count from the label of the crystal at rest"
+    if PREDICTED in known:
+        text += " or, where there is none (at_rest), from the predicted value"
+    return f"{text}; both are in data/static.csv."
 
 
 def _of_first_property(table: pd.DataFrame) -> pd.DataFrame:

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from ase.calculators.emt import EMT
 from matscipy.neighbours import neighbour_list
 from schnetpack.atomistic import Forces
 from torch import nn
@@ -57,6 +58,13 @@ def snapshots(crystal, model, temperature, statistics, n=N):
     return [next(stream).atoms for _ in range(n)]
 
 
+def label_at_rest(crystal_and_model):
+    """In eV per atom."""
+    atoms = crystal_and_model[0].supercell.copy()
+    atoms.calc = EMT()
+    return atoms.get_potential_energy() / len(atoms)
+
+
 def row(found, **values):
     table = found.averages
     for column, value in values.items():
@@ -69,6 +77,8 @@ def row(found, **values):
 def test_average_over_the_ensemble(found, runs, crystal_and_model, statistics, key):
     values = predicted(runs, snapshots(*crystal_and_model, 300.0, statistics), key)
     rest = predicted(runs, [crystal_and_model[0].supercell], key)[:, 0]
+    if key == ENERGY:  # EMT has no gap
+        rest = label_at_rest(crystal_and_model)
     place = {"property": key, "temperature": 300, "statistics": statistics}
     average = row(found, **place, estimate="ensemble")
     assert average["value"] == pytest.approx(values.mean(), rel=1e-5)
@@ -77,6 +87,7 @@ def test_average_over_the_ensemble(found, runs, crystal_and_model, statistics, k
     change = values.mean(axis=1) - rest
     assert average["change"] == pytest.approx(change.mean(), abs=1e-5)
     assert average["change_sd"] == pytest.approx(change.std(ddof=1), abs=1e-5)
+    assert average["at_rest"] == ("labelled" if key == ENERGY else "predicted")
     assert average["n"] == N
 
 
@@ -154,8 +165,11 @@ def test_special_displacement_and_crystal_at_rest(found, runs, crystal_and_model
     special = row(found, **place, estimate="special")
     assert special["value"] == pytest.approx(predicted(runs, pair).mean(), rel=1e-5)
     rest = predicted(runs, [crystal.supercell]).mean()
-    static = found.static.set_index("property")["value"]
-    assert static["band_gap"] == pytest.approx(rest, rel=1e-5)
+    static = found.static.set_index(["property", "at_rest"])["value"]
+    assert static["band_gap", "predicted"] == pytest.approx(rest, rel=1e-5)
+    label = label_at_rest(crystal_and_model)
+    assert static[ENERGY, "labelled"] == pytest.approx(label, abs=1e-6)
+    assert ("band_gap", "labelled") not in static
 
 
 def test_atoms_move_at_zero_only_as_quantum_oscillators(found):
@@ -163,13 +177,15 @@ def test_atoms_move_at_zero_only_as_quantum_oscillators(found):
     assert set(cold["statistics"]) == {"quantum"}
 
 
-def test_labels_of_the_database(found, runs):
-    """Of the database, by temperature."""
+def test_labels_of_the_database(found, runs, crystal_and_model):
+    """Of the database, by temperature; changes from the label at rest."""
     rows = read_provenance(runs[0].datapath).join(read_labels(runs[0].datapath))
     own = rows.loc[rows["temperature"] == 300, ENERGY]
     labels = row(found, property=ENERGY, temperature=300, estimate="labels")
     assert labels["value"] == pytest.approx(own.mean())
     assert labels["error"] == pytest.approx(own.std() / np.sqrt(8))
+    change = own.mean() - label_at_rest(crystal_and_model)
+    assert labels["change"] == pytest.approx(change, abs=1e-6)
 
 
 def test_single_modes(found, runs, crystal_and_model):
@@ -224,3 +240,4 @@ def test_labels_have_the_statistics_of_their_ensemble(runs, monkeypatch, setting
     table = thermal_properties(runs[:1], [300], 2, SEED).averages
     labels = table[table["estimate"] == "labels"]
     assert set(labels["statistics"]) == expected
+    assert set(table["at_rest"].dropna()) == {"predicted"}  # as in databases of version 0.1

@@ -32,6 +32,7 @@ def test_page(tmp_path, monkeypatch, capsys, full_disk, heads, titles):
     call(monkeypatch, run, "-n", 4, "-t", 0, 300, "-o", tmp_path / "page")
     said = capsys.readouterr().out
     assert ("the band gap changes by" in said) == bool(titles)
+    assert said.count("meV from rest (predicted) to 300 K") == len(titles)
     assert "page: " in said
     text = (tmp_path / "page" / "report.md").read_text()
     assert [line[3:] for line in text.splitlines() if line.startswith("## ")] == [
@@ -40,6 +41,8 @@ def test_page(tmp_path, monkeypatch, capsys, full_disk, heads, titles):
         *titles,
         "How",
     ]
+    assert "Changes count from the label of the crystal at rest" in text
+    assert ("or, where there is none" in text) == bool(titles)  # EMT has no gap
     table = pd.read_csv(tmp_path / "page" / "data" / "averages.csv")
     assert set(table["estimate"]) == {"ensemble", "special", "labels"}
     assert (tmp_path / "page" / "figures" / "against_temperature.svg").is_file()
@@ -81,15 +84,30 @@ def averages():
 
 
 def test_against_temperature():
-    """Energies, whose zero is arbitrary, from the crystal at rest."""
-    static = pd.DataFrame(
-        {"structure": "Ag3SBr", "property": ["band_gap", "energy_per_atom"], "value": [1.1, -499.0]}
-    )
+    """Energies, whose zero is arbitrary, from the crystal at rest: its label if there is one."""
+    rows = [
+        ("band_gap", "predicted", 1.1),
+        ("energy_per_atom", "predicted", -480.0),
+        ("energy_per_atom", "labelled", -499.0),
+    ]
+    static = pd.DataFrame(rows, columns=["property", "at_rest", "value"]).assign(structure="Ag3SBr")
     figure = page.against_temperature(averages(), static)
     draw(figure)
     for axis, expected in zip(figure.axes, ([1.0, 0.7], [-1.0, -1.3]), strict=True):
         line = axis.containers[0].lines[0]
         np.testing.assert_allclose(line.get_ydata(orig=False), expected)
+    lines = [{one.get_label(): one for one in axis.lines} for axis in figure.axes]
+    shown = [
+        {name: line.get_ydata()[0] for name, line in own.items() if name[:7] == "at rest"}
+        for own in lines
+    ]
+    assert np.isnan(shown[0].pop("at rest, labelled"))
+    assert shown == [
+        {"at rest, predicted": 1.1},
+        {"at rest, labelled": 0, "at rest, predicted": 19},
+    ]
+    names = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert {"at rest, predicted", "at rest, labelled"} <= set(names)
     assert figure.axes[0].get_ylabel() == "band gap (eV)"
     assert figure.axes[1].get_ylabel() == "energy per atom − at rest (meV)"
 
