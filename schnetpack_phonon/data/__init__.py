@@ -5,7 +5,7 @@ from schnetpack_phonon._moved import names_of
 __getattr__, __dir__ = names_of(
     __name__,
     """
-    card: content_digest distribution write_card
+    card: at_rest content_digest distribution write_card
     database: Row check_settings read_metadata write_database write_db
     datamodule: EnsembleData
     export: write_extxyz write_xyz

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from schnetpack_phonon.common.digests import hash_of
 from schnetpack_phonon.common.page import Picture, Section, Table, write_markdown
 from schnetpack_phonon.common.properties import (
     PARTLY_FILLED,
@@ -18,6 +18,8 @@ from schnetpack_phonon.common.properties import (
     band_gap,
     band_gap_spin,
     cbm,
+    ideal_cell,
+    ideal_positions,
     partial_occupation,
     property_of,
     vbm,
@@ -44,25 +46,40 @@ def write_card(path: str | Path) -> str:
     elastic = {f"elastic tensors: {key}": v for key, v in settings.get("elastic", {}).items()}
     made_with = {**metadata["versions"], **settings["calculator"], **_others(metadata), **elastic}
     crystals = sorted(rows["structure"].unique())
-    units = {key: PROPERTIES[key].unit for key in map(str, labels)}
     text = [
         f"{len(rows)} structures, "
         f"{', '.join(crystals) if len(crystals) < 9 else f'{len(crystals)} compositions'}; "
         f"{metadata['n_failed']} calculations failed and {metadata['n_rejected']} snapshots were "
         "rejected for short distances; each was replaced by another one.",
-        f"Labels: {', '.join(f'`{k}` ({unit})' if unit else f'`{k}`' for k, unit in units.items())}"
-        ", and forces and stress of each structure.",
+        f"Labels: {', '.join(map(_with_unit, _label_keys(path)))}.",
         *partly_filled(labels),
         *different_spins(path),
+        *_gaps_at_rest(metadata),
         f"Content (SHA-256 of positions and labels, rounded to 1e-6): `{content_digest(path)}`",
     ]
     sections = [
         Section("", ["\n".join(text)]),
         Section("Made with", [], [_settings(made_with)]),
         *([Section("Phonons", [], [_phonons(metadata)])] if metadata["phonons"] else []),
-        Section("Labels", [], [_groups(rows, parameters), *_gaps(path, rows, parameters)]),
+        Section("Labels", [], [_groups(rows, parameters), *_gaps(path, rows, metadata)]),
     ]
     return write_markdown(path.with_name(f"{path.stem}_card.md"), path.name, sections)
+
+
+def _label_keys(path: Path) -> list[str]:
+    """Labels that any structure has."""
+    found = {
+        key: None
+        for row in read_rows(path)
+        for key, value in row.data.items()
+        if key not in (ideal_positions, ideal_cell) and np.isfinite(value).any()
+    }
+    return [*found]
+
+
+def _with_unit(key: str) -> str:
+    unit = property_of(key).unit
+    return f"`{key}` ({unit})" if unit else f"`{key}`"
 
 
 def _others(metadata: dict[str, Any]) -> dict[str, Any]:
@@ -108,14 +125,16 @@ def content_digest(path: str | Path) -> str:
     Numbers are rounded to 1e-6: a database made again from the same labels has the same digest on
     any machine, whatever the bytes of the file are.
     """
-    digest = hashlib.sha256()
+    return hash_of(*_content(path))
+
+
+def _content(path: str | Path) -> Iterator[str | np.ndarray]:
     for row in read_rows(path):
-        digest.update(row.atoms.numbers.astype(np.int64).tobytes())
+        yield row.atoms.numbers.astype(np.int64)
         arrays = {"positions": row.atoms.positions, "cell": row.atoms.cell.array, **row.data}
         for name in sorted(arrays):
-            values = np.asarray(arrays[name], dtype=float)
-            digest.update(name.encode() + (values.round(6) + 0.0).tobytes())
-    return digest.hexdigest()
+            yield name
+            yield np.asarray(arrays[name], dtype=float).round(6) + 0.0
 
 
 def _settings(settings: dict[str, Any]) -> Table:
@@ -175,11 +194,12 @@ def _groups(rows: pd.DataFrame, parameters: dict[str, list[str]]) -> Table:
     return Table("groups", pd.DataFrame(lines).map(str))
 
 
-def _gaps(path: Path, rows: pd.DataFrame, parameters: dict[str, list[str]]) -> Iterator[Picture]:
+def _gaps(path: Path, rows: pd.DataFrame, metadata: Mapping[str, Any]) -> Iterator[Picture]:
     """Distributions of the gap, a figure for each ensemble."""
+    rest = at_rest(metadata, band_gap)
     for kind, own in rows.groupby("kind") if band_gap in rows else ():
-        parameter, unit = parameters[str(kind)]
-        figure = distribution(own.assign(label=own[band_gap]), parameter, unit)
+        parameter, unit = metadata["parameters"][str(kind)]
+        figure = distribution(own.assign(label=own[band_gap]), parameter, unit, rest=rest)
         caption = f"band gaps of the {kind} ensemble"
         yield Picture(f"{path.stem}_{kind}_band_gap", caption, figure)
 
@@ -188,7 +208,30 @@ def _sd(values: pd.Series) -> float:
     return float(values.std(ddof=0))
 
 
-def distribution(labels: pd.DataFrame, parameter: str, unit: str, key: str = band_gap) -> Figure:
+def at_rest(metadata: Mapping[str, Any], key: str) -> dict[str, float]:
+    """Scalar labels of the crystals at rest in report units, by name; of those that have one.
+
+    Args:
+        metadata: of a database of this package; former versions labelled no crystal at rest.
+        key: property.
+    """
+    labels = {name: own.get(key) for name, own in metadata.get("ideal_labels", {}).items()}
+    factor = property_of(key).report_factor
+    return {name: factor * float(value[0]) for name, value in labels.items() if value is not None}
+
+
+def _gaps_at_rest(metadata: Mapping[str, Any]) -> list[str]:
+    gaps = ", ".join(f"{k} {gap:.3f} eV" for k, gap in at_rest(metadata, band_gap).items())
+    return [f"Labelled gaps of the crystals at rest: {gaps}."] if gaps else []
+
+
+def distribution(
+    labels: pd.DataFrame,
+    parameter: str,
+    unit: str,
+    key: str = band_gap,
+    rest: Mapping[str, float] | None = None,
+) -> Figure:
     """Distribution of a label at each temperature or amplitude, one panel for each crystal.
 
     Args:
@@ -196,7 +239,9 @@ def distribution(labels: pd.DataFrame, parameter: str, unit: str, key: str = ban
         parameter: name of the ensemble's parameter.
         unit: of the parameter.
         key: property of the labels.
+        rest: crystal -> label of the crystal at rest in report units, of those that have one.
     """
+    rest = rest or {}
     structures = sorted(labels["structure"].unique())
     values = sorted(labels[parameter].unique())
     figure = Figure(figsize=(1.4 + 2.2 * len(structures), 3.8), layout="constrained")
@@ -210,11 +255,15 @@ def distribution(labels: pd.DataFrame, parameter: str, unit: str, key: str = ban
             color = COLORS[k % len(COLORS)]
             axis.plot(position + shift, data, ".", color=color, alpha=0.45, markeredgewidth=0)
             axis.plot(position, data.mean(), "_", color="black", markersize=16, markeredgewidth=2)
+        if structure in rest:
+            axis.axhline(rest[structure], color="black", linewidth=0.9, linestyle=":")
         axis.set_xticks(range(len(values)), [f"{value:g}" for value in values])
         axis.set_xlim(-0.6, len(values) - 0.4)
         axis.set_xlabel(f"{parameter} ({unit})")
         axis.set_title(structure, fontsize="medium")
         axis.spines[["top", "right"]].set_visible(False)
     axes[0].set_ylabel(f"calculated {property_of(key).label} ({property_of(key).report_unit})")
-    figure.suptitle("each dot is a snapshot, bars are means", fontsize="small", color="0.3")
+    what = "each dot is a snapshot, bars are means"
+    what += ", dotted lines crystals at rest" if rest else ""
+    figure.suptitle(what, fontsize="small", color="0.3")
     return figure

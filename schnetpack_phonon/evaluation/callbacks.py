@@ -8,6 +8,7 @@ import time
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import loky
 import torch
@@ -26,7 +27,7 @@ from schnetpack_phonon.common.errors import AttributionError, DatabaseError
 from schnetpack_phonon.common.files import replacing
 from schnetpack_phonon.common.properties import DISTANCE, DISTANCE_UNIT, PROPERTIES, band_gap
 from schnetpack_phonon.common.style import save_figure
-from schnetpack_phonon.data.card import content_digest, distribution
+from schnetpack_phonon.data.card import at_rest, content_digest, distribution
 from schnetpack_phonon.data.database import read_metadata
 from schnetpack_phonon.data.reading import (
     Structure,
@@ -215,13 +216,15 @@ class ReportCallback(Callback):
             with replacing(self.folder / name) as part:
                 found.to_csv(part, index=False)
         _save(trainer, self.folder, parity(predictions, table), "parity")
-        if self.distribution in known and (parameters := _parameters(data.datapath)):
+        metadata = _metadata(data.datapath)
+        if self.distribution in known and metadata:
             ensemble = provenance.assign(
                 property=self.distribution, label=known[self.distribution]
             ).reset_index()
+            rest = at_rest(metadata, self.distribution)
             for kind, own in in_report_units(ensemble, ["label"]).groupby("kind"):
-                parameter, unit = parameters[str(kind)]
-                figure = distribution(own, parameter, unit, self.distribution)
+                parameter, unit = metadata["parameters"][str(kind)]
+                figure = distribution(own, parameter, unit, self.distribution, rest)
                 suffix = "" if ensemble["kind"].nunique() == 1 else f"_{kind}"
                 _save(trainer, self.folder, figure, f"{self.distribution}_distribution{suffix}")
         print("\n" + write_report(self.folder.absolute(), data.datapath, self.model_path))
@@ -266,10 +269,10 @@ def _best(trainer: Trainer) -> dict[str, float | str | None]:
     return {"monitor": checkpoint.monitor, "best_score": float(checkpoint.best_model_score)}
 
 
-def _parameters(path: str) -> dict[str, list[str]]:
-    """Parameter of each ensemble and its unit; none for a database of another program."""
+def _metadata(path: str) -> dict[str, Any]:
+    """Ours of a database; none for one of another program."""
     try:
-        return read_metadata(path)["parameters"]
+        return read_metadata(path)
     except DatabaseError:
         return {}
 

@@ -11,7 +11,13 @@ import pandas as pd
 import pytest
 from ase.build import bulk
 
-from schnetpack_phonon.data.card import content_digest, different_spins, distribution, write_card
+from schnetpack_phonon.data.card import (
+    at_rest,
+    content_digest,
+    different_spins,
+    distribution,
+    write_card,
+)
 from schnetpack_phonon.data.database import DatabaseError, Row, write_db
 from tests.common.figure_fixtures import N_CRYSTALS, draw
 from tests.data.data_fixtures import ALLOYS
@@ -56,6 +62,21 @@ def test_what_it_was_made_with(built, page):
     assert (Path(built.datapath).with_name("test_card.md")).read_text() == page
 
 
+def test_labels_are_those_that_there_are(built, page, tmp_path):
+    (line,) = [line for line in page.splitlines() if line.startswith("Labels: ")]
+    with ase.db.connect(built.datapath) as db:
+        keys = set(db.get(1).data) - {"ideal_positions", "ideal_cell"}
+    assert {"forces", "stress", "energy"} <= keys
+    assert set(re.findall(r"`(\w+)`", line)) == keys
+    assert "`forces` (eV/Ang)" in line
+    copy = tmp_path / "copy.db"
+    copy.write_bytes(Path(built.datapath).read_bytes())
+    with ase.db.connect(copy) as db:
+        for k in range(1, len(db) + 1):
+            db.update(k, data={"forces": np.full_like(db.get(k).data["forces"], np.nan)})
+    assert "forces" not in write_card(copy)
+
+
 def test_digest_knows_the_content_and_not_the_file(built, page, tmp_path):
     copy = tmp_path / "copy.db"
     copy.write_bytes(Path(built.datapath).read_bytes())
@@ -83,6 +104,12 @@ def test_different_spins(built, tmp_path):
     ]
 
 
+def test_labels_at_rest_are_in_report_units():
+    labels = {"A": {"energy_per_atom": [-2.0]}, "B": {"band_gap": [0.5]}}
+    assert at_rest({"ideal_labels": labels}, "energy_per_atom") == {"A": -2000.0}
+    assert at_rest({}, "band_gap") == {}
+
+
 def test_no_database(tmp_path):
     with pytest.raises(DatabaseError, match="no database at"):
         write_card(tmp_path / "none.db")
@@ -92,12 +119,19 @@ def test_no_database(tmp_path):
 @N_CRYSTALS
 @pytest.mark.parametrize("temperatures", [(300.0,), (100.0, 200.0, 350.0)])
 def test_distribution(crystals, temperatures):
-    """One panel a crystal, every label a dot in the column of its temperature, and the means."""
+    """One panel a crystal, every label a dot in the column of its temperature, and the means.
+
+    The first crystal has a label at rest.
+    """
     rows = [(c, t) for c in crystals for t in temperatures for _ in range(int(t) // 25)]
     table = pd.DataFrame(rows, columns=["structure", "temperature"])
     table["label"] = np.random.default_rng(1).normal(1.0, 0.1, len(rows))
-    figure = distribution(table, "temperature", "K")
+    figure = distribution(table, "temperature", "K", rest={crystals[0]: 1.25})
     draw(figure)
+    assert "crystals at rest" in figure.get_suptitle()
+    rest = [line for axis in figure.axes for line in axis.lines if line.get_linestyle() == ":"]
+    assert [(line.axes, line.get_ydata()[0]) for line in rest] == [(figure.axes[0], 1.25)]
+    rest[0].remove()
     assert [axis.get_title() for axis in figure.axes] == list(crystals)
     assert figure.axes[0].get_ylabel().endswith("band gap (eV)")
     for axis, crystal in zip(figure.axes, crystals, strict=True):
