@@ -222,6 +222,14 @@ def _report(options: argparse.Namespace) -> None:
     argument("-n", "--snapshots", type=int, default=1000, help="of each average (%(default)s)"),
     argument("--seed", type=int, default=1, help="of the snapshots (%(default)s)"),
     argument(
+        "--supercell",
+        nargs="+",
+        type=int,
+        default=[],
+        metavar="N",
+        help="gap near 300 K against the size, in N x N x N unit cells, of a learned Hamiltonian",
+    ),
+    argument(
         "-o", "--out", type=Path, default=Path("thermal"), help="folder of the page (%(default)s)"
     ),
     *TRUST,
@@ -235,13 +243,17 @@ def _thermal(options: argparse.Namespace) -> None:
 
     Example:
       spkphonon thermal runs/NAME -t 0 150 300
+      spkphonon thermal runs/NAME -t 300 --supercell 2 3 4
     """
     if options.snapshots < 2 or min(options.temperatures) < 0:
         options.parser.error("expected at least 2 snapshots and temperatures of 0 K and above")
+    if min(options.supercell, default=1) < 1:
+        options.parser.error("expected supercells of at least 1 unit cell a side")
     show_messages()
     check_folder(options.out, "--out")
     from schnetpack_phonon.evaluation.thermal.page import thermal_report
 
     out, temperatures, n_snapshots = options.out, options.temperatures, options.snapshots
     trust = trust_of(options)
-    print(thermal_report(options.runs, out, temperatures, n_snapshots, options.seed, trust))
+    own = options.runs, out, temperatures, n_snapshots, options.seed, trust, options.supercell
+    print(thermal_report(*own))

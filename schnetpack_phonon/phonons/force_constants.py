@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 from ase import Atoms
+from phonopy.harmonic.dynmat_to_fc import DynmatToForceConstants
 
 from schnetpack_phonon.calculators.base import LabellingCalculator
 from schnetpack_phonon.common import properties
@@ -18,7 +20,7 @@ from schnetpack_phonon.phonons.harmonic import HarmonicModel, harmonic_model
 from schnetpack_phonon.phonons.instabilities import Instabilities
 from schnetpack_phonon.structures.alloys import replaced
 from schnetpack_phonon.structures.atom_properties import to_ase
-from schnetpack_phonon.structures.crystals import Crystal
+from schnetpack_phonon.structures.crystals import Crystal, supercell_matrix
 
 #: (purpose, [(description, supercell), ...]) -> labels of each, None if the calculation failed.
 LabelFunction = Callable[[str, Sequence[tuple[str, Atoms]]], list[Labels | None]]
@@ -194,6 +196,34 @@ def different_models(crystal: Crystal, models: Models) -> dict[float, HarmonicMo
 def mixed_force_constants(crystal: Crystal, known: dict[str, np.ndarray]) -> np.ndarray:
     """Force constants of a crystal: its own, or the average over its end members."""
     return np.sum([weight * known[c.name] for c, weight in sources(crystal)], axis=0)
+
+
+def interpolated(
+    crystal: Crystal, force_constants: np.ndarray, matrix: Sequence[Any] | np.ndarray
+) -> tuple[Crystal, np.ndarray]:
+    """A crystal in another supercell, with force constants of the same dynamical matrices.
+
+    Dynamical matrices at the wave vectors of the other supercell come from the force constants as
+    phonopy interpolates them, each between the nearest images of two atoms. Those of wave vectors
+    that both supercells have are equal.
+
+    Args:
+        crystal: not a mixed one.
+        force_constants: in its supercell, shape=(n_atoms, n_atoms, 3, 3), eV/Ang^2.
+        matrix: of the other supercell, as :func:`.supercell_matrix` takes it.
+
+    Returns:
+        The crystal and its force constants, shape=(n, n, 3, 3), eV/Ang^2.
+    """
+    other = replace(crystal, supercell_matrix=supercell_matrix(matrix))
+    phonon, supercell = crystal.phonopy(), other.phonopy()
+    phonon.force_constants = force_constants
+    transform = DynmatToForceConstants(supercell.primitive, supercell.supercell, is_full_fc=True)
+    points = transform.commensurate_points
+    phonon.run_qpoints(points, with_dynamical_matrices=True)
+    transform.dynamical_matrices = phonon.qpoints.dynamical_matrices
+    transform.run()
+    return other, np.array(transform.force_constants)
 
 
 def save_phonopy(crystal: Crystal, force_constants: np.ndarray, path: Path) -> None:

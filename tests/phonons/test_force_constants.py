@@ -5,15 +5,19 @@ from dataclasses import replace
 import numpy as np
 import phonopy
 import pytest
+from ase import Atoms
+from matscipy.neighbours import neighbour_list
 
 from schnetpack_phonon.calculators.base import AseCalculator
 from schnetpack_phonon.phonons.force_constants import (
     FiniteDisplacements,
+    interpolated,
     mixed_force_constants,
     save_phonopy,
     unmixed,
 )
 from schnetpack_phonon.phonons.harmonic import normal_modes
+from schnetpack_phonon.structures.crystals import Crystal, supercell_matrix
 from tests.phonons.force_constants_fixtures import (
     FLOOR,
     STABLE,
@@ -163,3 +167,30 @@ def test_file_is_saved_whole_or_not_at_all(tmp_path, rock_salt, stable, full_dis
     with full_disk(5000), pytest.raises(OSError, match="large"):
         save_phonopy(rock_salt, 2 * stable, path)
     assert path.read_text() == before
+
+
+def neighbour_springs(crystal: Crystal, k: float = 2.0) -> np.ndarray:
+    """Force constants of equal springs between neighbours of a simple cubic crystal."""
+    atoms = crystal.supercell
+    i, j = neighbour_list("ij", atoms, 1.1 * crystal.unitcell.cell.lengths()[0])
+    constants = np.zeros((len(atoms), len(atoms), 3, 3))
+    np.add.at(constants, (i, j), -k * np.eye(3))
+    np.add.at(constants, (i, i), k * np.eye(3))
+    return constants
+
+
+@pytest.mark.parametrize("size", [[3, 3, 3], [[0, 2, 2], [2, 0, 2], [2, 2, 0]]])
+def test_interpolation_of_short_springs_is_exact(size):
+    """In a cube of two cells each neighbour is there twice, from left and from right."""
+    cell = Atoms("Po", cell=[3.3] * 3, pbc=True)
+    crystal = Crystal("Po", cell, supercell_matrix([2, 2, 2]))
+    other, found = interpolated(crystal, neighbour_springs(crystal), size)
+    np.testing.assert_allclose(found, neighbour_springs(other), atol=1e-9)
+
+
+def test_interpolation_keeps_the_frequencies_of_common_wave_vectors(cubic, cubic_springs):
+    other, found = interpolated(cubic, cubic_springs, 2 * np.array(cubic.supercell_matrix))
+    here, _ = normal_modes(cubic.supercell, cubic_springs)
+    there, _ = normal_modes(other.supercell, found)
+    distance = np.abs(here[:, None] - there).min(axis=1)
+    np.testing.assert_allclose(distance, 0, atol=1e-6)

@@ -9,6 +9,7 @@ __getattr__, __dir__ = names_of(
     averages: ThermalProperties thermal_properties
     models:
     page: against_temperature modes thermal_report
+    sizes: against_size extrapolated gap_against_size
     vibrations:
     """,
 )

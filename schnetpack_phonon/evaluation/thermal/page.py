@@ -27,6 +27,7 @@ from schnetpack_phonon.evaluation.run_report import METRICS, warnings
 from schnetpack_phonon.evaluation.runs import Run, find_runs, read_run
 from schnetpack_phonon.evaluation.thermal.at_rest import LABELLED, PREDICTED
 from schnetpack_phonon.evaluation.thermal.averages import ThermalProperties, thermal_properties
+from schnetpack_phonon.evaluation.thermal.sizes import size_section
 
 MODE_TEMPERATURE = 300.0  # K
 _STYLES = {"quantum": (COLORS[0], "-"), "classical": (COLORS[1], "--")}
@@ -42,6 +43,7 @@ def thermal_report(
     n_snapshots: int,
     seed: int,
     trust: Trust = UNTRUSTED,
+    sizes: Sequence[int] = (),
 ) -> str:
     """Averages of finished runs over thermal snapshots, and a page about them.
 
@@ -52,6 +54,7 @@ def thermal_report(
         n_snapshots: of each crystal, temperature and statistics.
         seed: of the snapshots.
         trust: what the files of the runs may do.
+        sizes: of supercells, in unit cells a side, for the gap against the size.
 
     Returns:
         The main results, in a few lines.
@@ -70,6 +73,9 @@ def thermal_report(
     sections = [Section("What came out", claims, claim=True), _averages(found)]
     if not found.modes.empty:
         sections.append(_modes(found.modes))
+    if sizes:
+        at = min(every, key=lambda t: abs(t - MODE_TEMPERATURE))
+        sections.append(size_section(runs, sorted({*sizes}), at, n_snapshots, seed))
     sections.append(
         Section(
             "How",

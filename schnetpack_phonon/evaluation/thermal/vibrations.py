@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -16,9 +17,19 @@ from schnetpack_phonon.labels.labelling import Planner
 from schnetpack_phonon.labels.store import LabelStore
 from schnetpack_phonon.models.trained.targets import build
 from schnetpack_phonon.phonons.force_constants import Models
+from schnetpack_phonon.phonons.instabilities import Instabilities
+from schnetpack_phonon.phonons.renormalization import Renormalised
 from schnetpack_phonon.structures.crystals import Crystal
 
 _OF_VERSION_0_1 = "schnetpack_phonon.instabilities.Instabilities"
+
+
+def policy(run: Run) -> Instabilities:
+    """Of a run for imaginary modes; its renormalised force constants have no other low modes."""
+    phonons = build(run.resolved("data.phonons"), run.trust)
+    if isinstance(phonons, Renormalised):
+        return replace(phonons.start, min_frequency=0.0)
+    return phonons.instabilities
 
 
 def vibrations(run: Run, ensemble: Ensemble) -> tuple[list[Crystal], Models]:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 import torch
 from ase.data import chemical_symbols
@@ -52,7 +53,8 @@ class HamiltonianEdges(Transform):
     vectors of the mesh. Levels add no weights.
 
     Args:
-        elements: symbols; only they may occur.
+        elements: symbols; only they may occur. None for those of the training set, or of the
+            weights that are loaded.
         cutoff: of bonds in Ang; that of the neighbour list, or less.
         n_radial: number of radial functions of each pair of elements and each kind of bond.
         kpoint_length: of the mesh in Ang, see :func:`.kpoint_meshes`; 0 for Gamma alone, as the
@@ -74,7 +76,7 @@ class HamiltonianEdges(Transform):
 
     def __init__(
         self,
-        elements: Sequence[str],
+        elements: Sequence[str] | None,
         cutoff: float,
         n_radial: int = 16,
         kpoint_length: float = 0.0,
@@ -93,9 +95,30 @@ class HamiltonianEdges(Transform):
         further = [properties.levels] if n_levels else []
         self.model_outputs = [band_gap_key, vbm_key, cbm_key, *further]
         self.kpoint_length = float(kpoint_length)
-        self.hamiltonian = Hamiltonian(elements, cutoff, n_radial, orbitals, n_in)
+        if elements is not None and not elements:
+            raise ValueError("elements is empty; expected symbols, or null for the training set's")
+        self._made = partial(
+            Hamiltonian, cutoff=cutoff, n_radial=n_radial, orbitals=orbitals, n_in=n_in
+        )
+        self.hamiltonian = self._made(elements) if elements else Hamiltonian((), cutoff)
         self.register_buffer("offset", torch.zeros(101))
         self.register_buffer("slope", torch.zeros(101))
+
+    def take_elements(self, index: torch.Tensor) -> None:
+        """Makes the Hamiltonian of some elements, unless it has its own.
+
+        Args:
+            index: place of each atomic number among them, -1 for others, shape=(101,).
+        """
+        if not len(self.hamiltonian.start):
+            known = torch.nonzero(index >= 0)[:, 0]
+            order = known[index[known].argsort()].tolist()
+            self.hamiltonian = self._made([chemical_symbols[z] for z in order]).to(self.offset)
+
+    def _load_from_state_dict(self, state_dict, prefix, *rest):
+        if f"{prefix}hamiltonian.index" in state_dict:
+            self.take_elements(state_dict[f"{prefix}hamiltonian.index"])
+        super()._load_from_state_dict(state_dict, prefix, *rest)
 
     def datamodule(self, value: AtomsDataModule) -> None:
         """Takes the zero of potential from the training set; SchNetPack calls this before a fit.
@@ -108,6 +131,7 @@ class HamiltonianEdges(Transform):
         """
         keys = self.band_gap_key, self.vbm_key, self.cbm_key
         labels, shares = edge_labels(value, *keys)
+        self.take_elements(shares.any(dim=0).cumsum(0) * shares.any(dim=0) - 1)
         new = torch.nonzero(shares.any(dim=0).to(self.offset.device) & (self.hamiltonian.index < 0))
         if len(new):
             symbols = [chemical_symbols[int(z)] for z in new[:, 0]]

@@ -56,7 +56,7 @@ class Hamiltonian(nn.Module):
     bonds.
 
     Args:
-        elements: symbols; only they may occur.
+        elements: symbols; only they may occur. None of them for a matrix that waits for some.
         cutoff: of bonds in Ang; that of the neighbour list, or less.
         n_radial: number of Gaussians.
         orbitals: see :func:`.orbitals_of`.
@@ -101,12 +101,12 @@ class Hamiltonian(nn.Module):
             )
         own = [orbitals_of(symbol, orbitals) for symbol in elements]
         n = len(own)
-        if n == 0 or len(set(elements)) < n:
+        if len(set(elements)) < n:
             raise ValueError(f"elements are {list(elements)}; expected different symbols")
         index = torch.full((101,), -1)
         index[[atomic_numbers[symbol] for symbol in elements]] = torch.arange(n)
         energies = [[each.energies.get(shell, math.nan) for shell in SHELLS] for each in own]
-        start = torch.tensor(energies)
+        start = torch.tensor(energies).reshape(n, 3)
         same = [a == b for a in range(3) for b in range(a, 3) for _ in range(a + 1)]
         self.register_buffer("index", index)
         self.register_buffer("electrons", torch.tensor([each.electrons for each in own]))

@@ -15,6 +15,7 @@ from schnetpack_phonon.common import properties
 from schnetpack_phonon.common.errors import TrainingError, check_choice
 from schnetpack_phonon.common.files import Trust
 from schnetpack_phonon.models.cutoffs import cutoff_of
+from schnetpack_phonon.models.hamiltonian.head import HamiltonianEdges
 from schnetpack_phonon.models.trained.weights import load_trained
 
 log = logging.getLogger(__name__)
@@ -93,6 +94,8 @@ def start_from(
     if "heads" in parts:
         pairs += _heads(model, trained)
     for name, own, other in pairs:
+        if isinstance(own, HamiltonianEdges) and isinstance(other, HamiltonianEdges):
+            own.take_elements(other.hamiltonian.index)
         _check_same(name, own, other)
     for name, own, other in pairs:
         own.load_state_dict(other.state_dict())

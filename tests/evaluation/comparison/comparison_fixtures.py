@@ -14,6 +14,7 @@ from torch import nn
 
 from schnetpack_phonon.ensembles.independent import RandomEnsemble
 from schnetpack_phonon.ensembles.thermal import PhononEnsemble
+from schnetpack_phonon.models.hamiltonian.head import HamiltonianEdges
 from schnetpack_phonon.models.heads import Energy, Intensive
 from schnetpack_phonon.models.trained.weights import write_weights
 from tests.data.data_fixtures import ensemble_data
@@ -49,14 +50,15 @@ def write_run(
 ) -> Path:
     """A run as our task leaves it, with random weights, tested on all other rows by default.
 
-    Heads that are not of this package are in the pickle only.
+    Heads that are not of this package, and Hamiltonians, are in the pickle only.
     """
     folder.mkdir(parents=True)
     heads = heads or [Intensive(16, key) for key in (ENERGY, STRESS)]
     model = potential(*heads, seed=seed)
     torch.save(model, folder / "best_model")
     torch.save({}, folder / "best_model.task")
-    if all(type(one).__module__.startswith("schnetpack_phonon.") for one in heads):
+    ours = [type(one).__module__.startswith("schnetpack_phonon.") for one in heads]
+    if all(ours) and not any(isinstance(one, HamiltonianEdges) for one in heads):
         write_weights(model, folder / "best_model", model_config(*map(_described, heads)))
     everything = set(range(16)) - {*train, *val}
     np.savez(
@@ -74,7 +76,9 @@ def write_run(
             ],
         },
         "task": {
-            "outputs": [{"name": h.output_key, "target_property": h.output_key} for h in heads]
+            "outputs": [
+                {"name": key, "target_property": key} for h in heads for key in h.model_outputs
+            ]
         },
         **(config or {}),
     }

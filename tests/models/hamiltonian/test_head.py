@@ -9,6 +9,7 @@ from ase import Atoms
 from schnetpack import properties as host
 
 from schnetpack_phonon.models.hamiltonian.head import HamiltonianEdges
+from schnetpack_phonon.models.trained.start_from import start_from
 from tests.models.model_fixtures import CUTOFF, batch, data_module, potential, thermal
 
 ELEMENTS = ["Ag", "S", "Se", "Br", "I"]
@@ -141,6 +142,27 @@ def test_molecule_is_one_in_a_large_cell():
     assert alone["band_gap"] > 0.1
     for key in KEYS:
         np.testing.assert_allclose(alone[key], in_a_box[key], atol=1e-10)
+
+
+def test_elements_are_those_of_the_training_set_or_of_the_weights(tmp_path):
+    """Four of the five crystals' elements; then a model that knows nothing takes them over."""
+    own = [atoms for atoms in STRUCTURES if 34 not in atoms.numbers]
+    labels = results(made(), own)
+    model = made(None, orbitals={"Ag": {"electrons": 11, "s": -7.0, "d": -10.0}})
+    with pytest.raises(ValueError, match="no orbitals for this element"):
+        results(model, own)
+    model.initialize_transforms(data_module(tmp_path / "labels.db", own, range(4), **labels))
+    given = made(["S", "Br", "Ag", "I"], orbitals={"Ag": {"electrons": 11, "s": -7.0, "d": -10.0}})
+    found = results(model, own)["band_gap"]
+    np.testing.assert_allclose(found, results(given, own)["band_gap"], atol=1e-6)
+    other = made(None, orbitals={"Ag": {"electrons": 11, "s": -7.0, "d": -10.0}})
+    other.load_state_dict(model.state_dict())
+    np.testing.assert_array_equal(results(other, own)["band_gap"], found)
+    started = made(None, orbitals={"Ag": {"electrons": 11, "s": -7.0, "d": -10.0}})
+    start_from(started, model, ["heads"])
+    np.testing.assert_array_equal(results(started, own)["vbm"], results(model, own)["vbm"])
+    with pytest.raises(ValueError, match="elements is empty"):
+        made([])
 
 
 def overlapping() -> list[Atoms]:
