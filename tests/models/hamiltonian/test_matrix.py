@@ -129,10 +129,9 @@ def test_unusable_options_are_refused(options, message):
         Hamiltonian(**{"elements": ELEMENTS, "cutoff": CUTOFF} | options)
 
 
-@pytest.mark.parametrize("elements", [[], ["Ag", "Ag"]])
-def test_elements_are_named_once(elements):
+def test_elements_are_named_once():
     with pytest.raises(ValueError, match="expected different symbols"):
-        Hamiltonian(elements, CUTOFF)
+        Hamiltonian(["Ag", "Ag"], CUTOFF)
 
 
 def test_learned_terms_are_bounded_below_the_shortest_bond():
