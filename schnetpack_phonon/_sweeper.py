@@ -10,9 +10,19 @@ from pathlib import Path
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import open_dict
+from omegaconf import DictConfig, OmegaConf, open_dict
 
 log = logging.getLogger(__name__)
+
+
+def other_labels(folder: Path, config: DictConfig) -> tuple[str, str] | None:
+    """Kinds of the calculators of a run's labels before and now, if they differ."""
+    before = folder / "config.yaml"
+    if not before.is_file():
+        return None
+    both = OmegaConf.load(before), config
+    old, new = (str(OmegaConf.select(c, "data.calculator._target_")) for c in both)
+    return (old.rpartition(".")[2], new.rpartition(".")[2]) if old != new else None
 
 
 class UnfinishedSweeper(BasicSweeper):
@@ -40,6 +50,7 @@ class UnfinishedSweeper(BasicSweeper):
         try:
             folder = Path(config.hydra.sweep.dir, config.hydra.sweep.subdir)
             # The host keeps its best model so far under model_path; this comes at the very end.
-            return (folder / f"{config.globals.model_path}.task").is_file()
+            finished = (folder / f"{config.globals.model_path}.task").is_file()
+            return finished and not other_labels(folder, config)
         finally:
             HydraConfig.instance().cfg = before

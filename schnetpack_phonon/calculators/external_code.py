@@ -170,8 +170,9 @@ class ExternalCode(OutputReader):
             return self.ask_version()
         except (OSError, subprocess.SubprocessError, ValueError) as error:
             raise UnavailableError(
-                f"cannot run {self.command!r} ({error}): install {self.name} ({self.install}) or "
-                "set data.calculator.command"
+                f"cannot run {self.command!r} ({error}), which these labels need: install "
+                f"{self.name} ({self.install}), set data.calculator.command, choose another "
+                "data/calculator, or calculate them on another machine (spkphonon export)"
             ) from error
 
     def check(self, atoms: Atoms) -> None:

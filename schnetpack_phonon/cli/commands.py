@@ -12,6 +12,7 @@ from schnetpack_phonon.cli.attribute import attribute
 from schnetpack_phonon.cli.bands import bands
 from schnetpack_phonon.cli.generate import collect, export, generate
 from schnetpack_phonon.cli.import_labels import import_labels
+from schnetpack_phonon.cli.init import init
 from schnetpack_phonon.cli.parsers import (
     TRUST,
     Parser,
@@ -30,6 +31,7 @@ def main() -> None:
     """Make phonon-informed databases, and evaluate the models that spktrain trains on them.
 
     Example:
+      spkphonon init POSCAR                                 an experiment for your crystals
       spkphonon generate experiment=phonon_antiperovskite   make the database and stop
       spkphonon export FOLDER experiment=...                write inputs for a cluster
       spkphonon collect FOLDER                              read their outputs
@@ -67,7 +69,7 @@ def _parser() -> Parser:
     parser = Parser(prog="spkphonon", doc=main.__doc__ or "Example:")
     parser.add_argument("--version", action="version", version=f"spkphonon {__version__}")
     groups = {"": add_group(parser)}
-    data = (generate, export, collect, import_labels, _card, _extxyz)
+    data = (init, generate, export, collect, import_labels, _card, _extxyz)
     stores = (_labels, _list, _merge, _export, _prune)
     for each in (*data, *stores, predict, attribute, bands, _report, _thermal):
         each.add_to(groups)

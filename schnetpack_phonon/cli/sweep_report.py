@@ -12,6 +12,7 @@ from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
+from schnetpack_phonon._sweeper import other_labels
 from schnetpack_phonon.cli.generate import check_complete
 from schnetpack_phonon.evaluation.runs import RECORD
 
@@ -51,12 +52,21 @@ class SweepJob(Callback):
     def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Ends the program if a mandatory value is missing, or runs would start their sweep again.
 
+        Also if a run would be continued with labels of another calculator.
+
         Lightning starts the other processes of a run with the same command line, ``-m`` with it.
         """
         try:
             check_complete(config, "data", "callbacks")
         except ValueError as error:
             raise SystemExit(str(error)) from error
+        folder = config.hydra.runtime.output_dir
+        if differ := other_labels(Path(folder), config):
+            raise SystemExit(
+                f"{folder} was trained on labels of {differ[0]}, and these options are for "
+                f"{differ[1]}: choose the same data/calculator to continue it (xTB: "
+                "experiment=NAME_xtb), or another run.id or run.experiment for a new one"
+            )
         if config.hydra.mode == RunMode.MULTIRUN and _starts_processes(config.trainer):
             # Hydra turns exceptions of callbacks into warnings.
             raise SystemExit(

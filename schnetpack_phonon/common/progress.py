@@ -14,6 +14,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 log = logging.getLogger(__name__)
 
 _LOG_INTERVAL = 30.0  # seconds between progress lines where there is no terminal
+_FIRST_LINE = 5.0  # seconds until the first one, which tells how long all will take
 
 
 def duration(seconds: float) -> str:
@@ -69,7 +70,10 @@ class Progress:
             self._bar.set_postfix(failed=failed, refresh=False)
         self._failed = failed
         self._bar.update(number)
-        due = time.monotonic() - self._logged > _LOG_INTERVAL
+        first = self._logged == self._start
+        due = time.monotonic() - self._logged > (
+            min(_FIRST_LINE, _LOG_INTERVAL) if first else _LOG_INTERVAL
+        )
         if due and not self._terminal and self._done < self._total:  # the last line is that at exit
             self._logged = time.monotonic()
             self._log()

@@ -148,7 +148,7 @@ def test_label_stores(tmp_path, monkeypatch, capsys):
     assert len(LabelStore("b.jsonl")) == 1
 
 
-COMMANDS = ["generate", "export", "collect", "import", "card", "extxyz"]
+COMMANDS = ["init", "generate", "export", "collect", "import", "card", "extxyz"]
 COMMANDS += ["labels", "attribute", "report", "thermal"]
 PAGES = [[], *([name] for name in COMMANDS)]
 PAGES += [["labels", name] for name in ("list", "merge", "export", "prune")]

@@ -60,7 +60,8 @@ ONE = [{"devices": 1}, {"devices": 2, "strategy": "ddp_spawn"}, {"devices": [1]}
 @pytest.mark.parametrize("trainer", [*SEVERAL, *ONE])
 def test_sweeps_whose_processes_would_start_it_again_are_refused(trainer):
     for mode in RunMode:
-        config = OmegaConf.create({"hydra": {"mode": mode}, "trainer": trainer})
+        hydra = {"mode": mode, "runtime": {"output_dir": "."}}
+        config = OmegaConf.create({"hydra": hydra, "trainer": trainer})
         if trainer in SEVERAL and mode == RunMode.MULTIRUN:
             with pytest.raises(SystemExit, match=r"Set trainer\.devices=1"):
                 SweepJob().on_job_start(config)
@@ -74,3 +75,15 @@ def test_all_missing_values_are_named_before_a_run():
     named = r"callbacks\.start_from\.path, data\.structure\.path, data\.structure\.supercell: add "
     with pytest.raises(SystemExit, match=named):
         SweepJob().on_job_start(OmegaConf.create(given))
+
+
+def test_a_run_does_not_go_on_with_labels_of_another_calculator(tmp_path):
+    """Such as one of the former main job, whose labels are of xTB."""
+    parts = {"mode": RunMode.RUN, "runtime": {"output_dir": str(tmp_path)}}
+    config = OmegaConf.create({"hydra": parts, "data": {"calculator": {"_target_": "a.CP2K"}}})
+    SweepJob().on_job_start(config)
+    OmegaConf.save(config, tmp_path / "config.yaml")
+    SweepJob().on_job_start(config)
+    config.data.calculator._target_ = "a.TightBinding"
+    with pytest.raises(SystemExit, match=r"trained on labels of CP2K, .* for TightBinding"):
+        SweepJob().on_job_start(config)

@@ -110,6 +110,18 @@ def test_terminal(monkeypatch):
     assert shown.count("it failed") == 2
 
 
+def test_the_first_line_of_a_log_comes_early(caplog, monkeypatch):
+    """It says how long all will take; the next one comes half a minute later."""
+    monkeypatch.setattr(progress, "_FIRST_LINE", 0.0)
+    caplog.set_level("INFO")
+    with Progress("lattice", total=3) as shown:
+        for _ in range(3):
+            shown.update()
+    first, last = (r.getMessage() for r in caplog.records if r.name == progress.__name__)
+    assert re.fullmatch(r"lattice: 1 of 3, .* left", first)
+    assert last.startswith("lattice: 3 of 3, ")
+
+
 def test_nothing_is_shown_where_nothing_is_done(caplog, monkeypatch):
     terminal = Terminal()
     monkeypatch.setattr(sys, "stderr", terminal)
