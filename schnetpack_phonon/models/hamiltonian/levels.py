@@ -141,18 +141,22 @@ def levels_at_gap(
             "its elements more shells, or other numbers of electrons, in orbitals, or set a "
             "smaller n_levels"
         )
-    n = n_electrons.shape[0]
     values = elements.values.double()
-    ends = elements.sizes.square().cumsum(0)
-    found: list[list[torch.Tensor]] = [[] for _ in range(n)]
-    for q in range(max([len(own) for own in kpoints])):
+    squares: list[int] = elements.sizes.square().tolist()
+    n_kpoints = torch.tensor([len(own) for own in kpoints], device=elements.sizes.device)
+    found: list[list[torch.Tensor]] = [[] for _ in kpoints]
+    for q in range(int(n_kpoints.max())):
         here = torch.stack([own[min(q, len(own) - 1)] for own in kpoints])
-        matrices = _added(elements, values * _phases(elements, here))
-        for m in range(n):
-            if q < len(kpoints[m]):
-                size, end = int(elements.sizes[m]), int(ends[m])
-                matrix = matrices[end - size * size : end].reshape(size, size)
-                found[m].append(_at_gap(matrix, int(n_electrons[m]), n_levels))
+        matrices = _added(elements, values * _phases(elements, here)).split(squares)
+        left = torch.nonzero(n_kpoints > q)[:, 0]
+        # Matrices of one size together: on a GPU one call for all.
+        for size in torch.unique(elements.sizes[left]):
+            group = left[elements.sizes[left] == size]
+            places: list[int] = group.tolist()
+            together = torch.stack([matrices[m].reshape(int(size), -1) for m in places])
+            levels = _at_gap(together, n_electrons[group], n_levels)
+            for k, m in enumerate(places):
+                found[m].append(levels[k])
     return [torch.stack(own) for own in found]
 
 
@@ -195,32 +199,32 @@ def _added(elements: MatrixElements, values: torch.Tensor) -> torch.Tensor:
 
 
 def _hermitian(matrix: torch.Tensor) -> torch.Tensor:
-    return (matrix + matrix.conj().transpose(0, 1)) / 2
+    return (matrix + matrix.mH) / 2
 
 
-def _at_gap(matrix: torch.Tensor, n_electrons: int, n_levels: int) -> torch.Tensor:
-    """Levels of the Hermitian part, shape=(2 n_levels,)."""
-    above, device = n_electrons // 2, matrix.device
-    below = above + n_electrons % 2
-    filled = torch.arange(below - n_levels, below, device=device)
-    own = torch.cat([filled, torch.arange(above, above + n_levels, device=device)])
+def _at_gap(matrices: torch.Tensor, n_electrons: torch.Tensor, n_levels: int) -> torch.Tensor:
+    """Levels of Hermitian parts, shape=(n_matrices, n, n) -> (n_matrices, 2 n_levels)."""
+    steps = torch.arange(n_levels, device=matrices.device)
+    filled = ((n_electrons + 1) // 2 - n_levels).unsqueeze(1) + steps
+    own = torch.cat([filled, (n_electrons // 2).unsqueeze(1) + steps], dim=1)
     if torch.is_grad_enabled():
-        levels = _expected(matrix, own)
+        levels = _expected(matrices, own)
     else:
-        levels = torch.linalg.eigvalsh(_hermitian(matrix))[own]
+        levels = torch.linalg.eigvalsh(_hermitian(matrices)).gather(1, own)
     return levels
 
 
-def _expected(matrix: torch.Tensor, own: torch.Tensor) -> torch.Tensor:
-    """Own levels of the Hermitian part with constant eigenvectors."""
+def _expected(matrices: torch.Tensor, own: torch.Tensor) -> torch.Tensor:
+    """Own levels of Hermitian parts with constant eigenvectors, both (n_matrices, 2 n_levels)."""
     degenerate = 1e-6  # closer levels, in eV, count as one
     with torch.no_grad():
-        levels, vectors = torch.linalg.eigh(_hermitian(matrix))
-        lowest, highest = levels[own[0]] - degenerate, levels[own[-1]] + degenerate
-        near = (levels > lowest) & (levels < highest)
-        vectors = vectors[:, near]
-        alike = (levels[own].unsqueeze(1) - levels[near]).abs() < degenerate
-        share = alike.to(levels.dtype) / alike.sum(1, keepdim=True)
-    expectation = (vectors.conj() * (matrix @ vectors)).sum(0).real
-    mean = share @ expectation
-    return levels[own] + (mean - mean.detach())
+        levels, vectors = torch.linalg.eigh(_hermitian(matrices))
+        mine = levels.gather(1, own)
+        lowest, highest = mine[:, :1] - degenerate, mine[:, -1:] + degenerate
+        near = ((levels > lowest) & (levels < highest)).any(0)  # in one of the matrices
+        vectors = vectors[:, :, near]
+        alike = (mine.unsqueeze(2) - levels[:, near].unsqueeze(1)).abs() < degenerate
+        share = alike.to(levels.dtype) / alike.sum(2, keepdim=True)
+    expectation = (vectors.conj() * (matrices @ vectors)).sum(1).real
+    mean = (share @ expectation.unsqueeze(2)).squeeze(2)
+    return mine + (mean - mean.detach())

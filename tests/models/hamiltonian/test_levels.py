@@ -87,15 +87,25 @@ def test_levels_at_the_gap_are_those_next_to_it(n_electrons):
 
 
 def test_levels_of_batches_are_those_of_single_structures():
-    """Of different sizes, with different numbers of wave vectors."""
+    """Two of one size with other electrons, one larger; different numbers of wave vectors."""
     hamiltonian = randomised(Hamiltonian(ELEMENTS, CUTOFF))
-    cell = thermal(strain=0.02)[1]
-    structures, kpoints = [cell, cell.repeat((2, 1, 1))], [mesh(3, 1, 1), mesh(1, 1, 1)]
-    both = levels_at_gap(hamiltonian(bonds(*structures)), torch.tensor([46, 92]), kpoints, 3)
-    for atoms, own, found in zip(structures, kpoints, both, strict=True):
-        n_electrons = torch.tensor([46 * len(atoms) // 5])
-        (expected,) = levels_at_gap(hamiltonian(bonds(atoms)), n_electrons, [own], 3)
-        np.testing.assert_allclose(found.detach(), expected.detach(), atol=1e-9)
+    cell, other = thermal(strain=0.02)[1], thermal(seed=1)[1]
+    structures, electrons = [cell, cell.repeat((2, 1, 1)), other], [46, 92, 43]
+    kpoints = [mesh(3, 1, 1), mesh(1, 1, 1), mesh(2, 2, 1)]
+
+    def levels(chosen: list[int]) -> list[torch.Tensor]:
+        elements = hamiltonian(bonds(*[structures[k] for k in chosen]))
+        n_electrons = torch.tensor([electrons[k] for k in chosen])
+        return levels_at_gap(elements, n_electrons, [kpoints[k] for k in chosen], 3)
+
+    for k, together in enumerate(levels([0, 1, 2])):
+        (alone,) = levels([k])
+        np.testing.assert_allclose(together.detach(), alone.detach(), atol=1e-9)
+        gradients = [
+            torch.autograd.grad(own[:, 0].sum(), hamiltonian.hoppings, retain_graph=True)[0]
+            for own in (together, alone)
+        ]
+        np.testing.assert_allclose(*gradients, atol=1e-9)
 
 
 @pytest.mark.parametrize("counts", [(1, 1, 1), (3, 2, 1)])
