@@ -11,6 +11,7 @@ __getattr__, __dir__ = names_of(
     external_code: ExternalCode
     gpaw: Gpaw
     output: NotConverged OtherStructure OutOfTime OutputReader check_structure check_symbols
+    potentials.sevennet: SevenNet
     tight_binding: TightBinding
     vasp: Vasp grouped
     """,

@@ -7,7 +7,7 @@ it can be sent to worker processes; the state of the code is created anew for ev
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from importlib.metadata import version
@@ -39,6 +39,7 @@ FORCE_LABELS = (
     properties.stress,
     properties.hydrostatic_stress,
 )
+POTENTIAL_LABELS = FORCE_LABELS[:3]  # of an energy and its gradient
 EDGE_LABELS = (properties.band_gap, properties.vbm, properties.cbm)
 LEVEL_LABELS = (properties.levels, properties.kpoints)  # of calculators with n_levels
 
@@ -127,6 +128,22 @@ def as_ase_calculator(results: Callable[[Atoms], dict[str, Any]]) -> Calculator:
     return _FromResults()
 
 
+def check_gives(calculator: LabellingCalculator, keys: Sequence[str], purpose: str) -> None:
+    """Raises ValueError for a calculator without labels that a purpose needs.
+
+    Args:
+        calculator: of the purpose.
+        keys: of the labels.
+        purpose: the subject of the message, such as "relaxation".
+    """
+    given = calculator.properties
+    if missing := [key for key in keys if key not in given]:
+        raise ValueError(
+            f"{purpose} needs {', '.join(missing)}; the calculator ({calculator.settings['code']}) "
+            f"gives {', '.join(given) or 'nothing'}: use another calculator for it"
+        )
+
+
 def check_size(atoms: Atoms, min_atoms: int, why: str) -> None:
     """Raises ValueError for a cell of fewer than ``min_atoms`` atoms."""
     if len(atoms) < min_atoms:
@@ -213,9 +230,14 @@ def _plain(value: Any) -> str:
         parts = [_plain(one) for one in value]
         return f"[{', '.join(parts)}]" if any(p.startswith("file ") for p in parts) else repr(value)
     if isinstance(value, str | Path) and os.path.isfile(value):
-        found = os.stat(value)
-        return f"file {_content(os.fspath(value), found.st_size, found.st_mtime_ns)}"
+        return f"file {content_digest(value)}"
     return repr(value)
+
+
+def content_digest(file: str | Path) -> str:
+    """Of the content of a file, which is read again after a change only."""
+    found = os.stat(file)
+    return _content(os.fspath(file), found.st_size, found.st_mtime_ns)
 
 
 @cache

@@ -21,6 +21,7 @@ settings of the code, its version         calculator; version in each row   sett
 labels of a file                          ensemble, by content; as told     none are computed
 pseudopotentials of Quantum ESPRESSO      calculator, by content            settings, by content
 potentials of ASE calculators             calculator, by content            settings, by content
+trained models, SevenNet                  calculator, by content or name    settings, versions
 tables of VASP, CP2K and GPAW             calculator, by name and version   settings, version
 names and folders of files, commands      none                              none
 ========================================  ================================  ===================
@@ -38,7 +39,12 @@ from typing import Any
 from ase import Atoms
 from ase.io import write
 
-from schnetpack_phonon.calculators.base import LabellingCalculator
+from schnetpack_phonon.calculators.base import (
+    FORCE_LABELS,
+    POTENTIAL_LABELS,
+    LabellingCalculator,
+    check_gives,
+)
 from schnetpack_phonon.common.digests import settings_hash
 from schnetpack_phonon.common.errors import LabellingError
 from schnetpack_phonon.common.files import replacing
@@ -63,7 +69,7 @@ from schnetpack_phonon.phonons.force_constants import (
     unmixed,
     with_masses_of,
 )
-from schnetpack_phonon.structures.alloys import plain, replaced
+from schnetpack_phonon.structures.alloys import end_members, plain, replaced
 from schnetpack_phonon.structures.atom_properties import magnetic_moments
 from schnetpack_phonon.structures.crystals import Crystal, StructureSource
 
@@ -145,6 +151,8 @@ class Recipe:
                 "data.structure.calculator is of the relaxation, and nothing is relaxed: set "
                 "data.structure.relax=true, or leave the calculator out"
             )
+        if self.relax:
+            check_gives(others.get("structure", self.calculator), FORCE_LABELS, "relaxation")
         if self.ensemble.temperatures:
             self.phonons.check(structure.crystals, structure.relax)
         for crystal in structure.crystals:
@@ -192,6 +200,7 @@ def prepare(recipe: Recipe, labeller: Labeller, folder: Path) -> tuple[list[Crys
     calculator = recipe.other_calculators.get("phonons", recipe.calculator)
 
     def label(what: str, jobs: Sequence[tuple[str, Atoms]]) -> list[Labels | None]:
+        check_gives(calculator, POTENTIAL_LABELS, what)
         records = labeller.run([label_job(calculator, a, text) for text, a in jobs], what)
         return [record.labels for record in records]
 
@@ -286,9 +295,3 @@ def _relaxed(recipe: Recipe, labeller: Labeller) -> list[Crystal]:
             )
         relaxed[crystal.name] = replace(crystal, unitcell=unitcell)
     return replaced(crystals, relaxed)
-
-
-def end_members(crystals: Sequence[Crystal]) -> list[Crystal]:
-    """The crystals that can be relaxed with their own symmetry, each once."""
-    found = {c.name: c for mix in crystals for c, _ in mix.end_members or ((mix, 1.0),)}
-    return list(found.values())

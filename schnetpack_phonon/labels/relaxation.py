@@ -199,12 +199,14 @@ def partly_filled(labels: Labels) -> str | None:
 
 
 def unrelaxed(labels: Labels, by_other: bool = False) -> str | None:
-    """Warning about an ideal crystal with large forces or stress; None if they are small.
+    """Warning about an ideal crystal with large forces or stress; None if small or not known.
 
     Args:
         labels: of the crystal at rest.
         by_other: whether it was relaxed with another calculator.
     """
+    if properties.forces not in labels or properties.stress not in labels:
+        return None
     force = largest_force(labels)
     stress = PROPERTIES[properties.stress]
     pressure = float(np.abs(labels[properties.stress]).max()) * stress.report_factor

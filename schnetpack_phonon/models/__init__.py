@@ -19,6 +19,7 @@ __getattr__, __dir__ = names_of(
     predict: ModelCalculator Predictor ase_results with_precise_offsets
     stress: HydrostaticStress StressTensor StressTrace
     task: RelativeFrobeniusError ScaledOutput ScaledTask
+    trained.calculator: TrainedModel
     trained.weights: load_trained
     """,
 )

@@ -204,3 +204,9 @@ def _in_cell(crystal: Crystal, cell: np.ndarray) -> Crystal:
     unitcell = crystal.unitcell.copy()
     unitcell.set_cell(cell, scale_atoms=True)
     return replace(crystal, unitcell=unitcell)
+
+
+def end_members(crystals: Sequence[Crystal]) -> list[Crystal]:
+    """The crystals that can be relaxed with their own symmetry, each once."""
+    found = {c.name: c for mix in crystals for c, _ in mix.end_members or ((mix, 1.0),)}
+    return list(found.values())

@@ -41,6 +41,13 @@ def weights_file(model: Path) -> Path:
     return model.with_name(f"{model.name}.npz")
 
 
+def stored_model(path: Path) -> Path:
+    """The file of a model from its run folder or ``best_model``: the weights where they are."""
+    file = path / "best_model" if path.is_dir() else path
+    weights = file if file.suffix == ".npz" else weights_file(file)
+    return weights if weights.is_file() else file
+
+
 def write_weights(model: AtomisticModel, path: Path, config: Any) -> None:
     """Writes the weights beside a ``best_model`` that was just written.
 
@@ -119,16 +126,15 @@ def load_trained(path: Path, trust: Trust = UNTRUSTED) -> AtomisticModel:
     Raises:
         ValueError: if there is no such file, no model in it, or if it is not trusted.
     """
-    file = path / "best_model" if path.is_dir() else path
-    weights = file if file.suffix == ".npz" else weights_file(file)
-    if weights.is_file():
-        return read_weights(weights, trust)
+    file = stored_model(path)
     if not file.is_file():
         raise ValueError(
             f"no file {file}; expected a run folder with a best_model, which spktrain writes at "
             "its end, or the file itself"
         )
-    trust.check(f"{file} is a pickle without {weights.name} beside it")
+    if file.suffix == ".npz":
+        return read_weights(file, trust)
+    trust.check(f"{file} is a pickle without {weights_file(file).name} beside it")
     with warnings.catch_warnings():
         # torch < 2.6 warns that pickles run code; SchNetPack warns of files without a model.
         warnings.simplefilter("ignore")
