@@ -200,6 +200,20 @@ def test_gradient_at_degenerate_levels_has_the_symmetry_of_the_crystal():
         assert volume.item() == pytest.approx(slope.item(), rel=1e-5)
 
 
+def test_gradient_where_levels_cross_is_the_mean_of_both_sides():
+    """Levels -|x| and |x| of two sites that do not mix; slope 0 where they meet."""
+    for x, slope in ((-0.1, -1), (0, 0), (0.1, 1)):
+        elements = chain(0, 0)._replace(
+            values=torch.tensor([x, -x], dtype=torch.float64, requires_grad=True),
+            places=torch.tensor([0, 3]),
+        )
+        (edges,) = band_edges(elements, torch.tensor([2]), [mesh(1, 1, 1)])
+        np.testing.assert_allclose(edges.detach(), [-abs(x), abs(x)], atol=1e-12)
+        for edge, sign in zip(edges, (-1, 1), strict=True):
+            (gradient,) = torch.autograd.grad(edge, elements.values, retain_graph=True)
+            assert (gradient[0] - gradient[1]).item() == pytest.approx(sign * slope, abs=1e-12)
+
+
 def test_meshes_follow_the_cell_and_its_periodic_directions():
     """A cell with the reciprocal lengths 1/4, 1/8 and 1/16, a slab, a molecule."""
     cell = np.diag([4.0, 8.0, 16.0])
