@@ -36,7 +36,9 @@ def test_every_page_and_picture_is_linked():
 def test_choices_of_configs_are_there(page, compose_train):
     """`data/calculator=cp2k` and the like."""
     choices = set(
-        re.findall(r"\b(experiment|(?:data|callbacks|model)/\w+)=([a-z]\w+)", page.read_text())
+        re.findall(
+            r"\b(experiment|heads|(?:data|callbacks|model)/\w+)=([a-z]\w+)", page.read_text()
+        )
     )
     for group, choice in choices - {("experiment", "mine"), ("experiment", "toys")}:
         try:
