@@ -132,10 +132,10 @@ class CP2K(ExternalCode):
         if "SCF run converged" not in text:
             raise self.lacks("word about convergence of its density")
         levels = cp2k_text.levels(text)  # electrons in each last
-        at_gamma = levels[..., 0, :, 0]
+        at_gamma = None if "FOR K POINT" in text else levels[..., 0, :, 0]
         if (folder / "bands").exists():
             at_gamma = cp2k_text.levels_at_gamma((folder / "bands").read_text())
-        elif "FOR K POINT" in text:
+        elif "FOR K POINT" in text and self.needs_gamma:
             raise self.lacks("levels at Gamma beside those of the mesh")
         n_electrons, further = cp2k_text.n_electrons(text, n_spins=levels.ndim - 2), {}
         if self.n_levels:
@@ -150,6 +150,9 @@ class CP2K(ExternalCode):
             **mesh_edges(n_electrons, levels[..., 0], levels[..., 1], at_gamma),
             **further,
         }
+
+    def read_atoms(self, folder: Path) -> Atoms:
+        return cp2k_text.atoms(self.parsed(folder, _last_run))
 
     def other_settings(self, folder: Path, atoms: Atoms) -> dict[str, str]:
         expected = {
@@ -288,7 +291,6 @@ _BANDS = """
           SPECIAL_POINT G 0.0 0.0 0.0
         &END KPOINT_SET
       &END BAND_STRUCTURE"""
-
 
 _LIST = "\n      &KPOINTS\n      &END KPOINTS"
 

@@ -168,12 +168,8 @@ class Espresso(ExternalCode):
         if self.find(bands, "noncolin").text != "false":
             raise self.noncollinear("noncolin=.true.")
         structure = self.find(root, "output/atomic_structure")
-        sites = structure.findall("atomic_positions/atom")
-        symbols = [site.get("name", "").rstrip("0123456789") for site in sites]
-        cell = np.array([self.numbers(self.find(structure, f"cell/a{n}")) for n in (1, 2, 3)])
-        positions = np.array([self.numbers(site) for site in sites])
-        check_structure(atoms, symbols, cell * Bohr, positions * Bohr, self.name)
-
+        symbols, cell, positions = self._structure(structure)
+        check_structure(atoms, symbols, cell, positions, self.name)
         energies, occupations, kpoints = (
             np.array(
                 [self.numbers(self.find(point, key)) for point in bands.findall("ks_energies")]
@@ -189,7 +185,8 @@ class Espresso(ExternalCode):
             for key in ("total_energy/etot", "forces", "stress")
         }
         n_electrons = self.numbers(self.find(bands, "nelec")).item()
-        fractions = kpoints.reshape(-1, 3) @ cell.T / float(structure.get("alat", "nan"))
+        alat = float(structure.get("alat", "nan")) * Bohr
+        fractions = kpoints.reshape(-1, 3) @ cell.T / alat
         weights = [float(point.get("weight", "nan")) for point in bands.iterfind(".//k_point")]
         return {
             "energy": values["total_energy/etot"].item() * Hartree,
@@ -200,9 +197,22 @@ class Espresso(ExternalCode):
                 n_electrons,
                 energies * Hartree,
                 2 * occupations,
-                at_gamma=energies[..., self.gamma(kpoints.reshape(-1, 3)), :] * Hartree,
+                at_gamma=self.at_gamma(energies * Hartree, kpoints.reshape(-1, 3)),
             ),
         }
+
+    def read_atoms(self, folder: Path) -> Atoms:
+        found = self.find(self._root(folder), "output/atomic_structure")
+        symbols, cell, positions = self._structure(found)
+        return Atoms(symbols, positions, cell=cell, pbc=True)
+
+    def _structure(self, found: ElementTree.Element) -> tuple[list[str], np.ndarray, np.ndarray]:
+        """Symbols, cell and positions in Ang."""
+        sites = found.findall("atomic_positions/atom")
+        # Species of one element have numbers or words: Fe1, Fe_up.
+        symbols = [re.split(r"[^A-Za-z]", site.get("name", ""))[0] for site in sites]
+        cell = np.array([self.numbers(self.find(found, f"cell/a{n}")) for n in (1, 2, 3)])
+        return symbols, cell * Bohr, np.array([self.numbers(site) for site in sites]) * Bohr
 
     def other_settings(self, folder: Path, atoms: Atoms) -> dict[str, str]:
         system = self.namelists.get("system", {})

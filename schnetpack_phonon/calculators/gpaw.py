@@ -106,7 +106,7 @@ class Gpaw(ExternalCode):
                 f"GPAW's output has {n_electrons:g} electrons in its levels; expected "
                 f"{found['n_electrons']:g}"
             )
-        at_gamma = energies[..., self.gamma(np.array(found["kpoints"])), :]
+        at_gamma = self.at_gamma(energies, np.array(found["kpoints"]))
         kpoints, weights = np.array(found["kpoints"]), np.array(found["weights"])
         return {
             "energy": found["energy"],

@@ -39,6 +39,7 @@ class OutputReader(ABC):
     name: ClassVar[str]  # of the program
     output: ClassVar[str]  # name of its output file
     started: ClassVar[str | None] = None  # what it prints when it starts
+    needs_gamma = True  # False where labels may lack the gap at Gamma
 
     @abstractmethod
     def read_output(self, folder: Path, atoms: Atoms) -> dict[str, Any]:
@@ -59,6 +60,14 @@ class OutputReader(ABC):
             OtherStructure: if elements, their order, cell or positions are different.
             CalculationFailed: if the output is missing, incomplete or non-collinear.
         """
+
+    def read_atoms(self, folder: Path) -> Atoms:
+        """The structure in an output.
+
+        Raises:
+            CalculationFailed: if it is not there, or not that of the last forces.
+        """
+        raise NotImplementedError(f"structures of {self.name} are read by ASE")
 
     def other_settings(self, folder: Path, atoms: Atoms) -> dict[str, str]:
         """Sentences about settings that the output names and that are not ours, by name."""
@@ -126,12 +135,22 @@ class OutputReader(ABC):
         except ValueError as error:
             raise CalculationFailed(f"{self.name}'s output has a wrong number: {error}") from error
 
-    def gamma(self, kpoints: np.ndarray) -> int:
-        """Index of Gamma among k-points, shape=(n_kpoints, 3)."""
+    def at_gamma(self, energies: np.ndarray, kpoints: np.ndarray) -> np.ndarray | None:
+        """Levels at Gamma, shape=(..., n_bands); None if Gamma is not needed and not there.
+
+        Args:
+            energies: shape=(..., n_kpoints, n_bands).
+            kpoints: shape=(n_kpoints, 3).
+
+        Raises:
+            CalculationFailed: if Gamma is needed, or there are no k-points.
+        """
         found = np.flatnonzero(np.abs(kpoints).max(axis=1) < 1e-8)
-        if not found.size:
+        if found.size:
+            return energies[..., int(found[0]), :]
+        if self.needs_gamma or not len(kpoints):
             raise self.lacks("levels at Gamma: the mesh must be centred there")
-        return int(found[0])
+        return None
 
 
 def check_symbols(atoms: Atoms, symbols: Sequence[str], name: str) -> None:

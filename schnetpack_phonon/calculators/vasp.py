@@ -161,7 +161,7 @@ class Vasp(ExternalCode):
                 n_electrons,
                 energies=levels[..., 0],
                 occupations=2 * levels[..., 1],
-                at_gamma=levels[..., self.gamma(kpoints), :, 0],
+                at_gamma=self.at_gamma(levels[..., 0], kpoints),
             ),
         }
 

@@ -11,6 +11,7 @@ import re
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from ase import Atoms
 from ase.calculators.calculator import CalculationFailed
 from ase.units import Bohr, GPa, Hartree, Pascal, Rydberg, bar, eV
 
@@ -38,13 +39,39 @@ def structure(text: str) -> tuple[list[str], np.ndarray, np.ndarray] | None:
     """Symbols, cell and positions in Ang from the copy of the input, if the output has one."""
     number = r" +(-?\d\S*)"
     vectors = re.findall(rf"^ +[ABC]{3 * number}$", text, re.MULTILINE)
+    if not vectors:  # lengths and angles in the input
+        vectors = re.findall(rf"^ CELL\| Vector [abc] \[angstrom\]:{3 * number}\b", text, re.M)[:3]
     section = re.search(r"&COORD\n(.*?)&END COORD", text, re.DOTALL)
     if len(vectors) != 3 or section is None:
         return None
     # Kinds of one element have numbers.
     sites = re.findall(rf"^ *([A-Z][a-z]?)\d*{3 * number}$", section[1], re.MULTILINE)
     positions = np.array([values for _, *values in sites], dtype=float).reshape(-1, 3)
-    return [symbol for symbol, *_ in sites], np.array(vectors, dtype=float), positions
+    cell = np.array(vectors, dtype=float)
+    if re.search(r"^ +SCALED +T", section[1], re.MULTILINE):
+        positions = positions @ cell
+    elif unit := re.search(r"^ +UNIT +(?!angstrom)(\S+)", section[1], re.MULTILINE | re.IGNORECASE):
+        raise CalculationFailed(f"CP2K's input has positions in {unit[1]}; expected angstrom")
+    return [symbol for symbol, *_ in sites], cell, positions
+
+
+def atoms(text: str) -> Atoms:
+    """The structure that was calculated.
+
+    Raises:
+        CalculationFailed: if the output is of several, or does not tell.
+    """
+    kind = re.search(r"^ +RUN_TYPE +(\S+)", text, re.MULTILINE)
+    if kind and kind[1] not in ("ENERGY_FORCE", "ENERGY"):
+        raise CalculationFailed(
+            f"RUN_TYPE is {kind[1]}, but CP2K's output has the first structure only; expected "
+            "ENERGY_FORCE: write the frames into an extxyz file"
+        )
+    found = structure(text)
+    if found is None:
+        raise _lacks(text, "copy of its input: set ECHO_INPUT there")
+    symbols, cell, positions = found
+    return Atoms(symbols, positions, cell=cell, pbc=True)
 
 
 def energy(text: str) -> float:

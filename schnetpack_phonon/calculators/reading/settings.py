@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 from xml.etree import ElementTree
 
@@ -94,8 +94,15 @@ def espresso_differences(root: ElementTree.Element, expected: Mapping[str, Any])
         expected: ecutwfc, ecutrho, conv_thr and degauss in Hartree, and others by their names
             in the table of paths below.
     """
+    return differences(espresso_settings(root), expected)
+
+
+def espresso_settings(root: ElementTree.Element) -> dict[str, str]:
+    """Settings that the XML of pw.x tells, in Hartree, by the names of the table below."""
     found = {
-        name: text for name, path in _PATHS.items() if (text := root.findtext(f"input/{path}"))
+        name: text.strip()
+        for name, path in _PATHS.items()
+        if (text := root.findtext(f"input/{path}"))
     }
     smearing = root.find("input/bands/smearing")
     if smearing is not None:
@@ -104,7 +111,7 @@ def espresso_differences(root: ElementTree.Element, expected: Mapping[str, Any])
     if mesh is not None:
         for name, keys in (("mesh", "nk1 nk2 nk3"), ("shift", "k1 k2 k3")):
             found[f"k-points, {name}"] = " ".join(mesh.get(key, "0") for key in keys.split())
-    return differences(found, expected)
+    return found
 
 
 _PATHS = {
@@ -125,12 +132,17 @@ def cp2k_differences(text: str, expected: Mapping[str, Any]) -> dict[str, str]:
         text: the output.
         expected: by keyword of the input.
     """
+    return differences(cp2k_settings(text, expected), expected)
+
+
+def cp2k_settings(text: str, names: Iterable[str]) -> dict[str, str]:
+    """Settings that the output of CP2K tells, by keyword of the input."""
     found = {}
-    for name in expected:
+    for name in names:
         pattern = _LINES.get(name, rf"^ +{re.escape(name)} +(?:\[\w+\] +)?(\S.*?) *$")
         if lines := set(re.findall(pattern, text, re.MULTILINE)):
             found[name] = " and ".join(sorted(lines))
-    return differences(found, expected)
+    return found
 
 
 _LINES = {

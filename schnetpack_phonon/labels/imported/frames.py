@@ -13,7 +13,7 @@ from ase import Atoms
 from ase.calculators.calculator import CalculationFailed, Calculator
 
 from schnetpack_phonon.calculators.base import EDGE_LABELS, FORCE_LABELS, labels_from_results
-from schnetpack_phonon.calculators.output import xml_root
+from schnetpack_phonon.calculators.output import OutputReader, xml_root
 from schnetpack_phonon.calculators.reading.ase_results import ase_results, prefixes
 from schnetpack_phonon.calculators.reading.convergence import check_file, check_vasp
 from schnetpack_phonon.calculators.reading.settings import vasp_settings
@@ -24,6 +24,7 @@ from schnetpack_phonon.common.properties import (
     band_gap_spin,
     partial_occupation,
 )
+from schnetpack_phonon.labels.imported.outputs import reader_of, settings_of
 from schnetpack_phonon.structures.files import file_format, read_frames
 
 NOT_TOLD = "not told by the file"  #: in place of name and version of a code
@@ -51,7 +52,8 @@ def read_labelled(
     """All structures of a file with their labels.
 
     Args:
-        path: any file that :func:`.read_frames` takes.
+        path: an output of CP2K (of one structure, with a copy of its input), the XML of pw.x, or
+            any file that :func:`.read_frames` takes.
         prefix: of the names of labels, such as ``REF_``.
         format: ASE's name of the format; told from the file by default.
         option: what stands before ``format`` in messages.
@@ -60,6 +62,10 @@ def read_labelled(
         UnreadableFileError: as :func:`.read_frames` does.
     """
     path = Path(path)
+    reader = reader_of(path) if path.is_file() else None
+    if reader is not None:
+        yield _output(reader, path.parent)
+        return
     steps = _root(path) if path.is_file() and file_format(path) == "vasp-xml" else None
     for index, atoms in enumerate(read_frames(path, format=format, option=option)):
         error, labels = None, {}
@@ -74,6 +80,16 @@ def read_labelled(
             error = str(reason)
         atoms.calc = None
         yield Frame(atoms, labels, error)
+
+
+def _output(reader: OutputReader, folder: Path) -> Frame:
+    """The structure of an output that ASE does not read."""
+    atoms = Atoms()
+    try:
+        atoms = reader.read_atoms(folder)
+        return Frame(atoms, labels_from_results(atoms, reader.read_output(folder, atoms)))
+    except (CalculationFailed, ValueError) as reason:
+        return Frame(atoms, {}, str(reason))
 
 
 def _root(path: Path) -> ElementTree.Element:
@@ -143,6 +159,9 @@ class FileLabels:
 
     @cached_property
     def _origin(self) -> tuple[str, dict[str, Any]]:
+        if reader := reader_of(self.path):
+            version = reader.read_version(self.path.parent)
+            return f"{reader.name} {version}", settings_of(reader, self.path)
         if file_format(self.path) == "vasp-xml":
             return vasp_settings(_root(self.path))
         return NOT_TOLD, {}
