@@ -12,6 +12,7 @@ __getattr__, __dir__ = names_of(
     crystals: Antiperovskites Crystal Crystals StructureSource antiperovskite
         displaced_positions shortest_distance supercell_matrix translations
     files: StructureFile files_of_crystals read_frames read_structure
+    formats.mean_of_frames: MeanStructure mean_structure
     formats.phonopy_yaml: phonopy_unitcell read_phonopy_yaml
     several_files: StructureFiles formula
     supercells: auto_supercell supercell_of

@@ -99,12 +99,12 @@ def match(ideal: Atoms, frame: Atoms, where: str, order: np.ndarray | None = Non
         for known in candidates:
             if (frame.numbers[known] == ideal.numbers).all():
                 u, lengths = _displacements(reference, positions[known])
-                if not (far := _too_far(reference, lengths)).any():
+                if not (far := too_far(reference, lengths)).any():
                     return _matched(reference, frame, known, u, rotation, where)
                 complaint = complaint or (lengths, far)
         for found in _assignments(reference, frame.numbers, positions):
             u, lengths = _displacements(reference, positions[found])
-            if not _too_far(reference, 2 * lengths).any():  # one atom in the cell of each site
+            if not too_far(reference, 2 * lengths).any():  # one atom in the cell of each site
                 return _matched(reference, frame, found, u, rotation, where)
     if complaint is None:
         raise ValueError(
@@ -201,7 +201,7 @@ def _drift(steps: np.ndarray, reference: Atoms) -> np.ndarray:
     return np.angle(mean) / (2 * np.pi) @ reference.cell.array
 
 
-def _too_far(reference: Atoms, lengths: np.ndarray) -> np.ndarray:
+def too_far(reference: Atoms, lengths: np.ndarray) -> np.ndarray:
     """Whether each atom is farther from its site than the nearest other site."""
     # Of sites closer than the largest displacement; thermal ones leave none.
     i, j, distances = neighbor_list("ijd", reference, lengths.max())
