@@ -23,6 +23,7 @@ from ase.calculators.calculator import (
     all_changes,
 )
 
+from schnetpack_phonon.calculators.reading.ase_results import level_edges
 from schnetpack_phonon.calculators.reading.convergence import check_calculator
 from schnetpack_phonon.common import properties
 from schnetpack_phonon.common.digests import file_digest
@@ -165,7 +166,7 @@ def refuse_moments(atoms: Atoms, code: str) -> None:
 
 @dataclass(eq=False)
 class AseCalculator:
-    """Any ASE calculator with energy, forces and stress; there are no labels of band edges.
+    """Any ASE calculator with energy, forces and stress, and band edges if they are asked for.
 
     Convergence of the density is checked if the calculator tells of it: ``converged`` among its
     results or attributes.
@@ -175,13 +176,21 @@ class AseCalculator:
             argument is a file, such as a trained potential, its content identifies the labels.
         min_atoms: smallest number of atoms in a cell.
         time_limit: for one calculation, in seconds; no limit by default.
+        band_edges: whether gap, VBM, CBM, partial occupation and, where Gamma is in the mesh, the
+            gap there are labels, too, from the levels and occupations that the calculator gives
+            (``get_eigenvalues``, ``get_occupation_numbers``, ...). It identifies the labels.
     """
 
     factory: Callable[[], Calculator]
     min_atoms: int = 1
     time_limit: float | None = None
+    band_edges: bool = False
 
-    properties = FORCE_LABELS
+    @property
+    def properties(self) -> tuple[str, ...]:
+        """Keys of the labels."""
+        edges = (*EDGE_LABELS, properties.partial_occupation) if self.band_edges else ()
+        return (*FORCE_LABELS, *edges)
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -190,7 +199,7 @@ class AseCalculator:
             "code": f"{made.func.__module__}.{made.func.__qualname__}",
             "arguments": [_plain(value) for value in made.args],
             **{key: _plain(value) for key, value in sorted(made.keywords.items())},
-        }
+        } | ({"band_edges": True} if self.band_edges else {})
 
     @property
     def code_version(self) -> str:
@@ -221,6 +230,13 @@ class AseCalculator:
                 "are needed"
             ) from error
         check_calculator(atoms.calc)
+        if self.band_edges:
+            if not (edges := level_edges(atoms.calc)):
+                raise CalculationFailed(
+                    f"{self.settings['code']} gives no levels with occupations at k-points, of "
+                    "which band edges are taken: set data.calculator.band_edges=false"
+                )
+            results |= edges
         return labels_from_results(atoms, results)
 
 

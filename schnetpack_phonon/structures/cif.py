@@ -114,8 +114,11 @@ def _check_order(block: CIFBlock) -> None:
     for label, occupancy, group, kind in zip(labels, occupancies, groups, kinds, strict=True):
         if occupancy not in (".", "?") and abs(float(occupancy) - 1) > 1e-3:
             raise ValueError(
-                f"sites of mixed or partial occupancy ({label}: {occupancy}); expected one "
-                "arrangement of whole atoms"
+                f"sites of mixed or partial occupancy ({label}: {occupancy}); expected whole "
+                "atoms: write arrangements of the mixture into an extxyz file, each with "
+                "name=NAME in its comment line, for data/structure=files "
+                "data.structure.paths=FILE; data/structure=mixed_antiperovskite draws those of "
+                "antiperovskites"
             )
         if group not in (".", "?"):
             raise ValueError(

@@ -228,6 +228,39 @@ def test_calculator_that_says_that_it_did_not_converge():
         AseCalculator(partial(Said, False)).label(copper)
 
 
+class WithLevels(EMT):
+    """Two k-points, two electrons, as GPAW and others give them."""
+
+    def get_ibz_k_points(self):
+        return np.array([[0, 0, 0], [0.5, 0, 0]])
+
+    def get_k_point_weights(self):
+        return np.array([0.25, 0.75])
+
+    def get_number_of_spins(self):
+        return 1
+
+    def get_eigenvalues(self, kpt=0, spin=0):
+        return np.array([[-3.0, 1.0], [-2.0, 1.5]])[kpt]
+
+    def get_occupation_numbers(self, kpt=0, spin=0):
+        return np.array([2.0, 0.0])
+
+
+def test_band_edges_of_an_ase_calculator():
+    """If they are asked for; labels without them keep their keys."""
+    copper = bulk("Cu", cubic=True)
+    without, calculator = AseCalculator(WithLevels), AseCalculator(WithLevels, band_edges=True)
+    assert "band_edges" not in without.settings
+    assert set(without.label(copper)) == set(without.properties)
+    labels = calculator.label(copper)
+    assert set(labels) == {*calculator.properties, "band_gap_gamma"}
+    found = {key: labels[key].item() for key in ("vbm", "cbm", "band_gap", "band_gap_gamma")}
+    assert found == {"vbm": -2.0, "cbm": 1.0, "band_gap": 3.0, "band_gap_gamma": 4.0}
+    with pytest.raises(CalculationFailed, match=r"EMT gives no levels .*band_edges=false"):
+        AseCalculator(EMT, band_edges=True).label(copper)
+
+
 def test_small_cells_are_refused():
     calculator = AseCalculator(EMT, min_atoms=4)
     calculator.check(bulk("Cu", cubic=True))
@@ -245,6 +278,7 @@ VARIANTS = [
     *(code.make() for code in CODES.values()),
     AseCalculator(EMT),
     AseCalculator(partial(EMT, asap_cutoff=True)),
+    AseCalculator(EMT, band_edges=True),
 ]
 
 

@@ -78,7 +78,7 @@ def prefixes(atoms: Atoms) -> list[str]:
 def level_edges(calculator: Calculator) -> dict[str, Any]:
     """Band edges of an ASE calculator that offers levels and occupations at its k-points.
 
-    A mesh without Gamma lacks the gap at Gamma.
+    A mesh without Gamma, or of k-points that it does not tell, lacks the gap at Gamma.
 
     Returns:
         As :func:`.mesh_edges`; empty if there are no levels.
@@ -87,11 +87,12 @@ def level_edges(calculator: Calculator) -> dict[str, Any]:
         CalculationFailed: as :func:`.mesh_edges`.
     """
     try:
-        kpoints = np.asarray(calculator.get_ibz_k_points(), dtype=float).reshape(-1, 3)
         spins = range(int(calculator.get_number_of_spins()))
         weights = np.asarray(calculator.get_k_point_weights(), dtype=float)
+        points = calculator.get_ibz_k_points()
+        kpoints = np.empty((0, 3)) if points is None else np.asarray(points, float).reshape(-1, 3)
         energies, filled = (
-            np.array([[read(k, s) for k in range(len(kpoints))] for s in spins], dtype=float)
+            np.array([[read(k, s) for k in range(len(weights))] for s in spins], dtype=float)
             for read in (calculator.get_eigenvalues, calculator.get_occupation_numbers)
         )
     except (AttributeError, NotImplementedError, RuntimeError, TypeError, ValueError):

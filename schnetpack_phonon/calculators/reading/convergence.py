@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import re
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -21,6 +22,7 @@ from ase.io.formats import UnknownFileTypeError, filetype
 from schnetpack_phonon.calculators.output import NotConverged, OutOfTime, text_of, xml_root
 
 log = logging.getLogger(__name__)
+_END_OF_STEP = "FREE ENERGIE OF THE ION-ELECTRON SYSTEM"  # of OUTCAR
 _ROUNDING = 1e-8  # eV, of energies and of EDIFF in vasprun.xml
 
 
@@ -49,8 +51,10 @@ def check_vasp(root: ElementTree.Element, outcar: str, step: int = -1) -> None:
     _check_vasp(len(energies), changes[-1] if changes.size else np.inf, nelm, ediff, outcar)
 
 
-def _check_outcar(outcar: str) -> None:
-    """Checks the last ionic step in OUTCAR."""
+def _check_outcar(outcar: str, step: int = -1) -> None:
+    """Checks an ionic step in OUTCAR, from 0; by default the last."""
+    settings, parts = outcar, outcar.split(_END_OF_STEP)
+    outcar = ([one + after[:300] for one, after in pairwise(parts)] or parts)[step]
     patterns = {
         "electronic steps": r" Iteration +\d+\( *(\d+)\)",
         "energy changes": r"total energy-change \(2\. order\) *: *(\S+?)[ (]",
@@ -59,7 +63,10 @@ def _check_outcar(outcar: str) -> None:
     }
     if "ML TOTEN" in outcar.rpartition("Iteration")[2]:
         raise CalculationFailed("the last forces in OUTCAR are of a machine-learned force field")
-    found = {what: re.findall(pattern, outcar) for what, pattern in patterns.items()}
+    found = {
+        what: re.findall(pattern, settings if what in ("NELM", "EDIFF") else outcar)
+        for what, pattern in patterns.items()
+    }
     if not all(found.values()):
         missing = ", no ".join(what for what, values in found.items() if not values)
         raise CalculationFailed(f"OUTCAR has no {missing}: did the density converge?")
@@ -121,12 +128,13 @@ def check_cp2k(text: str) -> None:
         raise NotConverged("CP2K's density did not converge")
 
 
-def check_file(path: Path, results: dict[str, Any]) -> bool:
+def check_file(path: Path, results: dict[str, Any], step: int = -1) -> bool:
     """Checks a file that ASE reads; returns whether the file says anything about convergence.
 
     Args:
         path: of the file; an OUTCAR beside a vasprun.xml is read, too.
         results: what ASE found in it.
+        step: number of the structure in an OUTCAR, from 0; of other files all are checked.
     """
     if (told := results.get("converged")) is not None:
         if not told:
@@ -139,7 +147,7 @@ def check_file(path: Path, results: dict[str, Any]) -> bool:
     if kind == "vasp-xml":
         check_vasp(xml_root(path), text_of(path.with_name("OUTCAR")))
     elif kind == "vasp-out":
-        _check_outcar(text_of(path))
+        _check_outcar(text_of(path), step)
     elif kind == "espresso-out":
         check_espresso_log(text_of(path))
     else:

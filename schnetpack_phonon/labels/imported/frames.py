@@ -74,7 +74,7 @@ def read_labelled(
             if steps is not None:
                 check_vasp(steps, "", index)
             else:
-                check_file(path, found)
+                check_file(path, found, index)
             labels = labels_from_results(atoms, found)
         except (CalculationFailed, ValueError) as reason:
             error = str(reason)

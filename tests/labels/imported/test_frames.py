@@ -106,3 +106,58 @@ def test_two_sources(tmp_path, frame):
     assert same_source([one, one]).properties == one.properties
     with pytest.raises(LabellingError, match="expected one code with one set of settings"):
         same_source([one, FileLabels(CODES["VASP"].stored("mesh") / "vasprun.xml")])
+
+
+# What ASE needs of an OUTCAR, in VASP's words.
+OUTCAR = """\
+ vasp.6.4.3 19Mar24 (build Mar 20 2024 10:00:00) complex
+ POTCAR:    PAW_PBE Al 04Jan2001
+ POTCAR:    PAW_PBE As 22Sep2009
+ POTCAR:    PAW_PBE Al 04Jan2001
+ POTCAR:    PAW_PBE As 22Sep2009
+   k-points           NKPTS =      1   k-points in BZ NKDIM =  1   number of bands    NBANDS=      2
+   ISPIN  =      1    spin polarized calculation?
+   NELM   =    100;   NELMIN=  2; NELMDL= -5     # of ELM steps
+   EDIFF  = 0.1E-05   stopping-criterion for ELM
+   ions per type =               1   1
+ k-points in reciprocal lattice and weights: Gamma
+   0.00000000  0.00000000  0.00000000       1.000
+"""
+STEP = """\
+------------------------------ Iteration      {n}(   7)  ------------------------------
+ total energy-change (2. order) :{change:.7E}  (-0.1E-07)
+------------------------ aborting loop because EDIFF is reached ------------------------
+  in kB      16.02177     0.00000     0.00000     0.00000     0.00000     0.00000
+      direct lattice vectors                 reciprocal lattice vectors
+     0.000000000  2.800000000  2.800000000    -0.178571429  0.178571429  0.178571429
+     2.800000000  0.000000000  2.800000000     0.178571429 -0.178571429  0.178571429
+     2.800000000  2.800000000  0.000000000     0.178571429  0.178571429 -0.178571429
+
+ POSITION                                       TOTAL-FORCE (eV/Angst)
+ -----------------------------------------------------------------------------------
+      0.00000      0.00000      0.00000         0.100000     0.000000    -0.200000
+      1.40000      1.40000      1.4{n}000        -0.100000     0.000000     0.200000
+ -----------------------------------------------------------------------------------
+  FREE ENERGIE OF THE ION-ELECTRON SYSTEM (eV)
+  ---------------------------------------------------
+  free  energy   TOTEN  =       -10.2{n}000000 eV
+
+  energy  without entropy=      -10.10000000  energy(sigma->0) =      -10.15000000
+"""
+
+
+def test_trajectory_in_an_outcar(tmp_path):
+    """Free energies, forces and stress of each step that converged; no gap without levels."""
+    steps = [STEP.format(n=n, change=1e-3 if n == 2 else 1e-7) for n in (1, 2, 3)]
+    (tmp_path / "OUTCAR").write_text(OUTCAR + "".join(steps))
+    first, second, third = read_labelled(tmp_path / "OUTCAR")
+    assert "did not converge" in second.error
+    for frame, energy in ((first, -10.21), (third, -10.23)):
+        assert frame.error is None
+        assert set(frame.labels) == {
+            *("energy", "energy_per_atom", "forces", "stress", "hydrostatic_stress")
+        }
+        assert frame.labels["energy"] == pytest.approx(energy)
+        np.testing.assert_allclose(frame.labels["forces"], [[0.1, 0, -0.2], [-0.1, 0, 0.2]])
+        np.testing.assert_allclose(frame.labels["stress"][0, 0, 0], -0.01, rtol=1e-5)
+    assert third.atoms.positions[1, 2] == 1.43
