@@ -11,7 +11,7 @@ BROWSER_HERE := [ -t 1 ] && [ -z "$$CI" ] && [ -n "$$DISPLAY$$WAYLAND_DISPLAY$$(
 
 demo: setup
 	$(VENV)/bin/spkphonon generate --dry-run experiment=phonon_antiperovskite
-	$(VENV)/bin/spktrain -m experiment=phonon_study run.experiment=demo seed=1 data.num_train=96 \
+	$(VENV)/bin/spktrain -m experiment=phonon_study run.experiment=demo heads=hamiltonian seed=1 data.num_train=96 \
 		data/ensemble=phonon,random trainer.max_epochs=40
 	@if $(BROWSER_HERE); then $(VENV)/bin/python -m webbrowser file://$(CURDIR)/runs/demo/report/index.html; fi
 

@@ -221,6 +221,7 @@ def settings(seed: int, work: Path, *overrides: str) -> DictConfig:
     recipe = [
         "experiment=phonon_antiperovskite",
         "heads=painn",
+        "heads=painn",
         f"model.representation.n_atom_basis={WIDTH}",
         "model.representation.n_interactions=2",
         "globals.lr=2e-3",
