@@ -5,6 +5,7 @@ Everything is read in the units of :mod:`.common.properties`, whatever those of 
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
@@ -16,7 +17,7 @@ import numpy as np
 import pandas as pd
 from ase import Atoms
 
-from schnetpack_phonon.common.errors import UnitError
+from schnetpack_phonon.common.errors import DatabaseError, UnitError
 from schnetpack_phonon.common.properties import (
     DISTANCE,
     DISTANCE_UNIT,
@@ -65,33 +66,17 @@ def read_rows(
         FileNotFoundError: if there is no file.
         ValueError: for an index that is not there.
         UnitError: for a unit that is not known.
+        DatabaseError: for a file that is no database, or is damaged.
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f"no database at {Path(path).absolute()}")
-    with ase.db.connect(str(path), use_lock_file=False) as db:
-        length, factors = _factors(path, db.metadata)
-        if indices is None:
-            rows = db.select(include_data=data)
-        else:
-            _check_indices(indices, db.count(), path)
-            rows = (db.get(int(k) + 1) for k in indices)
-        for row in rows:
-            positions, cell = row.positions, row.cell
-            if length != 1:  # rounded, so that the same structure in any unit has one digest
-                positions, cell = (np.round(length * array, 9) for array in (positions, cell))
-            atoms = Atoms(
-                row.numbers,
-                positions,
-                masses=row.get("masses"),
-                magmoms=row.get("initial_magmoms"),
-                cell=cell,
-                pbc=row.pbc,
-            )
-            atoms.set_masses(own_masses(atoms))
-            found = dict(row.data) if data else {}
-            for key in factors.keys() & found.keys():
-                found[key] = factors[key] * found[key]
-            yield Row(atoms, found, row.key_value_pairs)
+    try:
+        yield from _rows(path, indices, data)
+    except sqlite3.DatabaseError as error:
+        raise DatabaseError(
+            f"{path} is no ASE database, or is damaged ({error}): give a database of ASE, "
+            "SchNetPack or spkphonon; files of other formats need the ending of their format"
+        ) from error
 
 
 def read_structures(
@@ -180,6 +165,33 @@ def unit_factor(key: str, unit: str | None, path: str | Path) -> float:
             f"{path}: {key} is in {unit!r}; expected {ours!r} or a unit of SchNetPack that can "
             "be converted to it: correct the units in its metadata"
         ) from error
+
+
+def _rows(path: str | Path, indices: Sequence[int] | None, data: bool) -> Iterator[Row]:
+    with ase.db.connect(str(path), use_lock_file=False) as db:
+        length, factors = _factors(path, db.metadata)
+        if indices is None:
+            rows = db.select(include_data=data)
+        else:
+            _check_indices(indices, db.count(), path)
+            rows = (db.get(int(k) + 1) for k in indices)
+        for row in rows:
+            positions, cell = row.positions, row.cell
+            if length != 1:  # rounded, so that the same structure in any unit has one digest
+                positions, cell = (np.round(length * array, 9) for array in (positions, cell))
+            atoms = Atoms(
+                row.numbers,
+                positions,
+                masses=row.get("masses"),
+                magmoms=row.get("initial_magmoms"),
+                cell=cell,
+                pbc=row.pbc,
+            )
+            atoms.set_masses(own_masses(atoms))
+            found = dict(row.data) if data else {}
+            for key in factors.keys() & found.keys():
+                found[key] = factors[key] * found[key]
+            yield Row(atoms, found, row.key_value_pairs)
 
 
 def _factors(path: str | Path, metadata: Mapping[str, Any]) -> tuple[float, dict[str, float]]:

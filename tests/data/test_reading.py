@@ -9,12 +9,20 @@ import pytest
 from ase.build import bulk
 from ase.units import Bohr, Hartree, kcal, mol
 
-from schnetpack_phonon.common.errors import UnitError
+from schnetpack_phonon.common.errors import DatabaseError, UnitError
 from schnetpack_phonon.data.database import write_database
 from schnetpack_phonon.data.export import write_extxyz
 from schnetpack_phonon.data.reading import read_labels, read_rows, read_structures
 from schnetpack_phonon.ensembles.base import Snapshot
 from tests.models.model_fixtures import thermal
+
+
+@pytest.mark.parametrize("content", [b"no database", b"SQLite format 3\0" + bytes(200)])
+def test_files_that_are_no_database(tmp_path, content):
+    (tmp_path / "x.db").write_bytes(content)
+    for read in (read_labels, read_structures, lambda path: next(read_rows(path, [0]))):
+        with pytest.raises(DatabaseError, match=r"x\.db is no ASE database, or is damaged"):
+            read(tmp_path / "x.db")
 
 
 def test_rows_of_ours_bring_their_ideal_crystal(built):

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from itertools import islice
 from pathlib import Path
-from sqlite3 import DatabaseError
 from typing import NamedTuple
 
 import numpy as np
@@ -115,10 +114,7 @@ def _read(
 ) -> tuple[Atoms, str, dict[str, float]]:
     """A structure, its name, and those labels of it that it has."""
     if path.suffix == ".db":
-        try:
-            rows = [*islice(read_rows(path, None if frame is None else [frame]), 2)]
-        except DatabaseError as error:
-            raise ValueError(f"{path} is damaged or no ASE database: {error}") from error
+        rows = [*islice(read_rows(path, None if frame is None else [frame]), 2)]
         if len(rows) != 1:
             raise ValueError(
                 f"{path} has {'several structures' if rows else 'no structure'}; expected one: "
