@@ -52,7 +52,8 @@ class SweepJob(Callback):
     def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Ends the program if a mandatory value is missing, or runs would start their sweep again.
 
-        Also if a run would be continued with labels of another calculator.
+        Also if a run would be continued with labels of another calculator, or if its name is no
+        text: Hydra reads nan, 1 and 2026_01 as numbers.
 
         Lightning starts the other processes of a run with the same command line, ``-m`` with it.
         """
@@ -60,6 +61,11 @@ class SweepJob(Callback):
             check_complete(config, "data", "callbacks")
         except ValueError as error:
             raise SystemExit(str(error)) from error
+        if not isinstance(config.run.id, str):
+            raise SystemExit(
+                f"run.id is read as {config.run.id!r}, which is no text; expected a name for the "
+                f"folder of the run: begin it with a letter, such as run.id=run_{config.run.id}"
+            )
         folder = config.hydra.runtime.output_dir
         if differ := other_labels(Path(folder), config):
             raise SystemExit(

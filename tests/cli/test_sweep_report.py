@@ -61,12 +61,20 @@ ONE = [{"devices": 1}, {"devices": 2, "strategy": "ddp_spawn"}, {"devices": [1]}
 def test_sweeps_whose_processes_would_start_it_again_are_refused(trainer):
     for mode in RunMode:
         hydra = {"mode": mode, "runtime": {"output_dir": "."}}
-        config = OmegaConf.create({"hydra": hydra, "trainer": trainer})
+        config = OmegaConf.create({"hydra": hydra, "trainer": trainer, "run": {"id": "a"}})
         if trainer in SEVERAL and mode == RunMode.MULTIRUN:
             with pytest.raises(SystemExit, match=r"Set trainer\.devices=1"):
                 SweepJob().on_job_start(config)
         else:
             SweepJob().on_job_start(config)
+
+
+@pytest.mark.parametrize("name", [1, float("nan"), 202601, None, True])
+def test_runs_have_a_name_that_is_text(name):
+    """SchNetPack fails on others with a TypeError after the data are made."""
+    given = {"data": {}, "callbacks": {}, "run": {"id": name}}
+    with pytest.raises(SystemExit, match=rf"run\.id is read as {name}, .* run\.id=run_{name}"):
+        SweepJob().on_job_start(OmegaConf.create(given))
 
 
 def test_all_missing_values_are_named_before_a_run():
