@@ -46,6 +46,7 @@ def slurm(
     scheduler_options: Sequence[str] = (),
     worker_init: Sequence[str] = (),
     log_folder: str = "parsl",
+    work_dir: str = ".",
 ) -> Executor:
     """Workers in SLURM jobs, which are submitted when there is work and cancelled at the end.
 
@@ -65,6 +66,7 @@ def slurm(
         scheduler_options: further options of ``sbatch``, such as ``--qos=short``.
         worker_init: shell lines before the workers start, such as ``module load cp2k``.
         log_folder: for batch scripts and logs, on a file system that the nodes share.
+        work_dir: where a relative ``log_folder`` starts.
 
     Raises:
         UnavailableError: if Parsl is not installed.
@@ -96,17 +98,18 @@ def slurm(
             else parsl.launchers.SingleNodeLauncher()
         ),
     )
-    return _ParslPool(provider, workers_per_node, log_folder, begin_until if last else None)
+    logs = Path(work_dir, log_folder)
+    return _ParslPool(provider, workers_per_node, logs, begin_until if last else None)
 
 
 def pilot_jobs_here(
-    max_workers: int, threads_per_worker: int = 1, log_folder: str = "parsl"
+    max_workers: int, threads_per_worker: int = 1, log_folder: str = "parsl", work_dir: str = "."
 ) -> Executor:
     """Pilot jobs on this machine, without a queue, to try them."""
     provider = _parsl().providers.LocalProvider(
         init_blocks=0, max_blocks=1, worker_init="\n".join(_threads(threads_per_worker))
     )
-    return _ParslPool(provider, max_workers, log_folder, address="127.0.0.1")
+    return _ParslPool(provider, max_workers, Path(work_dir, log_folder), address="127.0.0.1")
 
 
 def _threads(number: int) -> list[str]:
@@ -147,7 +150,7 @@ class _ParslPool(Executor):
         self,
         provider: ExecutionProvider,
         workers_per_node: int,
-        log_folder: str,
+        log_folder: Path,
         begin_until: int | None = None,
         address: str | None = None,
     ):
@@ -177,7 +180,7 @@ class _ParslPool(Executor):
         )
         config = Config(
             executors=[self._tasks],
-            run_dir=str(Path(log_folder).absolute()),
+            run_dir=str(log_folder.absolute()),
             retries=N_TRIES - 1,
             retry_handler=_cost,
             initialize_logging=False,

@@ -4,6 +4,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from unittest.mock import MagicMock
 
 import pytest
 from hydra.utils import instantiate
@@ -111,6 +112,16 @@ def test_times_are_checked(time):
 def test_time_of_a_label_fits_into_a_job():
     with pytest.raises(ValueError, match=r"longest_label 02:00:00 leaves no time of .* 01:00:00"):
         cluster.slurm(1, walltime="01:00:00", longest_label="02:00:00")
+
+
+def test_logs_are_in_the_folder_where_the_command_was_typed(monkeypatch, tmp_path):
+    """SchNetPack works in the folder of the run."""
+    pools = []
+    monkeypatch.setattr(cluster, "_ParslPool", lambda *given, **_: pools.append(given))
+    monkeypatch.setattr(cluster, "_parsl", MagicMock)
+    cluster.slurm(4, log_folder="logs", work_dir=str(tmp_path))
+    cluster.pilot_jobs_here(1, log_folder="logs", work_dir=str(tmp_path))
+    assert [own[2] for own in pools] == [tmp_path / "logs"] * 2
 
 
 def test_without_parsl(monkeypatch):
