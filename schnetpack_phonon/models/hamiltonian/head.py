@@ -15,6 +15,7 @@ from schnetpack.transform import Transform
 
 from schnetpack_phonon.common import properties
 from schnetpack_phonon.common.errors import check_at_least
+from schnetpack_phonon.common.properties import element_names
 from schnetpack_phonon.data.statistics import fit_to_shares
 from schnetpack_phonon.models.band_edges import closed, edge_labels
 from schnetpack_phonon.models.cutoffs import cutoff_of
@@ -134,10 +135,9 @@ class HamiltonianEdges(Transform):
         self.take_elements(shares.any(dim=0).cumsum(0) * shares.any(dim=0) - 1)
         new = torch.nonzero(shares.any(dim=0).to(self.offset.device) & (self.hamiltonian.index < 0))
         if len(new):
-            symbols = [chemical_symbols[int(z)] for z in new[:, 0]]
             raise ValueError(
-                f"{value.dataset.datapath} has {', '.join(symbols)}, for which the Hamiltonian has "
-                "no orbitals: name all elements of the training set in elements"
+                f"{value.dataset.datapath} has {element_names(new[:, 0].tolist())}, for which the "
+                "Hamiltonian has no orbitals: name all elements of the training set in elements"
             )
         if self.n_levels:
             check_unit(value, properties.levels)
