@@ -76,9 +76,12 @@ def write_weights(model: AtomisticModel, path: Path, config: Any) -> None:
 def save_weights(model: AtomisticModel, path: Path) -> None:
     """As :func:`write_weights`, with the ``config.yaml`` of the run; says why if it cannot.
 
-    A failure must not end a training: the run can still be opened with ``--trust``.
+    A failure must not end a training: the run can still be opened with ``--trust``. Models without
+    a ``config.yaml``, as from scripts, are no runs, and have no file of weights.
     """
     weights_file(path).unlink(missing_ok=True)
+    if not path.with_name("config.yaml").is_file():
+        return
     try:
         config = OmegaConf.load(path.with_name("config.yaml"))
         plain = OmegaConf.to_container(OmegaConf.select(config, "model"), resolve=True)

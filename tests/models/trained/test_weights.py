@@ -136,10 +136,6 @@ def test_own_classes_are_allowed_by_their_package():
         assert torch.equal(found["twice"], 2 * found["band_gap"])
 
 
-def without_config(task):
-    return None
-
-
 def other_width(task):
     return CONFIG | {"representation": CONFIG["representation"] | {"n_interactions": 3}}
 
@@ -162,7 +158,6 @@ def of_another_kind(task):
 @pytest.mark.parametrize(
     ("config", "reason"),
     [
-        (without_config, "No such file"),
         (other_width, "describes a model of other modules"),
         (other_activation, "activation of output_modules.1.outnet.0 is not that of config.yaml"),
         (of_another_kind, "it describes a ReLU"),
@@ -172,11 +167,8 @@ def test_a_model_that_its_config_does_not_describe_gets_no_weights(config, reaso
     """Training goes on; the pickle is there; the weights of an earlier model are not."""
     earlier = task_of(CONFIG)
     save(earlier)
-    Path("config.yaml").unlink()
     task = task_of(CONFIG)
-    described = config(task)
-    if described is not None:
-        OmegaConf.save({"model": described}, "config.yaml")
+    OmegaConf.save({"model": config(task)}, "config.yaml")
     task.save_model("best_model")
     assert reason in caplog.text
     assert "need --trust" in caplog.text
@@ -184,6 +176,15 @@ def test_a_model_that_its_config_does_not_describe_gets_no_weights(config, reaso
     with pytest.raises(ValueError, match=r"best_model is a pickle .* --trust"):
         load_trained(Path("best_model"))
     assert load_trained(Path("best_model"), EVERYTHING) is not None
+
+
+def test_a_model_of_a_script_has_no_weights_and_no_warning(caplog):
+    """It is no run, which its reports could open; the weights of an earlier model are not kept."""
+    save(task_of(CONFIG))
+    Path("config.yaml").unlink()
+    save(task_of(CONFIG), config=None)
+    assert not caplog.text
+    assert not weights_file(Path("best_model")).exists()
 
 
 class Evil:
