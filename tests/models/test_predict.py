@@ -68,6 +68,25 @@ def test_predictions_are_those_of_the_model(batch_size):
             np.testing.assert_allclose(values[key], expected.detach(), rtol=1e-9, atol=1e-12)
 
 
+def test_single_and_double_precision():
+    """Small differences need double: of 1e-7 Ang, which float32 does not resolve."""
+    model = potential(Atomwise(16, output_key="energy")).eval()
+    model.training_units = {"energy": "eV"}
+    moved = STRUCTURES[0].copy()
+    moved.positions[1] += 1e-7
+    single, double = (
+        [row["energy"] for row in Predictor(model, dtype=dtype)([STRUCTURES[0], moved])]
+        for dtype in (None, torch.float64)
+    )
+    assert {each.dtype for each in double} == {np.dtype("float64")}
+    np.testing.assert_allclose(double, single, rtol=1e-5)
+    calculator = ModelCalculator(Predictor(copy.deepcopy(model).double()))
+    reference = [calculator.get_potential_energy(atoms) for atoms in (STRUCTURES[0], moved)]
+    np.testing.assert_array_equal(double, reference)
+    assert abs(np.subtract(*double)) > 0
+    assert next(model.parameters()).dtype == torch.float32
+
+
 @pytest.mark.parametrize("representation", REPRESENTATIONS)
 def test_any_representation_of_the_host_will_do(representation):
     model = potential(BandEdges(16), representation=representation)
