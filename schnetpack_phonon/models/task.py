@@ -67,6 +67,8 @@ class ScaledOutput(ModelOutput):
         predictions, labels = self._labelled(pred, target)
         if not len(labels):
             return 0.0 * pred[self.name].nansum()
+        # Predictions of a model in evaluation mode are float64; losses need one type.
+        labels = labels.to(predictions.dtype)
         return self.loss_weight * self.loss_fn(predictions / self.scale, labels / self.scale)
 
     def update_metrics(

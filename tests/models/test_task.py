@@ -21,7 +21,7 @@ from schnetpack_phonon.common.errors import TrainingError
 from schnetpack_phonon.models.band_edges import BandEdges
 from schnetpack_phonon.models.elastic_response import ElasticResponse
 from schnetpack_phonon.models.elastic_tensor import ElasticTensor
-from schnetpack_phonon.models.heads import BandGap
+from schnetpack_phonon.models.heads import BandGap, Energy
 from schnetpack_phonon.models.stress import StressTensor
 from schnetpack_phonon.models.task import RelativeFrobeniusError, ScaledOutput, ScaledTask
 from tests.models.model_fixtures import (
@@ -84,6 +84,16 @@ def test_loss_and_metric_take_the_levels_that_there_are(missing):
     assert torch.equal(prediction.grad != 0, there)
     if not missing:
         assert levels.metrics["val"]["mae"].compute().item() == pytest.approx(0.5)
+
+
+def test_a_model_in_evaluation_mode_is_trained():
+    """As Predictor gives it: its predictions are float64, for which PyTorch has no such loss."""
+    model = potential(Energy(16)).eval()
+    given = batch([thermal(1)[1]], energy=np.zeros(1))
+    found = model({**given})
+    assert found["energy"].dtype == torch.float64
+    output("energy").calculate_loss(found, given).backward()
+    assert model.output_modules[0].outnet[0].weight.grad.abs().sum() > 0
 
 
 LABELS = {
