@@ -51,7 +51,7 @@ model = Predictor(run).model.double()
 model = with_elastic_response(model, ElasticResponse(clamped_key=RESPONSE))
 predictor = Predictor(model)
 
-rows = [*connect("data/file_strained_elastic.db").select()]
+rows = [*connect("data/Cu3Au_strained_elastic.db").select()]
 test = [rows[k] for k in np.load(run / "split.npz")["test_idx"]]
 labels = np.concatenate([row.data[DIRECT] for row in test])
 found = predictor([row.toatoms() for row in test])

@@ -91,7 +91,7 @@ def test_export_and_collect_until_the_database_is_made(tmp_path, monkeypatch, ca
     assert "2  finished, now in the label store" in capsys.readouterr().out
     made = spkphonon(tmp_path, "generate", *options)
     assert made.returncode == 0, made.stderr
-    assert len(read_provenance(tmp_path / "data" / "file_random.db")) == 1
+    assert len(read_provenance(tmp_path / "data" / "AlP_random.db")) == 1
 
 
 def test_collect_from_a_folder_that_was_not_exported(tmp_path, monkeypatch):
