@@ -28,6 +28,7 @@ from schnetpack_phonon.common.properties import (
 from schnetpack_phonon.data.database import Row
 from schnetpack_phonon.structures.atom_properties import own_masses
 from schnetpack_phonon.structures.files import read_frames
+from schnetpack_phonon.structures.matching import in_images_of
 
 
 @dataclass(frozen=True)
@@ -87,18 +88,19 @@ def read_structures(
     Args:
         path: ASE database ``.db``, or a structure file with one or more frames.
         indices: which, all by default; 0 is the first.
-        ideal: undisplaced crystal of all of them, the same atoms in the same order; rows that
-            store their own need none.
+        ideal: undisplaced crystal of all of them, the same atoms in the same order, in any
+            periodic images; rows that store their own need none.
 
     Raises:
         FileNotFoundError: if there is no file.
-        ValueError: for an index that is not there, or a file that cannot be read.
+        ValueError: for an index that is not there, a file that cannot be read, or atoms of the
+            ideal crystal in another order.
     """
     if str(path).endswith(".db"):
         rows = zip(count() if indices is None else indices, read_rows(path, indices), strict=False)
         return [
             Structure(
-                row.ideal if ideal is None else ideal,
+                row.ideal if ideal is None else in_images_of(row.atoms, ideal),
                 row.atoms,
                 int(k),
                 str(row.key_value_pairs.get("structure", row.atoms.get_chemical_formula())),
@@ -108,7 +110,15 @@ def read_structures(
     frames = list(read_frames(path))
     chosen = range(len(frames)) if indices is None else indices
     _check_indices(chosen, len(frames), path)
-    return [Structure(ideal, frames[k], int(k), frames[k].get_chemical_formula()) for k in chosen]
+    return [
+        Structure(
+            None if ideal is None else in_images_of(frames[k], ideal),
+            frames[k],
+            int(k),
+            frames[k].get_chemical_formula(),
+        )
+        for k in chosen
+    ]
 
 
 def read_provenance(path: str | Path) -> pd.DataFrame:

@@ -14,7 +14,7 @@ from itertools import product
 
 import numpy as np
 from ase import Atoms
-from ase.geometry import find_mic
+from ase.geometry import find_mic, get_distances
 from ase.neighborlist import neighbor_list
 from scipy.spatial import KDTree
 
@@ -119,6 +119,38 @@ def match(ideal: Atoms, frame: Atoms, where: str, order: np.ndarray | None = Non
         "too far for a neighbouring one, and no other order or orientation of the atoms fits: they "
         "diffuse, or the frame is of another crystal"
     )
+
+
+def in_images_of(displaced: Atoms, ideal: Atoms) -> Atoms:
+    """The ideal crystal with each atom in the periodic image next to that of the displaced one.
+
+    Files of a crystal, and positions of other programs, are often wrapped back into the cell.
+
+    Args:
+        displaced: a structure.
+        ideal: same atoms in the same order; others are returned as they are.
+
+    Raises:
+        ValueError: if an atom in another image is nearest to the site of another one.
+    """
+    if not (ideal.pbc.any() and np.array_equal(displaced.numbers, ideal.numbers)):
+        return ideal
+    fractions = displaced.cell.scaled_positions(displaced.positions)
+    shifts = np.rint(fractions - ideal.cell.scaled_positions(ideal.positions)) * ideal.pbc
+    shifted = np.flatnonzero(shifts.any(axis=1))
+    if not shifted.size:
+        return ideal
+    places = fractions[shifted] @ ideal.cell.array
+    _, distances = get_distances(places, ideal.positions, cell=ideal.cell, pbc=ideal.pbc)
+    for k, nearest in zip(shifted, distances.argmin(axis=1), strict=True):
+        if nearest != k:
+            raise ValueError(
+                f"atom {k} is nearest to the ideal site of atom {nearest}: give the atoms of the "
+                "ideal and the displaced crystal in the same order"
+            )
+    placed = ideal.copy()
+    placed.positions += shifts @ ideal.cell.array
+    return placed
 
 
 def _matched(

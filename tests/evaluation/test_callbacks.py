@@ -211,8 +211,9 @@ def test_databases_of_schnetpack_alone_are_reported(folder, tmp_path):
 
 
 def test_ideal_crystal_from_a_file_and_files_in_a_folder(folder, tmp_path):
-    """Of rows that do not hold theirs, in a Trainer as Lightning makes it."""
+    """Of rows that do not hold theirs, in a Trainer as Lightning makes it; in other images."""
     (row,) = read_rows(folder / "data" / "test.db", [0])
+    row.ideal.positions[1] += row.ideal.cell.array[0]
     row.ideal.write("ideal.extxyz")
     module = foreign(folder, tmp_path / "foreign.db")
     module.test_idx, module.train_idx, module.val_idx = [0, 1], [*range(2, 10)], [10, 11]

@@ -8,7 +8,7 @@ from ase.calculators.emt import EMT
 from scipy.spatial.transform import Rotation
 
 from schnetpack_phonon.structures.elasticity import strained, voigt_to_tensor
-from schnetpack_phonon.structures.matching import match
+from schnetpack_phonon.structures.matching import in_images_of, match
 
 ROTATION = Rotation.from_rotvec([0.3, 0.5, -0.7]).as_matrix()
 
@@ -107,3 +107,24 @@ def test_order_of_a_frame_before(ideal, displaced):
 def test_what_is_no_frame_of_the_crystal(ideal, displaced, change, message):
     with pytest.raises(ValueError, match=message):
         match(ideal, change(displaced.copy()), "frame 7")
+
+
+def test_ideal_crystal_in_the_images_of_a_displaced_one(ideal, displaced):
+    """Both wrapped back into the cell, which is strained: displacements are as they were."""
+    frame = strained(displaced, np.diag([0.05, 0, 0]))
+    expected = frame.positions - strained(ideal, np.diag([0.05, 0, 0])).positions
+    shifted = ideal.copy()
+    shifted.positions += 0.01  # away from the faces
+    frame.positions += 0.01 * np.array([1.05, 1, 1])
+    wrapped = frame.copy()
+    wrapped.wrap()
+    shifted.wrap()
+    assert np.abs(wrapped.positions - frame.positions).max() > 5
+    for own in (frame, wrapped):
+        placed = in_images_of(own, shifted)
+        fractions = placed.get_scaled_positions(wrap=False)
+        np.testing.assert_allclose(own.positions - fractions @ own.cell.array, expected)
+    assert in_images_of(displaced, ideal) is ideal
+    chain = bulk("Cu", cubic=True).repeat((3, 1, 1))
+    with pytest.raises(ValueError, match=r"atom 0 is nearest to the ideal site of atom 8"):
+        in_images_of(chain[[8, *range(1, 8), 0, 9, 10, 11]], chain)
