@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections.abc import Iterable, Mapping
@@ -20,6 +21,7 @@ from schnetpack_phonon.common.style import color, marker, panels
 from schnetpack_phonon.data.card import partly_filled
 from schnetpack_phonon.data.reading import read_labels
 from schnetpack_phonon.evaluation.metrics import mean_label, named_components
+from schnetpack_phonon.evaluation.runs import RECORD
 
 PAGE = "report.md"
 METRICS = "metrics.csv"
@@ -46,6 +48,7 @@ def write_report(folder: Path, datapath: str, model_path: str) -> str:
         raise ReportError(f"no {METRICS} in {folder}: the run has not finished its test")
     metrics = pd.read_csv(folder / METRICS, dtype={"unit": str})
     text = [f"Test set: {metrics['n'].max()} structures", *warnings(metrics)]
+    text += _advice(folder) if (metrics["r2_crystal"] < 0).any() else []
     text += partly_filled(read_labels(datapath)) if Path(datapath).is_file() else []
     sections = [Section("", text, [_errors(metrics)])]
     if (folder / SHARES).is_file():
@@ -115,10 +118,10 @@ def parity(predictions: pd.DataFrame, errors: pd.DataFrame) -> Figure:
         limits = low - margin, high + margin
         axis.plot(limits, limits, color="0.4", linewidth=0.8, zorder=0)
         label, unit = properties.property_of(key).label, properties.property_of(key).report_unit
-        r2 = f"R² {errors.loc[key, 'r2']:.3f}"
+        r2, value = "R²", errors.loc[key, "r2"]
         if relative:
             label = f"{label} − crystal mean"
-            r2 = f"R² within crystals {errors.loc[key, 'r2_crystal']:.3f}"
+            r2, value = "R² within crystals", errors.loc[key, "r2_crystal"]
         axis.set(
             xlim=limits,
             ylim=limits,
@@ -126,7 +129,9 @@ def parity(predictions: pd.DataFrame, errors: pd.DataFrame) -> Figure:
             ylabel=f"predicted {label} ({unit})",
             aspect="equal",
         )
-        title = f"MAE {errors.loc[key, 'mae']:.3g} {unit},  {r2}"
+        title = f"MAE {errors.loc[key, 'mae']:.3g} {unit}"
+        if np.isfinite(value):  # not of one structure
+            title += f",  {r2} {value:.3f}"
         if not valid.all():
             title = f"{(~valid).sum()} of {len(valid)} predictions are NaN or infinite"
         axis.set_title(title, fontsize="medium")
@@ -163,13 +168,26 @@ def warnings(metrics: pd.DataFrame) -> list[str]:
     return found
 
 
+def _advice(folder: Path) -> list[str]:
+    """What to do about a model that has learned nothing, if it is known how long it was trained."""
+    record = json.loads((folder / RECORD).read_text()) if (folder / RECORD).is_file() else {}
+    if not {"steps", "epochs", "n_train"} <= record.keys():
+        return []
+    return [
+        f"It was trained on {record['n_train']} structures for {record['epochs']} epochs, "
+        f"{record['steps']} steps in all. Train longer (trainer.max_epochs, "
+        "callbacks.early_stopping.patience), or label more structures."
+    ]
+
+
 def _errors(metrics: pd.DataFrame) -> Table:
     names = {"mae": "MAE", "rmse": "RMSE", "r2": "R²", "r2_crystal": "R² within crystals"}
     names |= {"mae_mean": "MAE of the mean", "mae_crystal_mean": "MAE of the crystal's mean"}
     shown = metrics.fillna({"unit": ""}).assign(property=metrics["property"].map(_per_component))
     shown = shown[["property", "unit", *names]].rename(columns=names)
     for key, name in names.items():
-        shown[name] = shown[name].map("{:.3f}".format if key[:2] == "r2" else "{:.3g}".format)
+        text = "{:.3f}" if key[:2] == "r2" else "{:.3g}"
+        shown[name] = [text.format(x) if np.isfinite(x) else "–" for x in shown[name]]
     return Table("errors", shown)
 
 

@@ -64,7 +64,7 @@ def test_page_without_attribution(run):
     assert head[2:6] == ["MAE", "RMSE", "R²", "R² within crystals"]
     assert errors == [
         ["band gap", "eV", "0.0123", "0.0234", "0.988", "0.876", "0.111", "0.0444"],
-        ["hydrostatic stress", "GPa", "0.568", "0.679", "nan", "0.100", "2.22", "0.555"],
+        ["hydrostatic stress", "GPa", "0.568", "0.679", "–", "0.100", "2.22", "0.555"],
         ["of_the_user", "", "3", "4", "-1.500", "-2.500", "3.33", "6.67"],
     ]
     assert f"model: {run / 'best_model'}" in page
@@ -115,6 +115,15 @@ def test_predictions_that_are_no_numbers_are_named(run):
     assert page.count("NaN or infinite") == 1
     assert page.count("worse than the mean of each crystal") == 1
     assert "Predictions of the of_the_user are worse" in page
+
+
+def test_a_model_that_has_learned_nothing_is_to_be_trained_longer(run):
+    advice = "trained on 28 structures for 21 epochs, 63 steps in all. Train longer"
+    assert advice not in write_report(run, "labels.db", "best_model")
+    (run / "run.json").write_text('{"n_train": 28, "epochs": 21, "steps": 63}')
+    assert advice in write_report(run, "labels.db", "best_model")
+    METRICS[:2].to_csv(run / "metrics.csv", index=False)
+    assert advice not in write_report(run, "labels.db", "best_model")
 
 
 def test_shares_of_few_structures_have_no_interval(run):
