@@ -172,14 +172,18 @@ def test_experiments_with_derivatives_have_a_smooth_model(experiment, compose_tr
     assert with_elastic_response(model, ElasticResponse(clamped_key="response"))
 
 
-def test_experiment_of_the_hamiltonian_needs_no_network(compose_train):
+@pytest.mark.parametrize("levels", [False, True])
+def test_experiment_of_the_hamiltonian_needs_no_network(levels, compose_train):
     """Bonds of the graphs reach the cutoff."""
-    config = compose_train("experiment=phonon_hamiltonian", "run.work_dir=.")
+    name = "experiment=phonon_hamiltonian" + levels * "_levels"
+    config = compose_train(name, "run.work_dir=.", *(levels * ["data.calculator.n_levels=3"]))
     model = instantiate(config.model)
     (head,) = model.output_modules
     head.check_model(model)
     assert isinstance(model.representation, NoFeatures)
     assert {output.name for output in config.task.outputs} == set(head.model_outputs)
+    assert {*config.data.load_properties} == {*head.model_outputs, *(levels * ["kpoints"])}
+    assert head.n_levels == 3 * levels
     (neighbours,) = [each for each in config.data.transforms if "cutoff" in each]
     assert neighbours.cutoff == head.hamiltonian.cutoff
 

@@ -22,6 +22,8 @@ from schnetpack_phonon.common.properties import (
     hydrostatic_stress,
     ideal_cell,
     ideal_positions,
+    kpoints,
+    levels,
     stress,
 )
 from schnetpack_phonon.data.database import METADATA_KEY, Row, read_metadata
@@ -29,7 +31,8 @@ from schnetpack_phonon.data.reading import formula, read_rows, stored_units
 from schnetpack_phonon.structures.files import read_frames
 
 _PARAMETERS = ("temperature", "amplitude")
-_IDEAL = (ideal_positions, ideal_cell)  # are not labels
+# Levels belong to k-points, which predictions for structures alone do not know.
+_NOT_COMPARED = (ideal_positions, ideal_cell, levels, kpoints)
 
 
 @dataclass(frozen=True)
@@ -76,7 +79,10 @@ def read_test_set(path: str | Path) -> TestSet:
         raise HeldOutError(f"no file {path}: expected a database or structures with labels")
     rows, metadata = _read_database(path) if path.suffix == ".db" else _read_file(path)
     labels = pd.DataFrame(
-        [{k: cell(k, v, len(r.atoms)) for k, v in r.data.items() if k not in _IDEAL} for r in rows]
+        [
+            {k: cell(k, v, len(r.atoms)) for k, v in r.data.items() if k not in _NOT_COMPARED}
+            for r in rows
+        ]
     )
     if labels.empty or labels.isna().all(axis=None):
         raise HeldOutError(

@@ -22,6 +22,7 @@ from schnetpack_phonon.evaluation.test_sets import (
 )
 from tests.data.data_fixtures import ensemble_data
 from tests.evaluation.comparison.comparison_fixtures import databases
+from tests.models.model_fixtures import data_module
 
 
 @pytest.fixture(scope="module")
@@ -197,3 +198,12 @@ def test_labels_that_are_in_part_no_numbers_are_refused(tmp_path, value):
     write(tmp_path / "x.extxyz", [bulk("Ag"), *frames[:1]])
     with pytest.raises(HeldOutError, match="holds no label"):
         read_test_set(tmp_path / "x.extxyz")
+
+
+def test_levels_at_kpoints_are_not_compared(tmp_path):
+    """A structure may have fewer k-points than others, and NaN in their place."""
+    levels = np.zeros((2, 2, 4))
+    levels[1, 1] = np.nan
+    labels = {"band_gap": [1.0, 2.0], "eigenvalues": levels, "kpoints": levels}
+    data_module(tmp_path / "levels.db", [bulk("Cu"), bulk("Cu", a=3.7)], [0], **labels)
+    assert [*read_test_set(tmp_path / "levels.db").labels] == ["band_gap"]
