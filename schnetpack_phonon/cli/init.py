@@ -12,7 +12,8 @@ from typing import Any
 from schnetpack_phonon.cli.parsers import argument, command, show_messages
 
 #: Name of a code on the command line -> data/calculator.
-CODES = {"xtb": "gfn1_nox", **{name: name for name in ("cp2k", "espresso", "gpaw", "vasp", "ase")}}
+CODES = {"xtb": "gfn1_nox"}
+CODES |= {code: code for code in ("cp2k", "espresso", "gpaw", "vasp", "sevennet", "ase")}
 _CALCULATED = "none"  # answer for force constants or a cluster that there are not
 
 
@@ -229,7 +230,7 @@ def experiment(answers: Answers, names: list[str]) -> str:
         **({"data/phonons": "phonopy"} if own else {}),
         **({"data/executor": "slurm"} if answers.cores else {}),
         # EMT, potentials of machine learning and the like know no electrons.
-        **({"heads": "forces"} if answers.code == "ase" else {}),
+        **({"heads": "forces"} if answers.code in ("ase", "sevennet") else {}),
     }
     source = f"force constants of {answers.force_constants}" if own else "finite displacements"
     lines = [

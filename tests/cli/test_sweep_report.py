@@ -88,7 +88,8 @@ def test_all_missing_values_are_named_before_a_run():
 def test_a_run_does_not_go_on_with_labels_of_another_calculator(tmp_path):
     """Such as one of the former main job, whose labels are of xTB."""
     parts = {"mode": RunMode.RUN, "runtime": {"output_dir": str(tmp_path)}}
-    config = OmegaConf.create({"hydra": parts, "data": {"calculator": {"_target_": "a.CP2K"}}})
+    given = {"run": {"id": "one"}, "data": {"calculator": {"_target_": "a.CP2K"}}}
+    config = OmegaConf.create({"hydra": parts, **given})
     SweepJob().on_job_start(config)
     OmegaConf.save(config, tmp_path / "config.yaml")
     SweepJob().on_job_start(config)

@@ -9,7 +9,14 @@ import pandas as pd
 
 from schnetpack_phonon.attribution.checks import checks_table, checks_text
 from schnetpack_phonon.common.files import UNTRUSTED, Trust
-from schnetpack_phonon.common.page import Picture, Section, Table, strings, write_page
+from schnetpack_phonon.common.page import (
+    Picture,
+    Section,
+    Table,
+    markdown_table,
+    strings,
+    write_page,
+)
 from schnetpack_phonon.common.properties import band_gap, label
 from schnetpack_phonon.evaluation.comparison import figures, learning_curves, tables
 from schnetpack_phonon.evaluation.comparison.coverage import coverage_section
@@ -63,7 +70,15 @@ def compare(
         _provenance(found),
     ]
     places = write_page(folder, "Which training data are better?", sections)
-    lines = [*claims, *found.notes, *(f"skipped {k}: {v}" for k, v in found.skipped.items())]
+    matrix = tables.matrix_table(_largest(found, data["errors"])[1])
+    rows = matrix.astype(str).to_numpy().tolist()
+    table = [f"{_CAPTION}:", "", *markdown_table(list(matrix.columns), rows), ""]
+    lines = [
+        *table,
+        *claims,
+        *found.notes,
+        *(f"skipped {k}: {v}" for k, v in found.skipped.items()),
+    ]
     return "\n".join([*lines, f"page: {places['page'].resolve()}"])
 
 
@@ -142,11 +157,16 @@ def _ratios(ratio: pd.DataFrame, reference: str) -> list[Table]:
     return [Table("ratios", tables.ratio_table(shown), ratio, caption)]
 
 
-def _evidence(found: CrossTests, matrix: pd.DataFrame) -> Section:
+def _largest(found: CrossTests, matrix: pd.DataFrame) -> tuple[int, pd.DataFrame]:
+    """The largest number of labels that most ensembles share, and errors of its models."""
     sizes = found.runs.groupby("n_train")["ensemble"].nunique()
     largest = sizes.index[sizes == sizes.max()].max()
     models = found.runs.loc[found.runs["n_train"] == largest, "model"].unique()
-    shown = matrix[matrix["model"].isin(models)]
+    return largest, matrix[matrix["model"].isin(models)]
+
+
+def _evidence(found: CrossTests, matrix: pd.DataFrame) -> Section:
+    largest, shown = _largest(found, matrix)
     text = [
         "Each model is tested on structures that no model of the comparison has seen: neither in "
         "training nor in early stopping, nor another snapshot with the same parent.",

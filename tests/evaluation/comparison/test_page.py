@@ -39,6 +39,8 @@ def test_claims_are_the_ratios_at_the_largest_number(report):
     assert "2 seeds" in claim
     assert text in claim
     assert printed.count("Tested on") == 1
+    head = next(line for line in printed.splitlines() if line.startswith("| error"))
+    assert head.count("trained on") == 2  # ensembles, of 8 structures each
     other = table[(table["n_train"] == 8) & (table["test_set"] != "phonon")].iloc[0]
     ratio = f"{other['ratio']:.2f} [{other['low']:.2f}, {other['high']:.2f}]"
     lines = [line for line in (out / "report.md").read_text().splitlines() if ratio in line]
