@@ -119,6 +119,8 @@ def _provenance(record: Record) -> dict[str, str | float]:
         found |= {name: getattr(record.input, name) for name in ("task", "code", "description")}
     if record.seconds is not None:
         found["seconds"] = record.seconds
+    if record.origin:
+        found["origin"] = record.origin
     if record.error:
         found["error"] = record.error
     return found

@@ -19,6 +19,7 @@ trajectory                                ensemble, by content              hash
 options and seed of the ensemble          ensemble                          by the positions
 settings of the code, its version         calculator; version in each row   settings, version
 labels of a file                          ensemble, by content; as told     none are computed
+imported labels, their file               none                              as calculated ones
 pseudopotentials of Quantum ESPRESSO      calculator, by content            settings, by content
 potentials of ASE calculators             calculator, by content            settings, by content
 trained models, SevenNet                  calculator, by content or name    settings, versions

@@ -71,7 +71,9 @@ class MeanStructure:
         frames = list(
             islice(read_frames(file, format=format, option="data.structure."), skip, None)
         )
-        unitcell = _symmetric(*mean_structure(frames, file, skip), symmetry_tolerance, file)
+        mean, uncertainty = mean_structure(frames, file, skip)
+        log.info("ideal crystal: mean of %d frames of %s", len(frames), file)
+        unitcell = _symmetric(mean, uncertainty, symmetry_tolerance, file)
         name = name or formula(unitcell)
         self.crystals = [Crystal(name, checked_unitcell(unitcell, path, None), _ONE)]
 
@@ -177,8 +179,7 @@ def _symmetric(mean: Atoms, uncertainty: float, tolerance: float | None, path: P
         (atoms.cell.array, atoms.get_scaled_positions(), atoms.numbers)
     )
     log.info(
-        "ideal crystal: mean of the frames of %s, symmetrised to %s (%d), largest shift %.3f "
-        "of at most %.3f Ang",
-        *(path, group.international, group.number, shift, tolerance),
+        "ideal crystal: symmetrised to %s (%d), largest shift %.3f of at most %.3f Ang",
+        *(group.international, group.number, shift, tolerance),
     )
     return atoms

@@ -94,6 +94,8 @@ def test_generation_finds_what_was_imported(tmp_path, labelled, change):
             np.testing.assert_allclose(one.data[key], two.data[key], atol=1e-4)
     record = next(map(LabelStore(made.label_store).__getitem__, LabelStore(made.label_store)))
     assert record.origin == f"{file}, frame 0"
+    export(made.label_store, tmp_path / "again.extxyz")
+    assert ase.io.read(tmp_path / "again.extxyz", 0).info["origin"] == record.origin
     before = made.label_store.read_bytes()
     assert "0 stored, 6 already there" in imported(made, file)
     assert made.label_store.read_bytes() == before

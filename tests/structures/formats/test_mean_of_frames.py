@@ -41,7 +41,8 @@ def test_crystal_is_found(strain, caplog):
     crystal = mean(frames)
     assert crystal.name == "Ag3SBr"
     assert crystal.space_group == "Pm-3m (221)"
-    (message,) = [m for m in caplog.messages if m.startswith("ideal crystal")]
+    first, message = [m for m in caplog.messages if m.startswith("ideal crystal")]
+    assert "mean of 60 frames of md.extxyz" in first
     found = re.search(r"to Pm-3m \(221\), largest shift (0\.\d+) of at most (0\.\d+) Ang", message)
     assert 0.01 < float(found[1]) <= float(found[2]) < 0.12
     np.testing.assert_allclose(crystal.unitcell.cell.array, IDEAL.cell.array, atol=0.03)
