@@ -27,12 +27,19 @@ def config_folder() -> Path | None:
     return None
 
 
+def host_configs() -> Path:
+    """Those of SchNetPack, which is not imported."""
+    spec = find_spec("schnetpack")
+    return Path(spec.origin).parent / "configs" if spec and spec.origin else Path()
+
+
 class SchnetpackPhononSearchPath(SearchPathPlugin):
     """Appends our config folder where SchNetPack's is the main one."""
 
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
         elements = search_path.get_path()
-        main = any(e.provider == "main" and e.path in _HOST_PATHS for e in elements)
+        hosts = (*_HOST_PATHS, str(host_configs()))
+        main = any(e.provider == "main" and e.path in hosts for e in elements)
         if not main or any(e.provider == _PROVIDER for e in elements):
             return
         folder = config_folder()

@@ -1,5 +1,6 @@
 """Our configs are found by SchNetPack's commands from any folder and by no other Hydra app."""
 
+import os
 import subprocess
 import sys
 import warnings
@@ -13,7 +14,7 @@ from hydra.errors import InstantiationException, MissingConfigException
 from hydra.utils import instantiate
 from omegaconf import MissingMandatoryValue, OmegaConf
 
-from schnetpack_phonon._hydra import SchnetpackPhononSearchPath, config_folder
+from schnetpack_phonon._hydra import SchnetpackPhononSearchPath, config_folder, host_configs
 from schnetpack_phonon.models.elastic_response import ElasticResponse, with_elastic_response
 from schnetpack_phonon.models.hamiltonian.environment import NoFeatures
 
@@ -29,7 +30,9 @@ def search_path(*elements) -> ConfigSearchPath:
     return path
 
 
-@pytest.mark.parametrize("main", ["pkg://schnetpack/configs", "pkg://schnetpack.configs"])
+@pytest.mark.parametrize(
+    "main", ["pkg://schnetpack/configs", "pkg://schnetpack.configs", str(host_configs())]
+)
 def test_host_sees_us_once(main):
     path = search_path(("main", main))
     SchnetpackPhononSearchPath().manipulate_search_path(path)
@@ -208,3 +211,16 @@ def test_unrelated_application_is_untouched(tmp_path):
     )
     assert run.returncode == 0, run.stderr
     assert "schnetpack" not in run.stdout + run.stderr
+
+
+def test_groups_are_listed_without_torch(tmp_path):
+    """Which takes many times as long to load as they take to list."""
+    code = (
+        "import sys; sys.modules['torch'] = None; sys.argv = ['spkphonon', 'generate', "
+        "'--config-help']; from schnetpack_phonon.cli.commands import main; main()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=os.environ | {"PWD": str(tmp_path)},
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert "data/ensemble: file, matched" in done.stdout

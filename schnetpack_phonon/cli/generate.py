@@ -92,8 +92,10 @@ def with_data(options: argparse.Namespace, act: Callable[[Any, Any], None]) -> N
     # The other commands do without Hydra and torch.
     import hydra
     from hydra._internal.utils import get_args_parser
+    from hydra.core.plugins import Plugins
     from omegaconf import DictConfig
-    from schnetpack import cli as _  # noqa: F401  registers the resolvers that its configs use
+
+    from schnetpack_phonon._hydra import SchnetpackPhononSearchPath, host_configs
 
     prog, grammar = options.parser.prog, get_args_parser()
     overrides = ["--help" if each == "--config-help" else each for each in options.overrides]
@@ -101,7 +103,14 @@ def with_data(options: argparse.Namespace, act: Callable[[Any, Any], None]) -> N
     if unknown:
         options.parser.refuse(unknown, grammar.format_usage())
 
-    @hydra.main(config_path="pkg://schnetpack/configs", config_name="train", version_base="1.2")
+    place = "pkg://schnetpack/configs"
+    if "--help" in overrides:  # the groups alone: Hydra imports a package, and torch with it
+        place = str(host_configs())
+        Plugins.instance().register(SchnetpackPhononSearchPath)
+    else:
+        from schnetpack import cli as _  # noqa: F401  registers the resolvers of its configs
+
+    @hydra.main(config_path=place, config_name="train", version_base="1.2")
     def run(config: DictConfig) -> None:
         with one_line_errors(prog):
             check_complete(config, "data")
