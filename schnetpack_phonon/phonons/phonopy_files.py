@@ -11,7 +11,6 @@ import numpy as np
 from ase import Atoms
 from phonopy import Phonopy
 from phonopy.cui.load_helper import select_and_extract_force_constants
-from phonopy.file_IO import parse_FORCE_SETS, read_force_constants_hdf5
 from phonopy.interface.calculator import get_calculator_physical_units
 from phonopy.interface.phonopy_yaml import PhonopyYamlData
 from phonopy.structure.atoms import PhonopyAtoms
@@ -40,6 +39,7 @@ from schnetpack_phonon.structures.atom_properties import (
 )
 from schnetpack_phonon.structures.crystals import Crystal
 from schnetpack_phonon.structures.files import files_of_crystals, read_structure
+from schnetpack_phonon.structures.formats.phonopy_forces import FORCES_FC2, n_rows, read_forces
 from schnetpack_phonon.structures.formats.phonopy_yaml import (
     in_angstrom,
     is_yaml,
@@ -49,7 +49,7 @@ from schnetpack_phonon.structures.formats.phonopy_yaml import (
 
 log = logging.getLogger(__name__)
 
-_FORCE_FILES = ("FORCE_SETS", "FORCE_CONSTANTS", "force_constants.hdf5", "fc2.hdf5")
+_FORCE_FILES = ("FORCE_SETS", "FORCE_CONSTANTS", "force_constants.hdf5", "fc2.hdf5", FORCES_FC2)
 _TOLERANCE = 1e-5  # Ang, phonopy's default
 _FAR = 0.5  # Ang; atoms of a relaxed crystal may be as far from those of the given one
 _NOISE = 0.01  # change of force constants by symmetrising, relative to the largest
@@ -69,10 +69,10 @@ class PhonopyFiles:
     Args:
         path: ``phonopy_params.yaml``, or ``phonopy_disp.yaml`` (or ``phonopy.yaml``) with
             FORCE_SETS, FORCE_CONSTANTS or force_constants.hdf5 beside; a yaml file of phono3py
-            with fc2.hdf5 beside; or the unit cell (POSCAR) with one of these beside, in eV and
-            Ang. ``{name}`` stands for the name of the crystal.
+            with fc2.hdf5 or FORCES_FC2 beside; or the unit cell (POSCAR) with one of these beside,
+            in eV and Ang. ``{name}`` stands for the name of the crystal.
         instabilities: treatment of imaginary and very low modes.
-        force_sets: FORCE_SETS in another folder.
+        force_sets: FORCE_SETS or FORCES_FC2 in another folder.
         force_constants: FORCE_CONSTANTS or force_constants.hdf5 in another folder, full or compact.
         symmetry_tolerance: in Ang, of phonopy's search for symmetry.
         work_dir: folder in which relative paths start.
@@ -220,7 +220,7 @@ def _forces_beside(path: Path, content: PhonopyYamlData) -> tuple[Path | None, P
         return None, None
     for name in _FORCE_FILES:
         if (beside := path.with_name(name)).is_file():
-            return (beside, None) if name == "FORCE_SETS" else (None, beside)
+            return (beside, None) if name in ("FORCE_SETS", FORCES_FC2) else (None, beside)
     raise ValueError(
         f"{path} has neither forces nor force constants that are used, and its folder has none of "
         f"{', '.join(_FORCE_FILES)}: set data.phonons.force_sets or data.phonons.force_constants"
@@ -236,9 +236,9 @@ def _with_forces(
     FORCE_CONSTANTS of the working directory to both, so it is not used.
     """
     known = None if sets or constants else content.force_constants
-    n_rows = _n_rows(constants, known)
+    n_atoms = n_rows(constants, known)
     primitive = content.primitive_matrix
-    if primitive is None and n_rows == len(content.unitcell):
+    if primitive is None and n_atoms == len(content.unitcell):
         primitive = "P"  # up to phonopy 3, compact constants were those of the unit cell
     phonon = Phonopy(
         content.unitcell,
@@ -247,10 +247,10 @@ def _with_forces(
         calculator=content.calculator,
         symprec=tolerance,
     )
-    if n_rows is not None:
-        if n_rows not in (len(phonon.primitive), len(phonon.supercell)):
+    if n_atoms is not None:
+        if n_atoms not in (len(phonon.primitive), len(phonon.supercell)):
             raise ValueError(
-                f"force constants of {n_rows} atoms; expected all {len(phonon.supercell)} of the "
+                f"force constants of {n_atoms} atoms; expected all {len(phonon.supercell)} of the "
                 f"supercell, or {len(phonon.primitive)} of the primitive cell"
             )
         phonon.force_constants = select_and_extract_force_constants(
@@ -262,7 +262,7 @@ def _with_forces(
         return phonon
     phonon.dataset = content.dataset
     if sets:
-        phonon.dataset = parse_FORCE_SETS(natom=len(phonon.supercell), filename=sets)
+        phonon.dataset = read_forces(sets, len(phonon.supercell))
     return phonon
 
 
@@ -288,13 +288,3 @@ def _with_masses_of(there: Atoms, crystal: Crystal, where: str) -> Crystal:
             f"in the file and {here[atom]:g} amu in the structure; expected the same isotopes"
         )
     return crystal
-
-
-def _n_rows(file: Path | None, known: np.ndarray | None) -> int | None:
-    """Number of atoms whose force constants with all others are known; None without any."""
-    if file is None:
-        return None if known is None else len(known)
-    if file.suffix == ".hdf5":
-        return len(read_force_constants_hdf5(file))
-    with file.open() as lines:
-        return int(lines.readline().split()[0])

@@ -726,6 +726,34 @@ def test_files_of_phono3py(folder, rock_salt, stable, own):
     assert structure.crystals[0].supercell_matrix == rock_salt.supercell_matrix
 
 
+@pytest.mark.parametrize("form", ["one atom", "all atoms", "in the yaml"])
+def test_forces_of_phono3py(folder, cubic, cubic_springs, form):
+    """In the supercell of the second order, as phono3py --cf2 or --sp writes them."""
+    phonon = phonopy_of(cubic, cubic_springs)
+    path = params_with_force_sets(folder, phonon, None)
+    text = path.read_text().replace("phonopy:", "phono3py:", 1)
+    text = text.replace("supercell_matrix:", "phonon_supercell_matrix:", 1)
+    text = text.replace("\ndisplacements:", "\nphonon_displacements:")
+    sets = phonon.dataset["first_atoms"]
+    if form != "in the yaml":
+        text = text[: text.index("phonon_displacements:")]
+        lines = []
+        for k, own in enumerate(sets):
+            lines += [f"# File: {k + 1}"]
+            if form == "one atom":
+                vector = " ".join(map(str, own["displacement"]))
+                lines += [f"# {own['number'] + 1}  {vector}"]
+            for atom, force in enumerate(own["forces"]):
+                moved = own["displacement"] * (atom == own["number"])
+                both = [*force] if form == "one atom" else [*moved, *force]
+                lines.append(" ".join(map(str, both)))
+        (folder / "FORCES_FC2").write_text("\n".join(lines))
+    path.unlink()
+    path = folder / "phono3py_params.yaml"
+    path.write_text(text)
+    np.testing.assert_allclose(read(path, cubic).force_constants, cubic_springs, atol=1e-6)
+
+
 def test_the_file_is_the_structure(folder, cubic, cubic_springs):
     """With its supercell and its unit of length."""
     phonon = phonopy_of(cubic, cubic_springs, "qe", units.Bohr, RYDBERG_FORCE)

@@ -19,6 +19,7 @@ from phonopy.structure.atoms import PhonopyAtoms
 
 from schnetpack_phonon.structures.atom_properties import to_ase
 
+_FORCES = ("displacements", "dataset")  # of the harmonic supercell, behind "phonon_"
 SIGNATURE = re.compile(rb"(?m)^(phonopy|phono3py):\s*$")
 
 
@@ -65,13 +66,14 @@ def read_phonopy_yaml(path: Path) -> PhonopyYamlData:
 
 
 def _harmonic(content: dict[str, Any]) -> dict[str, Any]:
-    """As phonopy would have written it; displacements of phono3py, mostly pairs, are left out."""
+    """As phonopy would have written it; displacements of pairs, of third order, are left out."""
     kept = ("unit_cell", "physical_unit", "primitive_matrix", "supercell_matrix")
     matrix = content.get("phonon_supercell_matrix")
     return (
         {"phonopy": content["phono3py"]}
         | {key: content[key] for key in kept if key in content}
         | ({"supercell_matrix": matrix} if matrix else {})
+        | {key: content[f"phonon_{key}"] for key in _FORCES if f"phonon_{key}" in content}
     )
 
 
