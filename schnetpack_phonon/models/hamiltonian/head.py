@@ -90,7 +90,7 @@ class HamiltonianEdges(Transform):
     ):
         super().__init__()
         check_at_least(0, "Ang", kpoint_length=kpoint_length)
-        check_at_least(0, n_levels=n_levels)
+        check_at_least(0, n_levels=n_levels, n_in=n_in)
         self.band_gap_key, self.vbm_key, self.cbm_key = band_gap_key, vbm_key, cbm_key
         self.n_levels = n_levels
         further = [properties.levels] if n_levels else []
@@ -125,18 +125,18 @@ class HamiltonianEdges(Transform):
         """Takes the zero of potential from the training set; SchNetPack calls this before a fit.
 
         Raises:
-            ValueError: as :func:`.edge_labels` does; for elements that are none of ours, atoms
-                that overlap or have no bond, a gap where the number of electrons is odd, or a mesh
-                of wave vectors where nothing is periodic; for another number of levels than that of
-                the labels, or levels without wave vectors.
+            ValueError: as :func:`.edge_labels` does; for elements that are none of ours, and atoms
+                that overlap or have no bond, in any part; for a gap where the number of electrons
+                is odd, a mesh of wave vectors where nothing is periodic, another number of levels
+                than that of the labels, or levels without wave vectors.
         """
-        keys = self.band_gap_key, self.vbm_key, self.cbm_key
-        labels, shares = edge_labels(value, *keys)
+        path = value.dataset.datapath
+        labels, shares = edge_labels(value, self.band_gap_key, self.vbm_key, self.cbm_key)
         self.take_elements(shares.any(dim=0).cumsum(0) * shares.any(dim=0) - 1)
         new = torch.nonzero(shares.any(dim=0).to(self.offset.device) & (self.hamiltonian.index < 0))
         if len(new):
             raise ValueError(
-                f"{value.dataset.datapath} has {element_names(new[:, 0].tolist())}, for which the "
+                f"{path} has {element_names(new[:, 0].tolist())}, for which the "
                 "Hamiltonian has no orbitals: name all elements of the training set in elements"
             )
         if self.n_levels:
@@ -148,15 +148,11 @@ class HamiltonianEdges(Transform):
         residuals, volumes, periodic = [], [], False
         self.hamiltonian.nearest.zero_()
         for k in range(len(labels)):
-            inputs = PairwiseDistances()(_atoms_collate_fn([value.train_dataset[k]]))
-            inputs = {
-                key: each.to(self.offset if each.is_floating_point() else self.offset.device)
-                for key, each in inputs.items()
-            }
+            inputs = self._inputs(value.train_dataset[k])
             if self.hamiltonian.environment is not None:  # of no effect before a fit
                 shape = len(inputs[structure_keys.Z]), self.hamiltonian.environment.n_in
                 inputs["scalar_representation"] = self.offset.new_zeros(shape)
-            name = f"{value.train_idx[k]} of {value.dataset.datapath}"
+            name = f"{value.train_idx[k]} of {path}"
             self._check(inputs, labels[k, 0], name)
             if self.n_levels and properties.levels in inputs:
                 self._check_levels(inputs, name)
@@ -167,11 +163,14 @@ class HamiltonianEdges(Transform):
                     edges = self.levels(inputs)[0][0].cpu()
                 residuals.append((labels[k, 1:] - edges).nanmean())
                 volumes.append(_log_volume(inputs)[0].cpu())
+        val, test = (value.val_dataset, value.val_idx), (value.test_dataset, value.test_idx)
+        for part, numbers in (val, test):
+            for k, number in enumerate(numbers):
+                self._check(self._inputs(part[k]), labels.new_zeros(()), f"{number} of {path}")
         if self.kpoint_length and not periodic:
             raise ValueError(
-                f"kpoint_length is {self.kpoint_length:g} Ang, but no structure of "
-                f"{value.dataset.datapath} is periodic; expected crystals, or kpoint_length=0 for "
-                "molecules"
+                f"kpoint_length is {self.kpoint_length:g} Ang, but no structure of {path} is "
+                "periodic; expected crystals, or kpoint_length=0 for molecules"
             )
         rest = torch.stack(residuals)[:, None]
         if rest.isfinite().all():
@@ -236,13 +235,19 @@ class HamiltonianEdges(Transform):
         there = kpoints.isfinite().all(2).unsqueeze(2)
         return edges, torch.where(there, levels, torch.full_like(levels, math.nan))
 
+    def _inputs(self, system: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        return {
+            key: each.to(self.offset if each.is_floating_point() else self.offset.device)
+            for key, each in PairwiseDistances()(_atoms_collate_fn([system])).items()
+        }
+
     def _check(self, inputs: dict[str, torch.Tensor], gap: torch.Tensor, name: str) -> None:
         distance = torch.norm(inputs[structure_keys.Rij], dim=1)
         if bool((distance < self.hamiltonian.shortest).any()):
             raise ValueError(
                 f"structure {name} has atoms {distance.min():.2g} Ang apart; expected at least "
-                f"{self.hamiltonian.shortest:g} Ang: look for atoms that are twice in it, and for "
-                "another unit of lengths"
+                f"{self.hamiltonian.shortest:g} Ang: look for atoms that are twice in it, a "
+                "periodic direction without a vector of the cell, and another unit of lengths"
             )
         bonded = inputs[structure_keys.idx_i][distance < self.hamiltonian.cutoff].unique()
         n_atoms = int(inputs[structure_keys.n_atoms][0])

@@ -193,17 +193,20 @@ def test_unusable_training_sets_are_refused(options, structures, message, tmp_pa
         made(**options).initialize_transforms(data)
 
 
-def test_all_training_structures_are_checked(tmp_path):
-    """Not those alone from which the zero of potential is taken."""
+@pytest.mark.parametrize(("train", "test"), [(range(6), ()), (range(5), (5,)), (range(5), ())])
+def test_all_structures_are_checked(train, test, tmp_path):
+    """Not those alone from which the zero of potential is taken; those of all parts."""
     labels = {"band_gap": np.ones(8), "vbm": [1.0] + 7 * [np.nan]}
-    data = data_module(tmp_path / "labels.db", overlapping(), range(6), **labels)
+    data = data_module(tmp_path / "labels.db", overlapping(), train, test, **labels)
     with pytest.raises(ValueError, match=r"structure 5 .*0\.3 Ang apart"):
         made().initialize_transforms(data)
 
 
-def test_negative_lengths_of_meshes_are_refused():
+def test_negative_numbers_are_refused():
     with pytest.raises(ValueError, match=r"kpoint_length is -8 Ang; expected >= 0"):
         made(kpoint_length=-8.0)
+    with pytest.raises(ValueError, match=r"n_in is -3; expected >= 0"):
+        HamiltonianEdges(ELEMENTS, CUTOFF, n_in=-3)
 
 
 def test_bonds_of_the_representation_reach_the_cutoff():
