@@ -16,12 +16,12 @@ from schnetpack_phonon.structures.crystals import Antiperovskites
 path = sys.argv[1]
 crystal = Antiperovskites(["Ag3SBr"]).crystals[0].supercell
 crystal.rattle(0.1, seed=1)
-cutoff = MatScipyNeighborList(cutoff=5.0)
+cutoff = MatScipyNeighborList(cutoff=6.0)
 
 model = load_model(path)  # a pickle: load only what you trust
 converter = AtomsConverter(neighbor_list=cutoff, dtype=torch.float32)
 results = model(converter(crystal))
-assert set(results) == {"band_gap", "vbm", "energy_per_atom", "hydrostatic_stress"}, results
+assert set(results) == {"band_gap", "vbm", "cbm", "energy_per_atom", "hydrostatic_stress"}, results
 assert 0.0 <= results["band_gap"].item() < 5.0, results
 
 calculator = SpkCalculator(
