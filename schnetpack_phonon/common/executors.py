@@ -6,8 +6,9 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import BrokenExecutor, Executor, Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import partial
 from multiprocessing.util import Finalize
 from typing import Any, TypeVar
@@ -42,6 +43,20 @@ def process_pool(max_workers: int | None = None, threads_per_worker: int = 1) ->
         check_at_least(1, max_workers=max_workers)
     n_workers = max_workers or max(loky.cpu_count() // threads_per_worker, 1)
     return _ProcessPool(n_workers, dict.fromkeys(THREAD_VARIABLES, str(threads_per_worker)))
+
+
+@contextmanager
+def shut_down(executor: Executor) -> Iterator[None]:
+    """Shuts an executor down at the end; on errors its workers are killed, where it can do that."""
+    try:
+        yield
+    except BaseException:
+        try:
+            executor.shutdown(kill_workers=True)  # type: ignore[call-arg]
+        except TypeError:
+            executor.shutdown(wait=False, cancel_futures=True)
+        raise
+    executor.shutdown()
 
 
 def call_within(seconds: float | None, function: Callable[..., Result], *arguments: Any) -> Result:

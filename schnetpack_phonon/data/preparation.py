@@ -16,7 +16,7 @@ other calculators of lattice and forces   structure, phonons; each row      none
 phonopy's files: masses, force constants  phonons, by content               none
 distance, imaginary modes, renormalised   phonons                           none
 trajectory                                ensemble, by content              hash of structure
-options and seed of the ensemble          ensemble                          by the positions
+options, seed, potential of the ensemble  ensemble                          by the positions
 settings of the code, its version         calculator; version in each row   settings, version
 labels of a file                          ensemble, by content; as told     none are computed
 imported labels, their file               none                              as calculated ones
@@ -156,6 +156,8 @@ class Recipe:
             check_gives(others.get("structure", self.calculator), FORCE_LABELS, "relaxation")
         if self.ensemble.temperatures:
             self.phonons.check(structure.crystals, structure.relax)
+        for member in self.ensemble.members:
+            member.check(structure.crystals)
         for crystal in structure.crystals:
             self.source.check(crystal.supercell)
         for crystal in end_members(structure.crystals) if "structure" in others else ():

@@ -7,6 +7,7 @@ __getattr__, __dir__ = names_of(
     """
     base: Ensemble Group SimpleEnsemble Snapshot accepted check_thermal ideal_of snapshot_groups
         until_accepted
+    dynamics.ensemble: MolecularDynamics
     fixed: ModeEnsemble RenormalisationEnsemble SpecialEnsemble
     independent: RandomEnsemble
     mixture: MixtureEnsemble

@@ -35,7 +35,8 @@ class Snapshot:
         parent: snapshots with one parent are similar, and are never split between training and
             test.
         phonons: policy for imaginary modes, their number, and the lowest frequency in THz, if the
-            snapshot was drawn from a harmonic model.
+            snapshot was drawn from a harmonic model; of molecular dynamics replica, time in ps,
+            number of atoms that have left their sites, and version of the potential.
         labels: that came with the structure; None if they are to be calculated.
     """
 
@@ -152,6 +153,9 @@ class SimpleEnsemble(Ensemble):
     def temperature(self, parameter: float) -> float | None:
         """Of the harmonic model that one parameter needs, None if it needs none."""
         return parameter
+
+    def check(self, crystals: Sequence[Crystal]) -> None:
+        """Raises ValueError for crystals of which no snapshot can be drawn."""
 
     @abstractmethod
     def snapshots(

@@ -17,6 +17,8 @@ from schnetpack_phonon.common.files import replacing
 from schnetpack_phonon.common.page import Picture, Section, Table, write_markdown
 from schnetpack_phonon.common.style import color, grid, marker
 from schnetpack_phonon.ensembles.base import Ensemble, Group, Snapshot, accepted, snapshot_groups
+from schnetpack_phonon.ensembles.dynamics.ensemble import MolecularDynamics
+from schnetpack_phonon.ensembles.dynamics.figures import traces
 from schnetpack_phonon.ensembles.sampler import Sampler
 from schnetpack_phonon.ensembles.thermal import ThermalEnsemble
 from schnetpack_phonon.phonons.dispersion import bands, convergence, dispersion
@@ -94,6 +96,9 @@ def write_preview(
         Picture("displacements", "rms displacements", displacements(found.displacements)),
         Picture("distances", "bond lengths", distances(found.distances)),
     ]
+    for member in ensemble.members:
+        if isinstance(member, MolecularDynamics):
+            pictures += _dynamics(member, crystals)
     for crystal in crystals:
         if crystal.composition is None:  # of arrangements there are too many to look at
             pictures += _models(folder, crystal, models)
@@ -108,6 +113,13 @@ def write_preview(
         Section("", [f"Labels: {cost}."], pictures),
     ]
     return write_markdown(folder / "preview.md", "Ensemble before labelling", sections)
+
+
+def _dynamics(ensemble: MolecularDynamics, crystals: Sequence[Crystal]) -> Iterator[Picture]:
+    for crystal in crystals:
+        runs = {t: ensemble.trajectories(crystal, t) for t in ensemble.parameters}
+        figure = traces(crystal.name, runs)
+        yield Picture(f"dynamics_{crystal.name}", f"dynamics of {crystal.name}", figure)
 
 
 def _models(folder: Path, crystal: Crystal, models: Models) -> Iterator[Picture]:

@@ -16,6 +16,7 @@ import numpy as np
 from ase import Atoms
 from ase.geometry import find_mic, get_distances
 from ase.neighborlist import neighbor_list
+from scipy.optimize import linear_sum_assignment
 from scipy.spatial import KDTree
 
 from schnetpack_phonon.common.properties import Labels, forces, stress
@@ -151,6 +152,27 @@ def in_images_of(displaced: Atoms, ideal: Atoms) -> Atoms:
     placed = ideal.copy()
     placed.positions += shifts @ ideal.cell.array
     return placed
+
+
+def assigned_order(ideal: Atoms, positions: np.ndarray) -> np.ndarray:
+    """Which atom is on each site, shape=(n_atoms,): the least sum of squared displacements.
+
+    Atoms of one element and mass may exchange their sites.
+
+    Args:
+        ideal: the supercell.
+        positions: of the same atoms without a drift, in Ang, in any image, shape=(n_atoms, 3).
+    """
+    order = np.arange(len(ideal))
+    masses = ideal.get_masses()
+    _, kind = np.unique(np.c_[ideal.numbers, masses], axis=0, return_inverse=True)
+    for number in range(kind.max() + 1):
+        own = np.flatnonzero(kind.ravel() == number)
+        vectors = positions[own] - ideal.positions[own, None]
+        _, lengths = find_mic(vectors.reshape(-1, 3), ideal.cell, ideal.pbc)
+        sites, atoms = linear_sum_assignment(lengths.reshape(len(own), -1) ** 2)
+        order[own[sites]] = own[atoms]
+    return order
 
 
 def _matched(
