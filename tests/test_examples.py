@@ -36,8 +36,6 @@ def run(name, folder, *arguments):
 def test_first_run_and_gap_against_temperature(tmp_path):
     small = (
         "data.structure.names=[Ag3SBr]",
-        "data.structure.relax=false",
-        "+data.structure.lattice_constants.Ag3SBr=4.867",
         "data.ensemble.temperatures=[300]",
     )
     said = run("1_first_run.sh", tmp_path, *small, "data.ensemble.n_snapshots=12", *BRIEF)

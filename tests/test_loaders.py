@@ -18,7 +18,7 @@ PACKAGE = Path(__file__).parents[1] / "schnetpack_phonon"
 # What can run programs, and the only places that may use it.
 ALLOWED = {
     "load_model": {"models/trained/weights.py"},  # a pickle, after Trust.check
-    "instantiate": {"cli/generate.py"},  # the configuration that a user typed
+    "instantiate": {"cli/generate.py", "cli/init.py"},  # the configuration that a user typed
     "import_module": {"_moved.py", "labels/manifest.py", "models/trained/targets.py"},
     "run": {"calculators/external_code.py"},  # subprocess
     "Popen": set(),

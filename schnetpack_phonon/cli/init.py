@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from schnetpack_phonon.cli.parsers import argument, command, show_messages
+from schnetpack_phonon.common.files import replacing
 
 #: Name of a code on the command line -> data/calculator.
 CODES = {"xtb": "gfn1_nox"}
@@ -83,7 +84,8 @@ def init(options: argparse.Namespace) -> None:
     _add_pseudopotentials(answers, crystals)
     text = experiment(answers, [each.name for each in crystals])
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text)
+    with replacing(path) as part:
+        part.write_text(text)
     print(f"\n{path}:\n\n{text}")
     for each in crystals:
         print(

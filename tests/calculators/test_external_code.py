@@ -204,7 +204,7 @@ TELLING = [name for name, code in CODES.items() if code.tells_version]
 @pytest.mark.parametrize("name", TELLING)
 def test_executable_is_asked_before_anything_is_calculated(name):
     calculator = CODES[name].make(command="no-such-program")
-    named = f"cannot run 'no-such-program' .*install {calculator.name} .* or set data.calculator.co"
+    named = f"cannot run 'no-such-program' .*install {calculator.name} .* set data.calculator.com"
     with pytest.raises(UnavailableError, match=named):
         calculator.check(CODES[name].atoms)
 

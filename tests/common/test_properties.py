@@ -22,7 +22,9 @@ from schnetpack_phonon.common.properties import (
 def test_host_converts_to_the_report_unit(key):
     prop = PROPERTIES[key]
     unit = prop.report_unit.replace("Å", "Ang")
-    milli, unit = (1e3, unit[1:]) if unit == "meV" else (1.0, unit)  # the host knows no prefixes
+    milli, unit = (
+        (1e3, unit[1:]) if unit.startswith("meV") else (1.0, unit)
+    )  # the host knows no prefixes
     factor = convert_units(prop.unit, unit) * milli
     assert factor == pytest.approx(prop.report_factor, rel=1e-7)
 

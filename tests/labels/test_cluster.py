@@ -40,7 +40,9 @@ def slurm(parsl, tmp_path, monkeypatch):
     def executor(**settings):
         config = OmegaConf.load(config_folder() / "data" / "executor" / "slurm.yaml")
         config = OmegaConf.merge(
-            {"run": {"data_dir": str(tmp_path)}}, {"slurm": config}, {"slurm": settings}
+            {"run": {"data_dir": str(tmp_path), "work_dir": str(tmp_path)}},
+            {"slurm": config},
+            {"slurm": settings},
         )
         return instantiate(config.slurm)
 
