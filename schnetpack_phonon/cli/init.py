@@ -88,9 +88,8 @@ def init(options: argparse.Namespace) -> None:
         part.write_text(text)
     print(f"\n{path}:\n\n{text}")
     for each in crystals:
-        print(
-            f"{each.name}: {len(each.unitcell)} atoms, space group {each.space_group}", flush=True
-        )
+        what = f"{each.name}: {len(each.unitcell)} atoms, space group {each.space_group}"
+        print(what, flush=True)
     show_messages()
     try:
         print(_checked(answers.name))
@@ -99,12 +98,11 @@ def init(options: argparse.Namespace) -> None:
             f"{options.parser.prog}: {path} is written; edit it, or remove it and start again, "
             f"since it is not ready: {error}"
         )
-    run = f"experiment={answers.name}"
     print(
         "\nNext:\n"
-        f"  spkphonon generate --dry-run {run}\n"
+        f"  spkphonon generate --dry-run experiment={answers.name}\n"
         "      force constants, and pictures of the snapshots before their labels\n"
-        f"  spktrain {run} run.id={answers.name}\n"
+        f"  spktrain experiment={answers.name} run.id={answers.name}\n"
         "      labels, training, test; goes on where it was interrupted\n"
         f"  spkphonon report runs/{answers.name}\n"
         "      errors and bonds, and where the figures are"
