@@ -14,6 +14,7 @@ from hydra.errors import InstantiationException, MissingConfigException
 from hydra.utils import instantiate
 from omegaconf import MissingMandatoryValue, OmegaConf
 
+import schnetpack_phonon
 from schnetpack_phonon._hydra import SchnetpackPhononSearchPath, config_folder, host_configs
 from schnetpack_phonon.models.elastic_response import ElasticResponse, with_elastic_response
 from schnetpack_phonon.models.hamiltonian.environment import NoFeatures
@@ -224,3 +225,11 @@ def test_groups_are_listed_without_torch(tmp_path):
         capture_output=True, text=True, check=True,
     )  # fmt: skip
     assert "data/ensemble: file, matched" in done.stdout
+
+
+def test_plugins_are_imported_where_a_wheel_has_them():
+    """A wheel has ``_hydra.py`` and ``_sweeper.py`` among Hydra's plugins, and there alone."""
+    package = Path(schnetpack_phonon.__file__).parent
+    for module in package.rglob("*.py"):
+        assert "schnetpack_phonon._hydra import" not in module.read_text(), module
+        assert "schnetpack_phonon._sweeper import" not in module.read_text(), module

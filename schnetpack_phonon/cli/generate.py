@@ -93,9 +93,8 @@ def with_data(options: argparse.Namespace, act: Callable[[Any, Any], None]) -> N
     import hydra
     from hydra._internal.utils import get_args_parser
     from hydra.core.plugins import Plugins
+    from hydra_plugins.schnetpack_phonon_searchpath import SchnetpackPhononSearchPath, host_configs
     from omegaconf import DictConfig
-
-    from schnetpack_phonon._hydra import SchnetpackPhononSearchPath, host_configs
 
     prog, grammar = options.parser.prog, get_args_parser()
     overrides = ["--help" if each == "--config-help" else each for each in options.overrides]

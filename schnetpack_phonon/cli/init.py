@@ -154,9 +154,8 @@ def _answers(options: argparse.Namespace) -> Answers:
 
 def _mandatory(code: str) -> list[str]:
     """Options of its calculator that have no default."""
+    from hydra_plugins.schnetpack_phonon_searchpath import config_folder
     from omegaconf import OmegaConf
-
-    from schnetpack_phonon._hydra import config_folder
 
     file = Path(str(config_folder()), "data", "calculator", f"{CODES[code]}.yaml")
     alone = re.sub(r"\$\{.*\}", "", file.read_text())  # without the configuration around it
@@ -190,7 +189,7 @@ def _new_file(name: str) -> Path:
     """Raises ValueError for a name that is no name, or is taken."""
     from importlib.util import find_spec
 
-    from schnetpack_phonon._hydra import config_folder
+    from hydra_plugins.schnetpack_phonon_searchpath import config_folder
 
     if not re.fullmatch(r"[A-Za-z][\w-]*", name):
         raise ValueError(f"--name is {name!r}; expected letters, digits, _ and -")

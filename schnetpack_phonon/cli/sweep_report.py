@@ -10,9 +10,9 @@ from typing import Any
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
+from hydra_plugins.schnetpack_phonon_sweeper import other_labels
 from omegaconf import DictConfig
 
-from schnetpack_phonon._sweeper import other_labels
 from schnetpack_phonon.cli.generate import check_complete
 from schnetpack_phonon.evaluation.runs import RECORD
 
