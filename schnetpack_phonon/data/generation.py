@@ -15,6 +15,7 @@ from pathlib import Path
 
 from schnetpack_phonon.common.digests import settings_hash
 from schnetpack_phonon.common.errors import LabellingError, MissingLabelsError
+from schnetpack_phonon.common.executors import shut_down
 from schnetpack_phonon.common.files import advice, check_folder, locked
 from schnetpack_phonon.common.properties import Labels, ideal_cell, ideal_positions
 from schnetpack_phonon.data import database
@@ -140,22 +141,17 @@ class Generation:
         executor = self.executor()
         labeller = Labeller(executor, store, self.max_failed_share)
         try:
-            yield labeller
-        except BaseException as error:
-            try:
-                executor.shutdown(kill_workers=True)  # type: ignore[call-arg]
-            except TypeError:
-                executor.shutdown(wait=False, cancel_futures=True)
-            if isinstance(error, KeyboardInterrupt):
-                log.warning(
-                    "interrupted; %d labels are in %s: the same command continues from there",
-                    len(store),
-                    store.path,
-                )
+            with shut_down(executor):
+                yield labeller
+        except KeyboardInterrupt:
+            log.warning(
+                "interrupted; %d labels are in %s: the same command continues from there",
+                len(store),
+                store.path,
+            )
             raise
         finally:
             log.info("%s", labeller.tally)
-        executor.shutdown()
 
     def _build(self) -> None:
         log.info("building %s", self.datapath)

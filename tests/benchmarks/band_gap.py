@@ -366,6 +366,20 @@ def _mean_and_spread(mean: Any, spread: Any) -> Any:
     return mean.round(1).astype(str) + " ± " + spread.round(1).astype(str)
 
 
+def printed(rows: Iterator[dict[str, Any]]) -> list[dict[str, Any]]:
+    """All rows, each as a line as soon as it is there; one thread and no warnings."""
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    torch.set_num_threads(1)
+    warnings.filterwarnings("ignore")
+    for name in ("pytorch_lightning", "lightning.pytorch", "lightning_fabric"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    found = []
+    for row in rows:
+        found.append(row)
+        print(json.dumps(row, default=np.float64), flush=True)
+    return found
+
+
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=3)
@@ -374,16 +388,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--ensemble", default="phonon", help="random, uniform or matched")
     parser.add_argument("--epochs", type=int, default=40, help="of the Hamiltonian")
     parser.add_argument("--test-on", nargs="*", default=[], help="other ensembles, in the rows")
-    options = parser.parse_args(arguments)
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
-    torch.set_num_threads(1)
-    warnings.filterwarnings("ignore")
-    for name in ("pytorch_lightning", "lightning.pytorch", "lightning_fabric"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-    rows = []
-    for row in trainings(**vars(options)):
-        rows.append(row)
-        print(json.dumps(row, default=np.float64), flush=True)
+    rows = printed(trainings(**vars(parser.parse_args(arguments))))
     print("\ntest MAE (meV), mean and standard deviation over seeds")
     print(table(rows).to_string())
 

@@ -16,23 +16,17 @@ One test set for all, which no model has seen with labels of either kind; traini
 
 import argparse
 import copy
-import json
-import logging
-import os
 import tempfile
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import pytorch_lightning as pl
-import torch
 from schnetpack.model import NeuralNetworkPotential
 
 from schnetpack_phonon.models.trained.start_from import start_from
-from tests.benchmarks.band_gap import EDGES, composed, learned_hamiltonian, trained
+from tests.benchmarks.band_gap import EDGES, composed, learned_hamiltonian, printed, trained
 
 CRYSTALS = ["Ag3SBr", "Ag3SI", "Ag3SeBr", "Ag3SeI"]
 _PBESOL = "2023.1"  # of CP2K, the version of the labels
@@ -121,16 +115,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--test", type=float, default=0.2, help="share of structures")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--only", default="", help="xTB or PBEsol: without the other labels")
-    options = parser.parse_args(arguments)
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
-    torch.set_num_threads(1)
-    warnings.filterwarnings("ignore")
-    for name in ("pytorch_lightning", "lightning.pytorch", "lightning_fabric"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-    rows = []
-    for row in trainings(**vars(options)):
-        rows.append(row)
-        print(json.dumps(row, default=np.float64), flush=True)
+    rows = printed(trainings(**vars(parser.parse_args(arguments))))
     results = pd.DataFrame(rows).groupby(["labels", "model"], sort=False)
     table = 1e3 * results[[key for key in (*EDGES, "eigenvalues") if key in rows[0]]].mean()
     print("\ntest MAE (meV), mean over seeds")
