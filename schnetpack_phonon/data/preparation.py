@@ -54,10 +54,10 @@ from schnetpack_phonon.ensembles.base import Ensemble
 from schnetpack_phonon.labels.finite_strain import FiniteStrain
 from schnetpack_phonon.labels.labelling import Job, Labeller, label_job
 from schnetpack_phonon.labels.relaxation import (
-    LARGE_CHANGE,
     OTHER_CALCULATOR,
     change_of_cell,
     ideal_labels,
+    large_changes,
     partly_filled,
     relax_job,
     unrelaxed,
@@ -286,15 +286,10 @@ def _relaxed(recipe: Recipe, labeller: Labeller) -> list[Crystal]:
         unitcell = crystal.unitcell.copy()
         unitcell.set_cell(record.labels["cell"])
         unitcell.positions = record.labels["positions"]
-        text, change = change_of_cell(crystal.unitcell, unitcell)
+        text, _ = change_of_cell(crystal.unitcell, unitcell)
         log.info("%s: relaxed, %s", crystal.name, text)
-        if change > LARGE_CHANGE:
-            log.warning(
-                "%s: relaxing changes the cell by more than %g %%. The given structure is far from "
-                "the minimum of this calculator: if it is a measured one, %s",
-                crystal.name,
-                100 * LARGE_CHANGE,
-                OTHER_CALCULATOR,
-            )
         relaxed[crystal.name] = replace(crystal, unitcell=unitcell)
-    return replaced(crystals, relaxed)
+    after = replaced(crystals, relaxed)
+    for warning in large_changes(crystals, after):
+        log.warning(warning)
+    return after

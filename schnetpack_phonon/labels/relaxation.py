@@ -158,6 +158,25 @@ def change_of_cell(before: Atoms, after: Atoms) -> tuple[str, float]:
     return text, float(np.abs(changes).max())
 
 
+def large_changes(before: Sequence[Crystal], after: Sequence[Crystal]) -> list[str]:
+    """Warnings about crystals whose cells relaxing changed a lot.
+
+    End members of a mixed crystal may start from its cell and change a lot: only their average
+    counts.
+    """
+    changed = [
+        crystal.composition or crystal.name
+        for crystal, relaxed in zip(before, after, strict=True)
+        if change_of_cell(crystal.unitcell, relaxed.unitcell)[1] > LARGE_CHANGE
+    ]
+    return [
+        f"{name}: relaxing changes the cell by more than {100 * LARGE_CHANGE:g} %. The given "
+        "structure is far from the minimum of this calculator: if it is a measured one, "
+        f"{OTHER_CALCULATOR}"
+        for name in dict.fromkeys(changed)
+    ]
+
+
 def ideal_labels(
     calculator: LabellingCalculator, labeller: Labeller, crystals: Sequence[Crystal]
 ) -> dict[str, Labels]:

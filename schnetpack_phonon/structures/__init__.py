@@ -8,10 +8,11 @@ __getattr__, __dir__ = names_of(
     alloys: MixedAntiperovskites end_member_formulas plain replaced vegard
     atom_properties: check_atom_properties check_same_moments magnetic_kinds magnetic_moments
         own_masses to_ase to_phonopy
-    cif: read_cif
     crystals: Antiperovskites Crystal Crystals StructureSource antiperovskite
         displaced_positions shortest_distance supercell_matrix translations
+    disordered: DisorderedCrystal
     files: StructureFile files_of_crystals read_frames read_structure
+    formats.cif: DisorderedSites read_cif read_disordered_cif
     formats.mean_of_frames: MeanStructure mean_structure
     formats.phonopy_yaml: phonopy_unitcell read_phonopy_yaml
     several_files: StructureFiles formula

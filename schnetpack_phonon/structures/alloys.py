@@ -12,6 +12,7 @@ import numpy as np
 from schnetpack_phonon.common.errors import check_at_least, check_choice, check_positive
 from schnetpack_phonon.structures.atom_properties import magnetic_moments, own_masses
 from schnetpack_phonon.structures.crystals import (
+    DECIMALS,
     Crystal,
     antiperovskite,
     check_formulas,
@@ -155,7 +156,8 @@ class _Sublattice:
 def vegard(crystal: Crystal, relaxed: Mapping[str, Crystal]) -> Crystal:
     """A mixed crystal in the average cell of its end members, unless its lattice was given.
 
-    Each atom has the mass that its element has on this site of an end member.
+    Each atom has the mass that its element has on this site of an end member, and the average of
+    their positions on it, relative to the cell.
 
     Args:
         crystal: with end members.
@@ -169,6 +171,14 @@ def vegard(crystal: Crystal, relaxed: Mapping[str, Crystal]) -> Crystal:
         same = unitcell.numbers == np.repeat(member.unitcell.numbers, copies)
         masses[same] = np.repeat(member.unitcell.get_masses(), copies)[same]
     unitcell.set_masses(masses)
+    here = unitcell.get_scaled_positions(wrap=False)
+    steps = np.zeros_like(here)
+    for member, weight in members:
+        step = member.supercell.get_scaled_positions(wrap=False) - here
+        step -= step.round()
+        steps += weight * (step - step.mean(axis=0))
+    if np.abs(steps @ unitcell.cell.array).max() > 10.0**-DECIMALS:
+        unitcell.set_scaled_positions(here + steps)
     crystal = replace(crystal, unitcell=unitcell, end_members=members)
     if crystal.own_lattice:
         return crystal

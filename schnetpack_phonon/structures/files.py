@@ -20,8 +20,8 @@ from ase.spacegroup.symmetrize import refine_symmetry
 
 from schnetpack_phonon.common.errors import UnreadableFileError, check_positive
 from schnetpack_phonon.structures.atom_properties import check_atom_properties, own_masses
-from schnetpack_phonon.structures.cif import SMALLEST_DISTANCE, read_cif
 from schnetpack_phonon.structures.crystals import Crystal
+from schnetpack_phonon.structures.formats.cif import SMALLEST_DISTANCE, read_cif
 from schnetpack_phonon.structures.formats.phonopy_yaml import SIGNATURE, phonopy_unitcell
 from schnetpack_phonon.structures.supercells import supercell_of
 

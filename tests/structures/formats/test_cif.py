@@ -5,8 +5,8 @@ import pytest
 import spglib
 from ase.build import bulk
 
-from schnetpack_phonon.structures.cif import read_cif
 from schnetpack_phonon.structures.crystals import shortest_distance
+from schnetpack_phonon.structures.formats.cif import read_cif
 
 CELLS = {"cubic": (5.43, 5.43, 5.43, 90, 90, 90), "hexagonal": (3.2, 3.2, 5.2, 90, 90, 120)}
 SILICON = {"_chemical_formula_sum": "'Si8'", "_cell_formula_units_Z": 8}

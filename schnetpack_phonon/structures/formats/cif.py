@@ -8,37 +8,35 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
+from dataclasses import dataclass
 from math import gcd
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import spglib
 from ase import Atoms
 from ase.data import chemical_symbols
 from ase.io.cif import CIFBlock, parse_cif
 from ase.spacegroup.spacegroup import parse_sitesym
 
 from schnetpack_phonon.structures.crystals import shortest_distance
+from schnetpack_phonon.structures.formats.space_groups import (
+    first_value,
+    group_name,
+    operations,
+    settings,
+)
 
 #: Of different atoms in any crystal, in Ang.
 SMALLEST_DISTANCE = 0.5
 _MASS_OF_DEUTERIUM = 2.01410178
 _SAME_ATOM = 0.3  # Ang; images of one site that are closer are one atom
-_SAME_METRIC = 0.01  # of the square of a cell vector
 _OPERATIONS = (
     "_space_group_symop_operation_xyz",
     "_space_group_symop.operation_xyz",
     "_symmetry_equiv_pos_as_xyz",
 )
-_NUMBERS = ("_space_group_it_number", "_space_group.it_number", "_symmetry_int_tables_number")
-_HERMANN_MAUGUIN = (
-    "_space_group_name_h-m_alt",
-    "_space_group.name_h-m_alt",
-    "_symmetry_space_group_name_h-m",
-)
-_HALL = ("_space_group_name_hall", "_space_group.name_hall", "_symmetry_space_group_name_hall")
-_STANDARD = ("", "1", "2", "H", "R", "b", "b1")  # choices of spglib in the settings of the Tables
+_FULL = 1e-3  # a site is full if its occupancies differ from 1 by less
+_SAME_SITE = 1e-3  # of a cell vector; atoms of one site that share it
 _UNSUPPORTED = {
     "_space_group_magn": "a magnetic space group",
     "_space_group_symop_magn": "a magnetic space group",
@@ -62,6 +60,71 @@ def read_cif(path: Path) -> list[Atoms]:
     return [_read_block(block) for block in parse_cif(str(path)) if block.has_structure()]
 
 
+@dataclass(frozen=True)
+class DisorderedSites:
+    """Sites of a crystal with mixed or partial occupancies.
+
+    Attributes:
+        sites: of one unit cell; ``numbers`` count the kinds of sites from 1, they name no elements.
+        occupancies: of each kind: element -> share of its sites; the rest is vacant.
+    """
+
+    sites: Atoms
+    occupancies: tuple[dict[str, float], ...]
+
+
+def read_disordered_cif(path: Path) -> DisorderedSites:
+    """Sites of a CIF file whose atoms share sites, or are not in all cells.
+
+    Sites of equal occupancies are of one kind, whether symmetry makes them equivalent or not.
+
+    Raises:
+        ValueError: as :func:`read_cif`, but for occupancies; for a site with more than one atom,
+            atoms on split positions, isotopes, or more than one data block with atoms.
+    """
+    blocks = [block for block in parse_cif(str(path)) if block.has_structure()]
+    if len(blocks) != 1:
+        raise ValueError(f"{path} has {len(blocks)} structures; expected one")
+    (block,) = blocks
+    axes = [_column(block, f"_atom_site_fract_{axis}") for axis in "xyz"]
+    types = _column(block, "_atom_site_type_symbol") or _column(block, "_atom_site_label")
+    given = _column(block, "_atom_site_occupancy") or ["."] * len(types)
+    if not all(axes):
+        raise ValueError(f"{path} has no fractional coordinates")
+    rows = np.array(axes, dtype=float).T
+    steps = rows[:, None] - rows
+    same = (np.abs(steps - steps.round()) < _SAME_SITE).all(axis=2)
+    firsts = same.argmax(axis=1)  # the first row of each site
+    shares: dict[int, dict[str, float]] = {int(k): defaultdict(float) for k in firsts}
+    for first, kind, occupancy in zip(firsts, types, given, strict=True):
+        element = _symbol(str(kind))
+        if element == "D":
+            raise ValueError(f"{path} has deuterium on a site; expected elements")
+        shares[int(first)][element] += 1.0 if occupancy in (".", "?") else float(occupancy)
+    for k, own in shares.items():
+        if sum(own.values()) > 1 + _FULL or min(own.values()) <= 0:
+            text = ", ".join(f"{element} {share:g}" for element, share in own.items())
+            raise ValueError(
+                f"{path}: the site at {', '.join(f'{x:g}' for x in rows[k])} has {text}; expected "
+                "positive occupancies of at most 1 in all"
+            )
+    occupancies = list({tuple(sorted(own.items())): own for own in shares.values()}.values())
+    kinds = [chemical_symbols[1 + occupancies.index(own)] for own in shares.values()]
+    kept = [_column(block, f"_atom_site_{tag}") for tag in ("calc_flag", "disorder_group")]
+    tags = {tag: value for tag, value in block.items() if not tag.startswith("_atom_site_")}
+    tags.pop("_chemical_formula_sum", None)
+    tags |= {f"_atom_site_fract_{x}": rows[list(shares), i].tolist() for i, x in enumerate("xyz")}
+    tags["_atom_site_type_symbol"] = kinds
+    for tag, values in zip(("calc_flag", "disorder_group"), kept, strict=True):
+        if values:
+            tags[f"_atom_site_{tag}"] = [values[k] for k in shares]
+    try:
+        sites = _read_block(CIFBlock(block.name, tags))
+    except ValueError as error:
+        raise ValueError(f"{path}, with all sites full: {error}") from error
+    return DisorderedSites(sites, tuple(dict(own) for own in occupancies))
+
+
 def _read_block(block: CIFBlock) -> Atoms:
     for tag in block:
         for start, what in _UNSUPPORTED.items():
@@ -70,7 +133,7 @@ def _read_block(block: CIFBlock) -> Atoms:
     if block.get_cell().rank < 3:
         raise ValueError("it has no cell")
     _check_order(block)
-    listed = _first(block, _OPERATIONS)
+    listed = first_value(block, _OPERATIONS)
     if listed:
         rotations, shifts = parse_sitesym([listed] if isinstance(listed, str) else listed)
         atoms = _expanded(block, rotations, shifts)
@@ -79,8 +142,8 @@ def _read_block(block: CIFBlock) -> Atoms:
         return atoms
     found: list[Atoms] = []
     wrong = None
-    for number in _settings(block):
-        atoms = _expanded(block, *_operations(number))
+    for number in settings(block):
+        atoms = _expanded(block, *operations(number))
         reason = _contradiction(atoms, block)
         wrong = wrong or reason
         if not reason and not any(_same(atoms, other) for other in found):
@@ -90,14 +153,10 @@ def _read_block(block: CIFBlock) -> Atoms:
     if wrong and not found:
         raise ValueError(wrong)
     raise ValueError(
-        f"space group {_group(block)} without symmetry operations: "
+        f"space group {group_name(block)} without symmetry operations: "
         f"{len(found)} settings fit; list the operations (_space_group_symop_operation_xyz), or "
         "write a POSCAR with a program that knows the setting"
     )
-
-
-def _first(block: CIFBlock, tags: tuple[str, ...]) -> Any:
-    return next((block[tag] for tag in tags if block.get(tag) not in (None, "?", ".")), None)
 
 
 def _column(block: CIFBlock, tag: str) -> list:
@@ -112,13 +171,12 @@ def _check_order(block: CIFBlock) -> None:
     groups = _column(block, "_atom_site_disorder_group") or ["."] * len(labels)
     kinds = _column(block, "_atom_site_calc_flag") or ["."] * len(labels)
     for label, occupancy, group, kind in zip(labels, occupancies, groups, kinds, strict=True):
-        if occupancy not in (".", "?") and abs(float(occupancy) - 1) > 1e-3:
+        if occupancy not in (".", "?") and abs(float(occupancy) - 1) > _FULL:
             raise ValueError(
                 f"sites of mixed or partial occupancy ({label}: {occupancy}); expected whole "
-                "atoms: write arrangements of the mixture into an extxyz file, each with "
-                "name=NAME in its comment line, for data/structure=files "
-                "data.structure.paths=FILE; data/structure=mixed_antiperovskite draws those of "
-                "antiperovskites"
+                "atoms. data/structure=disordered data.structure.path=FILE draws random "
+                "arrangements of them; those of an extxyz file, each with name=NAME in its comment "
+                "line, are taken by data/structure=files data.structure.paths=FILE"
             )
         if group not in (".", "?"):
             raise ValueError(
@@ -212,70 +270,3 @@ def _same(one: Atoms, other: Atoms) -> bool:
     steps = one.get_scaled_positions()[:, None] - other.get_scaled_positions()
     near = np.linalg.norm((steps - steps.round()) @ one.cell.array, axis=2) < _SAME_ATOM
     return bool((near & (one.numbers[:, None] == other.numbers)).any(axis=1).all())
-
-
-def _group(block: CIFBlock) -> str:
-    parts = [_first(block, tags) for tags in (_HERMANN_MAUGUIN, _NUMBERS)]
-    return " ".join(str(part) for part in parts if part is not None)
-
-
-def _settings(block: CIFBlock) -> list[int]:
-    """Numbers of Hall of the settings that a file without operations may mean."""
-    hall, name = _first(block, _HALL), _first(block, _HERMANN_MAUGUIN)
-    number = _first(block, _NUMBERS)
-    if hall is None and name is None and number is None:
-        raise ValueError(
-            "it names neither symmetry operations nor a space group; add "
-            "'_space_group_IT_number 1' if it lists all atoms of the cell"
-        )
-    known: dict[int, Any] = {k: spglib.get_spacegroup_type(k) for k in range(1, 531)}
-    fitting = [k for k in known if number is None or known[k].number == int(number)]
-    if hall is not None:
-        named = [k for k in fitting if _plain(known[k].hall_symbol) == _plain(str(hall))]
-    elif name is not None:
-        symbol, _, choice = _plain(str(name)).partition(":")
-        choice = {"s": "1", "z": "2"}.get(choice, choice)
-        full = [k for k in fitting if symbol in _full_names(known[k])]
-        short = [k for k in fitting if symbol in _short_names(known[k])]
-        named = full or [k for k in short if known[k].choice[:1] in ("b", "")] or short
-        if choice:
-            named = [k for k in named if known[k].choice.lower() == choice]
-    else:
-        named = [k for k in fitting if known[k].choice in _STANDARD]
-    if not named:
-        raise ValueError(
-            f"space group {_group(block) or hall} without symmetry operations is no setting that "
-            "spglib knows: list the operations (_space_group_symop_operation_xyz)"
-        )
-    metric = block.get_cell().array @ block.get_cell().array.T
-    same = [k for k in named if _keeps(metric, k)]
-    if not same:
-        raise ValueError(f"its cell does not have the symmetry of {_group(block) or hall}")
-    return same
-
-
-def _operations(number: int) -> tuple[np.ndarray, np.ndarray]:
-    symmetry: Any = spglib.get_symmetry_from_database(number)
-    return symmetry["rotations"], symmetry["translations"]
-
-
-def _plain(symbol: str) -> str:
-    return re.sub(r"[\s_]", "", symbol).lower()
-
-
-def _full_names(group: Any) -> set[str]:
-    return {_plain(group.international_full), _plain(group.international.split("=")[-1])}
-
-
-def _short_names(group: Any) -> set[str]:
-    """Also ``P 21/n`` for ``P 1 21/n 1``, and both names of groups such as Cmce (Cmca)."""
-    names = ["".join(word for word in group.international_full.split() if word != "1")]
-    if group.choice in _STANDARD:  # for others they name the standard setting
-        names += [group.international_short, *group.international.split("=")]
-    return {_plain(name) for name in names}
-
-
-def _keeps(metric: np.ndarray, number: int) -> bool:
-    rotations, _ = _operations(number)
-    turned = np.einsum("oba,bc,ocd->oad", rotations, metric, rotations)
-    return bool(np.abs(turned - metric).max() < _SAME_METRIC * metric.diagonal().max())
