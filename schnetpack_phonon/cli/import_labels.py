@@ -57,8 +57,9 @@ def import_labels(options: argparse.Namespace) -> None:
         crystals = made.recipe.structure.crystals
         ideals = {c.name: c.supercell for c in (*crystals, *end_members(crystals))}
         store = LabelStore(made.label_store, made.shipped_labels)
-        calculator, given = made.recipe.calculator, (paths, options.prefix, options.format)
-        print(import_labels(made.planner, calculator, ideals, store, *given))
+        calculators = [made.recipe.calculator, *made.recipe.other_calculators.values()]
+        given = (paths, options.prefix, options.format)
+        print(import_labels(made.planner, calculators, ideals, store, *given))
 
     with_data(options, act)
 

@@ -9,9 +9,10 @@ vectors as rows, temperatures in K, frequencies in THz. Units are written so tha
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Final
+from pathlib import Path
+from typing import Any, Final
 
 import numpy as np
 from ase.data import chemical_symbols
@@ -41,6 +42,7 @@ ideal_cell: Final = "ideal_cell"  #: cell of the undisplaced crystal
 
 DISTANCE: Final = "distance"  #: lengths, among the units of a model or database
 DISTANCE_UNIT: Final = "Ang"
+SCHNETPACK_UNITS: Final = "_property_unit_dict"  #: in the metadata of its databases
 Labels = dict[str, np.ndarray]  #: of one structure, by key
 
 
@@ -156,3 +158,38 @@ def factor(unit: str | None, other: str) -> float:
     if not 0 < value < np.inf:
         raise UnitError(f"{unit!r} is no unit that SchNetPack converts to {other!r}")
     return value
+
+
+def stored_units(metadata: Mapping[str, Any]) -> dict[str, str | None]:
+    """Units of the properties in a database, and of ``distance``; Ang, ASE's, where it is not said.
+
+    Args:
+        metadata: of the database.
+    """
+    length = metadata.get("_distance_unit", DISTANCE_UNIT)
+    return {DISTANCE: length, **metadata.get(SCHNETPACK_UNITS, {})}
+
+
+def unit_factor(key: str, unit: str | None, path: str | Path) -> float:
+    """What values in ``unit`` are multiplied with for ours; 1 for properties that are not ours.
+
+    Args:
+        key: of the property; ``distance`` for positions and cells.
+        unit: as SchNetPack writes it, such as ``kcal/mol``.
+        path: of the database or run, for the message.
+
+    Raises:
+        UnitError: if SchNetPack does not know the unit.
+    """
+    if key != DISTANCE and key not in PROPERTIES:
+        return 1.0
+    ours = expected(key)
+    if unit == ours:
+        return 1.0
+    try:
+        return factor(unit, ours)
+    except UnitError as error:
+        raise UnitError(
+            f"{path}: {key} is in {unit!r}; expected {ours!r} or a unit of SchNetPack that can "
+            "be converted to it: correct the units in its metadata"
+        ) from error

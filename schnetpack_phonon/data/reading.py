@@ -17,14 +17,8 @@ import numpy as np
 import pandas as pd
 from ase import Atoms
 
-from schnetpack_phonon.common.errors import DatabaseError, UnitError
-from schnetpack_phonon.common.properties import (
-    DISTANCE,
-    DISTANCE_UNIT,
-    PROPERTIES,
-    expected,
-    factor,
-)
+from schnetpack_phonon.common.errors import DatabaseError
+from schnetpack_phonon.common.properties import DISTANCE, stored_units, unit_factor
 from schnetpack_phonon.data.database import Row
 from schnetpack_phonon.structures.atom_properties import own_masses
 from schnetpack_phonon.structures.files import read_frames
@@ -140,41 +134,6 @@ def read_labels(path: str | Path) -> pd.DataFrame:
 def formula(atoms: Atoms) -> str:
     """What crystals are called whose files give them no name."""
     return atoms.get_chemical_formula("metal", empirical=True)
-
-
-def stored_units(metadata: Mapping[str, Any]) -> dict[str, str | None]:
-    """Units of the properties in a database, and of ``distance``; Ang, ASE's, where it is not said.
-
-    Args:
-        metadata: of the database.
-    """
-    length = metadata.get("_distance_unit", DISTANCE_UNIT)
-    return {DISTANCE: length, **metadata.get("_property_unit_dict", {})}
-
-
-def unit_factor(key: str, unit: str | None, path: str | Path) -> float:
-    """What values in ``unit`` are multiplied with for ours; 1 for properties that are not ours.
-
-    Args:
-        key: of the property; ``distance`` for positions and cells.
-        unit: as SchNetPack writes it, such as ``kcal/mol``.
-        path: of the database or run, for the message.
-
-    Raises:
-        UnitError: if SchNetPack does not know the unit.
-    """
-    if key != DISTANCE and key not in PROPERTIES:
-        return 1.0
-    ours = expected(key)
-    if unit == ours:
-        return 1.0
-    try:
-        return factor(unit, ours)
-    except UnitError as error:
-        raise UnitError(
-            f"{path}: {key} is in {unit!r}; expected {ours!r} or a unit of SchNetPack that can "
-            "be converted to it: correct the units in its metadata"
-        ) from error
 
 
 def _rows(path: str | Path, indices: Sequence[int] | None, data: bool) -> Iterator[Row]:

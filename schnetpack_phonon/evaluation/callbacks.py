@@ -25,7 +25,13 @@ from schnetpack_phonon.attribution import report
 from schnetpack_phonon.attribution.results import FIGURES
 from schnetpack_phonon.common.errors import AttributionError, DatabaseError
 from schnetpack_phonon.common.files import replacing
-from schnetpack_phonon.common.properties import DISTANCE, DISTANCE_UNIT, PROPERTIES, band_gap
+from schnetpack_phonon.common.properties import (
+    DISTANCE,
+    DISTANCE_UNIT,
+    PROPERTIES,
+    band_gap,
+    unit_factor,
+)
 from schnetpack_phonon.common.style import save_figure
 from schnetpack_phonon.data.card import at_rest, content_digest, distribution
 from schnetpack_phonon.data.database import read_metadata
@@ -34,7 +40,6 @@ from schnetpack_phonon.data.reading import (
     read_labels,
     read_provenance,
     read_structures,
-    unit_factor,
 )
 from schnetpack_phonon.evaluation.metrics import errors, in_report_units
 from schnetpack_phonon.evaluation.predictions import predict, stored_labels

@@ -24,10 +24,11 @@ from schnetpack_phonon.common.properties import (
     ideal_positions,
     kpoints,
     levels,
+    stored_units,
     stress,
 )
 from schnetpack_phonon.data.database import METADATA_KEY, Row, read_metadata
-from schnetpack_phonon.data.reading import formula, read_rows, stored_units
+from schnetpack_phonon.data.reading import formula, read_rows
 from schnetpack_phonon.structures.files import read_frames
 
 _PARAMETERS = ("temperature", "amplitude")

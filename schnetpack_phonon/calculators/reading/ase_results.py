@@ -67,6 +67,14 @@ def ase_results(atoms: Atoms, prefix: str = "") -> dict[str, Any]:
     return found
 
 
+def unit_of(name: str, prefix: str = "") -> str | None:
+    """The property in whose unit a value of this name is expected; None for no label."""
+    for key, names in _NAMES.items():
+        if name.startswith(prefix) and name.removeprefix(prefix) in names:
+            return properties.energy if key in ("free_energy", "virial") else key
+    return None
+
+
 def prefixes(atoms: Atoms) -> list[str]:
     """What stands before the names of energy and forces in a structure, such as ``REF_``."""
     ends = ("energy", "forces")

@@ -15,8 +15,7 @@ import pandas as pd
 
 from schnetpack_phonon.common.errors import ComparisonError, RunError
 from schnetpack_phonon.common.files import UNTRUSTED, Trust
-from schnetpack_phonon.common.properties import DISTANCE, element_names, label
-from schnetpack_phonon.data.reading import unit_factor
+from schnetpack_phonon.common.properties import DISTANCE, element_names, label, unit_factor
 from schnetpack_phonon.evaluation.comparison.cached_predictions import TrainedOn, predictions_of
 from schnetpack_phonon.evaluation.comparison.run_groups import group_runs
 from schnetpack_phonon.evaluation.runs import Run, read_run

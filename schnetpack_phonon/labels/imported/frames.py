@@ -6,23 +6,30 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from sqlite3 import DatabaseError
 from typing import Any
 from xml.etree import ElementTree
 
+import numpy as np
 from ase import Atoms
 from ase.calculators.calculator import CalculationFailed, Calculator
+from ase.db import connect
 
 from schnetpack_phonon.calculators.base import EDGE_LABELS, FORCE_LABELS, labels_from_results
 from schnetpack_phonon.calculators.output import OutputReader, xml_root
-from schnetpack_phonon.calculators.reading.ase_results import ase_results, prefixes
+from schnetpack_phonon.calculators.reading.ase_results import ase_results, prefixes, unit_of
 from schnetpack_phonon.calculators.reading.convergence import check_file, check_vasp
 from schnetpack_phonon.calculators.reading.settings import vasp_settings
 from schnetpack_phonon.common.errors import LabellingError, UnreadableFileError
 from schnetpack_phonon.common.properties import (
+    DISTANCE,
+    SCHNETPACK_UNITS,
     Labels,
     band_gap_gamma,
     band_gap_spin,
     partial_occupation,
+    stored_units,
+    unit_factor,
 )
 from schnetpack_phonon.labels.imported.outputs import reader_of, settings_of
 from schnetpack_phonon.structures.files import file_format, read_frames
@@ -52,14 +59,16 @@ def read_labelled(
     """All structures of a file with their labels.
 
     Args:
-        path: an output of CP2K (of one structure, with a copy of its input), the XML of pw.x, or
-            any file that :func:`.read_frames` takes.
+        path: an output of CP2K (of one structure, with a copy of its input), the XML of pw.x, a
+            database of SchNetPack (in any units that it converts), or any file that
+            :func:`.read_frames` takes.
         prefix: of the names of labels, such as ``REF_``.
         format: ASE's name of the format; told from the file by default.
         option: what stands before ``format`` in messages.
 
     Raises:
         UnreadableFileError: as :func:`.read_frames` does.
+        UnitError: for a unit of a database that is not known.
     """
     path = Path(path)
     reader = reader_of(path) if path.is_file() else None
@@ -67,7 +76,7 @@ def read_labelled(
         yield _output(reader, path.parent)
         return
     steps = _root(path) if path.is_file() and file_format(path) == "vasp-xml" else None
-    for index, atoms in enumerate(read_frames(path, format=format, option=option)):
+    for index, atoms in enumerate(_structures(path, prefix, format, option)):
         error, labels = None, {}
         try:
             found = ase_results(atoms, prefix)
@@ -80,6 +89,34 @@ def read_labelled(
             error = str(reason)
         atoms.calc = None
         yield Frame(atoms, labels, error)
+
+
+def _structures(path: Path, prefix: str, format: str | None, option: str) -> Iterator[Atoms]:
+    """As ASE reads them; of a database of SchNetPack with its properties in ASE's units."""
+    units: dict[str, str | None] = {}
+    if path.suffix == ".db" and path.is_file() and format in (None, "db"):
+        try:
+            with connect(str(path), use_lock_file=False) as database:
+                if SCHNETPACK_UNITS in database.metadata:
+                    units = stored_units(database.metadata)
+        except DatabaseError as error:
+            raise UnreadableFileError(f"cannot read {path}: {error}") from error
+    if not units:
+        yield from read_frames(path, format=format, option=option)
+        return
+    length = unit_factor(DISTANCE, units[DISTANCE], path)
+    keys = {name: unit_of(name, prefix) for name in units}
+    factors = {name: unit_factor(key, units[name], path) for name, key in keys.items() if key}
+    with connect(str(path), use_lock_file=False) as database:
+        for row in database.select():
+            atoms = row.toatoms()
+            atoms.set_cell(length * atoms.cell.array)
+            atoms.positions *= length
+            atoms.info = {"key_value_pairs": row.key_value_pairs}
+            for name, unit in factors.items():
+                value = unit * np.asarray(row.data[name])
+                atoms.info[name] = value.item() if value.size == 1 else value.squeeze()
+            yield atoms
 
 
 def _output(reader: OutputReader, folder: Path) -> Frame:
@@ -137,8 +174,9 @@ class FileLabels:
             return f" that can be used: {errors[0]}"
         if self.path.suffix == ".db":
             return (
-                " of ASE. Those of SchNetPack are in units of their own: write the database as "
-                f"extended XYZ first (spkphonon extxyz {self.path.name} NAME.extxyz)"
+                f" named {self.prefix}energy, {self.prefix}forces and so on: expected one of ASE "
+                "with results of a calculator, or one of SchNetPack, with the units of its "
+                f"properties in its metadata ({SCHNETPACK_UNITS})"
             )
         there = [p for p in (prefixes(frame.atoms) for frame in frames[:1]) if p]
         if there and not self.prefix:

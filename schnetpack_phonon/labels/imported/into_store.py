@@ -8,28 +8,25 @@ job, with the structure of the job and the name of the file.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from copy import copy
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 from ase import Atoms
 
-from schnetpack_phonon.calculators.base import AseCalculator, LabellingCalculator
-from schnetpack_phonon.calculators.external_code import ExternalCode
+from schnetpack_phonon.calculators.base import LabellingCalculator
 from schnetpack_phonon.calculators.output import SAME_PLACE
-from schnetpack_phonon.calculators.reading.settings import TOLD
 from schnetpack_phonon.common.errors import LabellingError, UnreadableFileError
 from schnetpack_phonon.common.progress import Progress
 from schnetpack_phonon.common.properties import Labels, band_gap_spin
 from schnetpack_phonon.labels.imported.checks import check_labels
 from schnetpack_phonon.labels.imported.frames import NOT_TOLD, FileLabels, Frame
+from schnetpack_phonon.labels.imported.origin import other_origin
 from schnetpack_phonon.labels.imported.targets import Targets, nearest
-from schnetpack_phonon.labels.labelling import Job, Planner, label_key
+from schnetpack_phonon.labels.labelling import Job, Planner
 from schnetpack_phonon.labels.maintenance import difference
 from schnetpack_phonon.labels.store import LabelStore, Record
-from schnetpack_phonon.structures.atom_properties import magnetic_moments
 from schnetpack_phonon.structures.matching import Match, match
 
 _STORED, _THERE = "stored", "already there"
@@ -65,7 +62,7 @@ class _Given:
 
 def import_labels(
     planner: Callable[[], Planner],
-    calculator: LabellingCalculator,
+    calculators: Sequence[LabellingCalculator],
     ideals: Mapping[str, Atoms],
     store: LabelStore,
     files: Sequence[Path],
@@ -79,7 +76,8 @@ def import_labels(
 
     Args:
         planner: finds out which labels are needed, as :meth:`.Generation.planner` does.
-        calculator: whose labels they are.
+        calculators: whose labels they may be: that of the labels, then that of the force constants
+            if it is another one.
         ideals: undisplaced supercells of the crystals, by their names.
         store: for the labels.
         files: as :func:`.read_labelled` takes them.
@@ -100,23 +98,17 @@ def import_labels(
     _match(left, ideals)
     while True:
         plan = planner()
-        jobs = [job for job in plan.jobs.values() if _is_label(job, calculator)]
-        targets = {name: Targets(ideal, jobs) for name, ideal in ideals.items()}
-        found = [(one, best) for one in left if (best := nearest(one.matches, targets))]
-        taken = {id(one) for one, (distance, *_) in found if distance < SAME_PLACE}
-        left = [one for one in left if id(one) not in taken]
+        jobs = [_labels_of(calculator, plan.jobs.values()) for calculator in calculators]
+        targets = [{name: Targets(ideal, j) for name, ideal in ideals.items()} for j in jobs]
         n_stored = len(store)
-        for one, (distance, job, place) in found:
-            if id(one) in taken:
-                _take(one, job, place, calculator, store)
-            else:
-                one.reason = (
-                    f"{distance:.2g} Ang from the nearest structure, {job.description}; expected "
-                    f"less than {SAME_PLACE:g}"
-                )
+        for one in left:
+            places = [nearest(one.matches, own) for own in targets]
+            if found := [(own, *p) for own, p in zip(calculators, places, strict=True) if p]:
+                _take_nearest(one, found, store)
+        left = [one for one in left if one.status is _OTHER]
         if len(store) == n_stored:
             break
-    text = "\n".join([*_lines(given), *_missing(plan, calculator)])
+    text = "\n".join([*_lines(given), *_missing(plan, calculators)])
     if not any(one.status in (_STORED, _THERE) for one in given):
         raise LabellingError(f"no label was stored\n{text}")
     return f"label store: {store.path}\n{text}"
@@ -167,16 +159,51 @@ def _other_atoms(atoms: Atoms, ideals: Mapping[str, Atoms]) -> str:
     )
 
 
-def _is_label(job: Job, calculator: LabellingCalculator) -> bool:
-    """Whether a job is a label of this calculator, and no relaxation."""
-    given = job.input
-    return given is not None and given.task == "label" and given.settings == calculator.settings
+def _labels_of(calculator: LabellingCalculator, jobs: Iterable[Job]) -> list[Job]:
+    """Those of a calculator that are labels, and no relaxations."""
+    own = calculator.settings
+    return [j for j in jobs if j.input and j.input.task == "label" and j.input.settings == own]
+
+
+def _take_nearest(
+    one: _Given, found: Sequence[tuple[LabellingCalculator, float, Job, Match]], store: LabelStore
+) -> None:
+    """Stores a frame for the job of the first calculator that it is of, or says why not."""
+    near = [(own, job, place) for own, distance, job, place in found if distance < SAME_PLACE]
+    reasons = []
+    for calculator, job, place in near:
+        _take(one, job, place, calculator, store, only=len(near) == 1)
+        if one.status is not _REFUSED:
+            return
+        reasons.append(one.reason)
+    if reasons:
+        one.refuse("; or else ".join(dict.fromkeys(reasons)))
+    else:
+        _, distance, job, _ = min(found, key=lambda each: each[1])
+        one.reason = (
+            f"{distance:.2g} Ang from the nearest structure, {job.description}; expected "
+            f"less than {SAME_PLACE:g}"
+        )
 
 
 def _take(
-    one: _Given, job: Job, place: Match, calculator: LabellingCalculator, store: LabelStore
+    one: _Given,
+    job: Job,
+    place: Match,
+    calculator: LabellingCalculator,
+    store: LabelStore,
+    only: bool,
 ) -> None:
-    """Stores the labels of a frame, or says why not."""
+    """Stores the labels of a frame, or says why not.
+
+    Args:
+        one: the frame.
+        job: that it is of.
+        place: of its atoms.
+        calculator: of the job.
+        store: for the labels.
+        only: whether no other calculator has a job for the same structure.
+    """
     one.reason = ""
     own = place.labels(one.frame.labels)
     if missing := [key for key in calculator.properties if key not in own]:
@@ -185,9 +212,15 @@ def _take(
             "data/ensemble=file with data.ensemble.labels=file takes what there is"
         )
         return
-    differences, told = _other_origin(one, job, place, calculator)
+    differences, told = other_origin(one.source, one.frame, job, place, calculator)
     if differences:
         one.refuse("; ".join(differences))
+        return
+    if not told and not only:
+        one.refuse(
+            f"it does not tell whether it is of {calculator.code_version} or of the other "
+            f"calculator, which both label {job.description}"
+        )
         return
     kept = (*calculator.properties, band_gap_spin)  # of which the last may be missing
     labels: Labels = {key: own[key] for key in kept if key in own}
@@ -200,37 +233,6 @@ def _take(
     origin = f"{one.source.path}, frame {one.index}{told_by}"
     store.add(Record(job.key, labels, None, job.input, origin=origin))
     one.status, one.unchecked = _STORED, not told
-
-
-def _other_origin(
-    one: _Given, job: Job, place: Match, calculator: LabellingCalculator
-) -> tuple[list[str], bool]:
-    """Version and settings that are not those of the job, and whether the file tells of any."""
-    expected, found = calculator.code_version, one.source.code_version
-    info = one.frame.atoms.info
-    ours = info.get("key_value_pairs") or info
-    if {"code", "key"} <= ours.keys() or {"code", "settings_hash"} <= ours.keys():  # we wrote it
-        if str(ours["code"]) != expected:
-            return [f"it is of {ours['code']}; expected {expected}"], True
-        if "key" not in ours:
-            return [], False
-        in_file = label_key(calculator.settings, expected, one.frame.atoms)
-        other = ours["key"] not in (job.key, in_file)
-        return ["its key is that of other settings"] if other else [], True
-    if found == NOT_TOLD or isinstance(calculator, AseCalculator):
-        return [], False
-    if found != expected:
-        advice = "" if found.split()[0] != expected.split()[0] else ": set data.calculator.version"
-        return [f"it is of {found}; expected {expected}{advice}"], True
-    if not isinstance(calculator, ExternalCode):
-        return [], False
-    reader = copy(calculator)
-    reader.output = one.source.path.name  # type: ignore[misc]
-    (atoms,) = job.arguments
-    there = atoms[np.argsort(place.order)]
-    others = reader.other_settings(one.source.path.parent, there)
-    told_only = TOLD if magnetic_moments(atoms) is None else ()
-    return [text for name, text in others.items() if name not in told_only], True
 
 
 def _lines(given: Sequence[_Given]) -> Iterator[str]:
@@ -258,15 +260,14 @@ def _counts(given: Sequence[_Given]) -> str:
     return f"{len(given)} frames, {', '.join(texts)}"
 
 
-def _missing(plan: Planner, calculator: LabellingCalculator) -> Iterator[str]:
+def _missing(plan: Planner, calculators: Sequence[LabellingCalculator]) -> Iterator[str]:
     """Which labels are still missing, and what cannot be imported."""
     for purpose, jobs in plan.missing.items():
         yield f"{purpose}: {len(jobs)} labels are still missing"
-        if not all(_is_label(job, calculator) for job in jobs):
+        if len(jobs) > sum(len(_labels_of(own, jobs)) for own in calculators):
             yield (
-                f"    {jobs[0].description}: relaxations, and labels of another calculator, are "
-                "not imported: relaxed crystals with data.structure.relax=false, and force "
-                "constants of phonopy, need none (spkphonon generate --dry-run computes them)"
+                f"    {jobs[0].description}: relaxations are not imported: relaxed crystals with "
+                "data.structure.relax=false need none (spkphonon generate --dry-run computes them)"
             )
     if not plan.missing:
         yield "all labels are in the store: spkphonon generate makes the database"

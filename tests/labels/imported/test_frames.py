@@ -7,9 +7,11 @@ import pytest
 from ase.build import bulk
 from ase.calculators.emt import EMT
 from ase.calculators.singlepoint import SinglePointCalculator
+from ase.units import Bohr, kcal, mol
+from schnetpack.data import ASEAtomsData
 
 from schnetpack_phonon.calculators.vasp import Vasp
-from schnetpack_phonon.common.errors import LabellingError
+from schnetpack_phonon.common.errors import LabellingError, UnitError
 from schnetpack_phonon.labels.imported.frames import FileLabels, read_labelled, same_source
 from tests.calculators.code_fixtures import CODES
 
@@ -58,11 +60,49 @@ def test_names_with_a_prefix_that_was_not_given(tmp_path, frame):
         _ = FileLabels(tmp_path / "a.extxyz").frames
 
 
-def test_databases_of_schnetpack_have_units_of_their_own(tmp_path, frame):
+@pytest.mark.parametrize("prefix", ["", "REF_"])
+def test_databases_of_schnetpack(tmp_path, frame, prefix):
+    """In whatever units they are; a stress of 1 GPa is 1 / 160.2 eV/Ang^3."""
+    units = {"energy": "kcal/mol", "forces": "kcal/mol/Bohr", "stress": "GPa", "gap": "eV"}
+    properties = {
+        "energy": np.array([-100.0]),
+        "forces": np.arange(3.0 * len(frame)).reshape(-1, 3),
+        "stress": np.eye(3)[None],
+        "gap": np.array([1.5]),
+    }
+    data = ASEAtomsData.create(
+        str(tmp_path / "a.db"),
+        distance_unit="Bohr",
+        property_unit_dict={prefix + name: unit for name, unit in units.items()} | {"mine": "K"},
+    )
+    atoms = frame.copy()
+    atoms.set_cell(atoms.cell.array / Bohr, scale_atoms=True)
+    own = {prefix + name: value for name, value in properties.items()} | {"mine": np.ones(2)}
+    data.add_system(atoms, **own)
+    (found,) = read_labelled(tmp_path / "a.db", prefix)
+    np.testing.assert_allclose(found.atoms.positions, frame.positions, atol=1e-6)
+    np.testing.assert_allclose(found.atoms.cell.array, frame.cell.array, atol=1e-6)
+    unit = kcal / mol
+    assert found.labels["energy"].item() == pytest.approx(-100 * unit)
+    np.testing.assert_allclose(found.labels["forces"], properties["forces"] * unit / Bohr)
+    np.testing.assert_allclose(found.labels["stress"][0], np.eye(3) / 160.2176634, rtol=1e-5)
+    assert found.labels["band_gap"].item() == 1.5
+
+
+def test_unit_that_is_not_known(tmp_path, frame):
+    data = ASEAtomsData.create(
+        str(tmp_path / "a.db"), distance_unit="Ang", property_unit_dict={"energy": "florin"}
+    )
+    data.add_system(frame, energy=np.ones(1))
+    with pytest.raises(UnitError, match=r"energy is in 'florin'; expected 'eV'"):
+        list(read_labelled(tmp_path / "a.db"))
+
+
+def test_database_without_units(tmp_path, frame):
     frame.calc = None
     with ase.db.connect(tmp_path / "a.db") as db:
         db.write(frame, data={"energy": np.ones(1)})
-    with pytest.raises(LabellingError, match=r"no label of ASE.*spkphonon extxyz a\.db"):
+    with pytest.raises(LabellingError, match=r"no label named energy.*with the units of its"):
         _ = FileLabels(tmp_path / "a.db").frames
 
 

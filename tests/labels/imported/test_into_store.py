@@ -36,8 +36,8 @@ def generation(folder, calculator=PAIRS, seed=1):
 def imported(made, *files, **options) -> str:
     ideals = {c.name: c.supercell for c in made.recipe.structure.crystals}
     store = LabelStore(made.label_store)
-    calculator = made.recipe.calculator
-    return import_labels(made.planner, calculator, ideals, store, files, **options)
+    calculators = [made.recipe.calculator, *made.recipe.other_calculators.values()]
+    return import_labels(made.planner, calculators, ideals, store, files, **options)
 
 
 @pytest.fixture(scope="module")
@@ -171,7 +171,7 @@ def test_output_of_a_code(store, options, version, message):
     calculator = code.make(version=version, **options)
     job = label_job(calculator, code.atoms, "snapshot 0")
     file = code.stored("mesh") / "vasprun.xml"
-    given = (planned(store, job), calculator, {"AlAs": code.atoms}, store, [file])
+    given = (planned(store, job), [calculator], {"AlAs": code.atoms}, store, [file])
     if message:
         with pytest.raises(LabellingError, match=message):
             import_labels(*given)
@@ -185,6 +185,45 @@ def test_output_of_a_code(store, options, version, message):
     np.testing.assert_allclose(record.labels["vbm"], expected["vbm"], atol=1e-6)
 
 
+def test_force_constants_of_another_calculator(tmp_path):
+    """Its labels are imported, too; those of a structure that both label need a file that tells."""
+    other = AseCalculator(partial(LennardJones, sigma=2.2, rc=6.0))
+
+    def made(folder):
+        found = generation(folder)
+        found.recipe.phonons.calculator = other
+        return found
+
+    (tmp_path / "elsewhere").mkdir()
+    theirs = made(tmp_path / "elsewhere")
+    theirs.ensure()
+    export(theirs.label_store, tmp_path / "labels.extxyz")
+    ours = made(tmp_path)
+    assert ours.recipe.other_calculators == {"phonons": other}
+    assert "6 frames, 6 stored" in imported(ours, tmp_path / "labels.extxyz")
+    assert ours.label_store.read_text() != ""
+    stored, expected = (LabelStore(each.label_store) for each in (ours, theirs))
+    assert set(stored) == set(expected)
+    for key in expected:
+        np.testing.assert_allclose(stored[key].labels["energy"], expected[key].labels["energy"])
+
+
+def test_file_that_does_not_tell_of_which_calculator_it_is(tmp_path, store):
+    """The same structure is to be labelled by both."""
+    one, two = PAIRS, AseCalculator(partial(LennardJones, sigma=2.2, rc=6.0))
+    atoms = CODES["VASP"].atoms
+    jobs = [label_job(calculator, atoms, "ideal crystal") for calculator in (one, two)]
+    file = tmp_path / "theirs.extxyz"
+    labelled = atoms.copy()
+    labelled.calc = one.ase_calculator()
+    labelled.get_potential_energy()
+    ase.io.write(file, labelled)
+    given = (planned(store, *jobs), [one, two], {"AlAs": atoms}, store, [file])
+    with pytest.raises(LabellingError, match=r"does not tell whether it is of .* ideal crystal"):
+        import_labels(*given)
+    assert not store.path.exists()
+
+
 def test_broken_files_are_listed(tmp_path, store):
     """The others are stored."""
     code = CODES["VASP"]
@@ -193,6 +232,6 @@ def test_broken_files_are_listed(tmp_path, store):
     good = code.stored("mesh") / "vasprun.xml"
     (tmp_path / "cut.xml").write_bytes(good.read_bytes()[:5000])
     files = [tmp_path / "cut.xml", good]
-    text = import_labels(planned(store, job), calculator, {"AlAs": code.atoms}, store, files)
+    text = import_labels(planned(store, job), [calculator], {"AlAs": code.atoms}, store, files)
     assert "2 files: 2 frames, 1 stored, 0 already there, 0 not part of the ensemble, 1 ref" in text
     assert f"frame 0 of {tmp_path / 'cut.xml'}: cannot read" in text

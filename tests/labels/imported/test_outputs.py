@@ -115,12 +115,12 @@ def test_import(name, store):
     calculator = code.make(version=code.version)
     job = label_job(calculator, code.atoms, "snapshot 0")
     given = ({"crystal": code.atoms}, store, [path])
-    assert "1 stored" in import_labels(planned(store, job), calculator, *given)
+    assert "1 stored" in import_labels(planned(store, job), [calculator], *given)
     assert store[job.key].origin == f"{path}, frame 0, {name} {code.version}"
     other = code.make(version="1.0")
     job = label_job(other, code.atoms, "snapshot 0")
     with pytest.raises(LabellingError, match=rf"it is of {name} .*; expected {name} 1.0"):
-        import_labels(planned(store, job), other, *given)
+        import_labels(planned(store, job), [other], *given)
 
 
 def test_other_files_have_other_readers(tmp_path):
