@@ -21,7 +21,7 @@ from schnetpack_phonon.common.errors import DatabaseError
 from schnetpack_phonon.common.properties import DISTANCE, stored_units, unit_factor
 from schnetpack_phonon.data.database import Row
 from schnetpack_phonon.structures.atom_properties import own_masses
-from schnetpack_phonon.structures.files import read_frames
+from schnetpack_phonon.structures.files import formula, read_frames
 from schnetpack_phonon.structures.matching import in_images_of
 
 
@@ -129,11 +129,6 @@ def read_labels(path: str | Path) -> pd.DataFrame:
     return pd.DataFrame(
         [{k: v.item() for k, v in row.data.items() if v.size == 1} for row in read_rows(path)]
     )
-
-
-def formula(atoms: Atoms) -> str:
-    """What crystals are called whose files give them no name."""
-    return atoms.get_chemical_formula("metal", empirical=True)
 
 
 def _rows(path: str | Path, indices: Sequence[int] | None, data: bool) -> Iterator[Row]:

@@ -28,8 +28,8 @@ from schnetpack_phonon.common.properties import (
     stress,
 )
 from schnetpack_phonon.data.database import METADATA_KEY, Row, read_metadata
-from schnetpack_phonon.data.reading import formula, read_rows
-from schnetpack_phonon.structures.files import read_frames
+from schnetpack_phonon.data.reading import read_rows
+from schnetpack_phonon.structures.files import formula, read_frames
 
 _PARAMETERS = ("temperature", "amplitude")
 # Levels belong to k-points, which predictions for structures alone do not know.

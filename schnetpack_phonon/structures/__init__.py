@@ -11,11 +11,11 @@ __getattr__, __dir__ = names_of(
     crystals: Antiperovskites Crystal Crystals StructureSource antiperovskite
         displaced_positions shortest_distance supercell_matrix translations
     disordered: DisorderedCrystal
-    files: StructureFile files_of_crystals read_frames read_structure
+    files: StructureFile formula files_of_crystals read_frames read_structure
     formats.cif: DisorderedSites read_cif read_disordered_cif
     formats.mean_of_frames: MeanStructure mean_structure
     formats.phonopy_yaml: phonopy_unitcell read_phonopy_yaml
-    several_files: StructureFiles formula
+    several_files: StructureFiles
     supercells: auto_supercell supercell_of
     elasticity: Moduli finite_strain_tensor finite_strains hill_average is_stable point_group
         reuss_average rotated strained symmetrized tensor_to_voigt universal_anisotropy

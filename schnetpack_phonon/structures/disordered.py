@@ -17,9 +17,8 @@ from ase.data import atomic_numbers
 from schnetpack_phonon.common.errors import UnreadableFileError, check_at_least, check_choice
 from schnetpack_phonon.structures.alloys import vegard
 from schnetpack_phonon.structures.crystals import Crystal, supercell_matrix
-from schnetpack_phonon.structures.files import checked_unitcell
+from schnetpack_phonon.structures.files import checked_unitcell, formula
 from schnetpack_phonon.structures.formats.cif import DisorderedSites, read_disordered_cif
-from schnetpack_phonon.structures.several_files import formula
 from schnetpack_phonon.structures.supercells import supercell_of
 
 log = logging.getLogger(__name__)

@@ -33,6 +33,8 @@ _SIGNATURES = {
     "vasp-xml": re.compile(rb"<modeling>"),
     "phonopy": SIGNATURE,
 }
+# Order of non-metals in formulas (IUPAC recommendations 2005, table VI).
+_NON_METALS = re.findall("[A-Z][a-z]?", "RnXeKrArNeHeBSiCSbAsPNHTeSeSAtIBrClOF")
 _NEARLY = 0.01  # Ang; of positions with few digits
 _ROUNDED_MASS = 2e-3  # relative; the masses of an input often have a few digits
 
@@ -78,9 +80,18 @@ class StructureFile:
         atoms = read_structure(Path(work_dir, path), format, frame, "data.structure.")
         unitcell = checked_unitcell(atoms, path, symmetry_tolerance)
         self.relax, self.calculator = relax, calculator
-        name = name or unitcell.get_chemical_formula(empirical=True)
+        name = name or formula(unitcell)
         matrix = supercell_of(unitcell, supercell, min_length, min_atoms)
         self.crystals = [Crystal(name, unitcell, matrix)]
+
+
+def formula(atoms: Atoms) -> str:
+    """Reduced formula: metals in the order of the atoms, then non-metals in IUPAC's order."""
+    reduced, _ = atoms.symbols.formula.reduce()
+    counts = reduced.count()
+    metals = [symbol for symbol in counts if symbol not in _NON_METALS]
+    order = metals + [symbol for symbol in _NON_METALS if symbol in counts]
+    return "".join(f"{s}{counts[s] if counts[s] > 1 else ''}" for s in order)
 
 
 def checked_unitcell(atoms: Atoms, path: str | Path, symmetry_tolerance: float | None) -> Atoms:

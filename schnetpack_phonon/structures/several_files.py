@@ -13,13 +13,11 @@ from typing import Any
 from ase import Atoms
 
 from schnetpack_phonon.structures.crystals import Crystal
-from schnetpack_phonon.structures.files import checked_unitcell, read_frames
+from schnetpack_phonon.structures.files import checked_unitcell, formula, read_frames
 from schnetpack_phonon.structures.supercells import supercell_of
 
 log = logging.getLogger(__name__)
 
-# Order of non-metals in formulas (IUPAC recommendations 2005, table VI).
-_NON_METALS = re.findall("[A-Z][a-z]?", "RnXeKrArNeHeBSiCSbAsPNHTeSeSAtIBrClOF")
 _NO_NAME = re.compile(
     r"(?i)(poscar|contcar|outcar|vasprun)?[._-]*"
 )  # names of files that tell nothing
@@ -83,15 +81,6 @@ class StructureFiles:
                 " x ".join(f"{length:.2f}" for length in cell.cell.lengths()),
             )
             self.crystals.append(crystal)
-
-
-def formula(atoms: Atoms) -> str:
-    """Reduced formula: metals in the order of the atoms, then non-metals in IUPAC's order."""
-    reduced, _ = atoms.symbols.formula.reduce()
-    counts = reduced.count()
-    metals = [symbol for symbol in counts if symbol not in _NON_METALS]
-    order = metals + [symbol for symbol in _NON_METALS if symbol in counts]
-    return "".join(f"{s}{counts[s] if counts[s] > 1 else ''}" for s in order)
 
 
 def _named_structures(

@@ -22,7 +22,7 @@ def test_structure_file(tmp_path, name):
     atoms = antiperovskite("Ag3SBr")
     ase.io.write(tmp_path / name, atoms)
     (crystal,) = StructureFile(str(tmp_path / name), supercell=[2, 2, 2]).crystals
-    assert (crystal.name, len(crystal.supercell)) == ("Ag3BrS", 40)
+    assert (crystal.name, len(crystal.supercell)) == ("Ag3SBr", 40)
     assert crystal.space_group == "Pm-3m (221)"
     np.testing.assert_allclose(crystal.unitcell.cell.cellpar(), atoms.cell.cellpar(), rtol=1e-6)
 

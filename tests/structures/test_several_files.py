@@ -6,7 +6,8 @@ from ase import Atoms
 from ase.build import bulk
 
 from schnetpack_phonon.structures.crystals import antiperovskite
-from schnetpack_phonon.structures.several_files import StructureFiles, formula
+from schnetpack_phonon.structures.files import formula
+from schnetpack_phonon.structures.several_files import StructureFiles
 
 CELLS = {"MgO": bulk("MgO", "rocksalt", a=4.21), "CaO": bulk("CaO", "rocksalt", a=4.81)}
 

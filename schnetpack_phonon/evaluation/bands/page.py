@@ -15,7 +15,7 @@ from ase.spectrum.dosdata import GridDOSData
 
 from schnetpack_phonon.common.files import UNTRUSTED, Trust, replacing
 from schnetpack_phonon.common.page import Picture, Section, Table, strings, write_page
-from schnetpack_phonon.data.reading import formula, read_rows
+from schnetpack_phonon.data.reading import read_rows
 from schnetpack_phonon.evaluation.bands.figures import band_figure
 from schnetpack_phonon.evaluation.bands.hoppings import (
     bond_distances,
@@ -25,7 +25,7 @@ from schnetpack_phonon.evaluation.bands.hoppings import (
 )
 from schnetpack_phonon.models.hamiltonian.bands import Levels, hamiltonian_of, recorded
 from schnetpack_phonon.models.predict import Predictor
-from schnetpack_phonon.structures.files import read_structure
+from schnetpack_phonon.structures.files import formula, read_structure
 
 _NEAR = 1e-3  # eV; edges at a point of the path rather than of the mesh, if they are this close
 

@@ -16,9 +16,8 @@ from ase.spacegroup.symmetrize import refine_symmetry
 
 from schnetpack_phonon.common.errors import check_at_least, check_positive
 from schnetpack_phonon.structures.crystals import Crystal, shortest_distance
-from schnetpack_phonon.structures.files import checked_unitcell, read_frames
+from schnetpack_phonon.structures.files import checked_unitcell, formula, read_frames
 from schnetpack_phonon.structures.matching import too_far
-from schnetpack_phonon.structures.several_files import formula
 
 log = logging.getLogger(__name__)
 
