@@ -72,7 +72,7 @@ def test_input_of_pw(tmp_path, name, unit, at):
     pw_input(tmp_path / name, positions=unit, at=at)
     (crystal,) = StructureFile(str(tmp_path / name), [2, 2, 2]).crystals
     atoms, expected = crystal.unitcell, bulk("NaCl", "rocksalt", a=5.6)
-    assert (crystal.name, crystal.space_group) == ("ClNa", "Fm-3m (225)")
+    assert (crystal.name, crystal.space_group) == ("NaCl", "Fm-3m (225)")
     np.testing.assert_allclose(atoms.cell.array, expected.cell.array)
     np.testing.assert_allclose(atoms.positions, [[0, 0, 0], [2.8, 2.8, 2.8]])
     np.testing.assert_array_equal(atoms.get_masses(), expected.get_masses())
