@@ -36,7 +36,7 @@ cross_predictions: evaluation.comparison.cached_predictions evaluation.runs
 cross_tests: evaluation.comparison.cross_tests  cutoffs: models.cutoffs
 database: data.database data.export data.reading  datamodule: data.datamodule data.statistics
 determinism: data.loading.determinism  dispersion: phonons.dispersion
-distance: evaluation.distance  edges: attribution.edges  elastic_moduli: models.elastic_tensor
+distance: ensembles.active.distance  edges: attribution.edges  elastic_moduli: models.elastic_tensor
 elastic_response: models.elastic_response  elastic_tensor: models.elastic_tensor
 elasticity: structures.elasticity  energy: models.heads  epochs: data.splits
 espresso: calculators.espresso  espresso_output: calculators.espresso  exchange: labels.offline

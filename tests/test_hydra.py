@@ -224,7 +224,7 @@ def test_groups_are_listed_without_torch(tmp_path):
         [sys.executable, "-c", code], cwd=tmp_path, env=os.environ | {"PWD": str(tmp_path)},
         capture_output=True, text=True, check=True,
     )  # fmt: skip
-    assert "data/ensemble: file, matched" in done.stdout
+    assert "data/ensemble: active, file" in done.stdout
 
 
 def test_plugins_are_imported_where_a_wheel_has_them():

@@ -73,3 +73,30 @@ def test_runs_that_stopped_go_on(app):
     for _ in range(2):
         assert "finished" not in run("n=9")
     assert {path.read_text() for path in runs.glob("*/times")} == {"xx"}
+
+
+def test_rounds_end_when_there_is_nothing_more_to_do(app):
+    """With the errors good enough, or the budget used; with another budget they go on."""
+    runs, run = app
+    (runs.parent / "config.yaml").write_text(
+        (runs.parent / "config.yaml")
+        .read_text()
+        .replace("hydra/sweeper: unfinished", "hydra/sweeper: rounds")
+        .replace('"n${n}_seed${seed}"', '"round_${n}"')
+        .replace('seed: "1,2"', 'n: "range(0,9)"')
+        + "data: {ensemble: {budget: 7}}\ncallbacks: {active: {force_error: 0.1}}\n"
+    )
+    app_file = runs.parent / "app.py"
+    record = """
+    import json
+    error = None if config.n == 0 else 0.6 / config.n
+    own = {"round": config.n, "n_labels": 3 * config.n, "n_each": 3, "relative": error}
+    Path("active.json").write_text(json.dumps(own))
+"""
+    app_file.write_text(app_file.read_text().replace("main()\n", record.strip("\n") + "\nmain()\n"))
+    assert "round 2 is the last: 6 labels; another round would make it 9, the budget is 7" in run()
+    assert [*sorted(path.name for path in runs.glob("round_*"))] == [f"round_{k}" for k in range(3)]
+    out = run("data.ensemble.budget=90")
+    assert "round 6 is the last: forces are off by 10 %; 10 % is asked for" in out
+    assert {path.read_text() for path in runs.glob("*/times")} == {"x"}
+    assert len(list(runs.glob("*/times"))) == 7

@@ -7,6 +7,6 @@ __getattr__, __dir__ = names_of(
     __name__,
     """
     commands: main
-    sweep_report: SweepJob SweepReport
+    sweep_report: RoundsReport SweepJob SweepReport
     """,
 )

@@ -42,6 +42,19 @@ class SweepReport(Callback):
             log.exception("no report of %s", folder)
 
 
+class RoundsReport(Callback):
+    """Table and picture of the rounds of active learning: ``report`` in the sweep's folder."""
+
+    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
+        from schnetpack_phonon.evaluation.active.report import rounds_report
+
+        folder, wanted = Path(config.hydra.sweep.dir), config.callbacks.active.force_error
+        try:
+            print(rounds_report(folder, folder / "report", wanted))
+        except Exception:  # the runs are safe
+            log.exception("no report of %s", folder)
+
+
 class SweepJob(Callback):
     """Checks the configuration of a run; gives sweepers such as Optuna's the objective of each.
 

@@ -156,8 +156,7 @@ class Recipe:
             check_gives(others.get("structure", self.calculator), FORCE_LABELS, "relaxation")
         if self.ensemble.temperatures:
             self.phonons.check(structure.crystals, structure.relax)
-        for member in self.ensemble.members:
-            member.check(structure.crystals)
+        self.ensemble.check(structure.crystals)
         for crystal in structure.crystals:
             self.source.check(crystal.supercell)
         for crystal in end_members(structure.crystals) if "structure" in others else ():

@@ -5,6 +5,7 @@ from schnetpack_phonon._moved import names_of
 __getattr__, __dir__ = names_of(
     __name__,
     """
+    active.ensemble: ActiveEnsemble
     base: Ensemble Group SimpleEnsemble Snapshot accepted check_thermal ideal_of snapshot_groups
         until_accepted
     dynamics.ensemble: MolecularDynamics

@@ -69,8 +69,8 @@ class Ensemble(ABC):
     @property
     def temperatures(self) -> list[float]:
         """Temperatures of the harmonic models that are needed, in K."""
-        found = [m.temperature(p) for m in self.members for p in m.parameters]
-        return sorted({t for t in found if t is not None})
+        found = {m.temperature(p) for m in self.members for p in m.parameters}
+        return sorted(t for t in found if t is not None)
 
     @property
     def source_of_labels(self) -> FileLabels | None:
@@ -80,9 +80,8 @@ class Ensemble(ABC):
             ValueError: if only some members bring them.
             LabellingError: if they are of several codes.
         """
-        found = [member.source_of_labels for member in self.members]
-        known = [source for source in found if source is not None]
-        if len(known) == len(found):
+        known = [own for member in self.members if (own := member.source_of_labels) is not None]
+        if len(known) == len(self.members):
             return same_source(known)
         if not known:
             return None
@@ -90,6 +89,11 @@ class Ensemble(ABC):
             "labels of some members of data.ensemble come from a file, others would be calculated: "
             "set data.ensemble.ensembles.NAME.labels=calculator, or make two databases"
         )
+
+    def check(self, crystals: Sequence[Crystal]) -> None:
+        """Raises ValueError for crystals of which no snapshot can be drawn."""
+        for member in self.members:
+            member.check(crystals)
 
     def draw(self, crystal: Crystal, model: HarmonicModel | None = None) -> list[Snapshot]:
         """All snapshots of one crystal, without those that are rejected for short distances.

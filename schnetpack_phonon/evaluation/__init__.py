@@ -5,8 +5,8 @@ from schnetpack_phonon._moved import names_of
 __getattr__, __dir__ = names_of(
     __name__,
     """
+    active.callback: ActiveLearning
     callbacks: BondAttributionCallback CPUThreads ReportCallback
-    distance: TrainingSet descriptor far training_set
     metrics: errors in_report_units
     predicted: predict_files
     predictions: answers component_names predict stored_labels

@@ -17,7 +17,7 @@ from schnetpack_phonon.common.properties import PROPERTIES, element_names, force
 from schnetpack_phonon.data.database import Row
 from schnetpack_phonon.data.export import write_xyz
 from schnetpack_phonon.data.reading import Structure, read_rows, read_structures
-from schnetpack_phonon.evaluation.distance import training_set
+from schnetpack_phonon.ensembles.active.distance import training_set
 from schnetpack_phonon.evaluation.runs import read_run
 from schnetpack_phonon.models.predict import Predictor
 
@@ -43,7 +43,7 @@ def predict_files(
 
     What a model gives for each bond is left out. Several models give the mean, and their standard
     deviation under ``NAME_std``. Where the training database of the first model is found, each
-    structure has its distance from the training set (:mod:`.evaluation.distance`).
+    structure has its distance from the training set (:mod:`.ensembles.active.distance`).
 
     Args:
         models: run folders or files of models.

@@ -22,6 +22,18 @@ class DynamicsError(PhononError, RuntimeError):
     """A dynamics that left the crystal or what its potential can do."""
 
 
+class EndedError(DynamicsError):
+    """The end of one replica.
+
+    Attributes:
+        replica: its number.
+    """
+
+    def __init__(self, message: str, replica: int):
+        super().__init__(message)
+        self.replica = replica
+
+
 def check_stretch(
     what: str,
     ideal: Atoms,

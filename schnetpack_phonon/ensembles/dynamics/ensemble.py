@@ -136,7 +136,7 @@ class MolecularDynamics(SimpleEnsemble):
             block, place = divmod(index, self.similar)
             round_, replica = divmod(block, self.n_replicas)
             positions, time = run.sample(replica, round_ * self.similar + place)
-            atoms, n_off_site = _on_sites(source, positions)
+            atoms, n_off_site = on_sites(source, positions)
             one = make(atoms, source, index, f"{self.kind}/{parameter!r}/{replica}/{round_}")
             facts = {"replica": replica, "md_time": round(time, 3), "n_off_site": n_off_site}
             yield replace(one, phonons={**facts, "md_code": self.calculator.code_version})
@@ -177,7 +177,7 @@ _OF_SAMPLES = ("temperatures", "n_snapshots", "frames_per_parent", "min_interval
 _N_REFINED = 2  # times that the shift of the crystal is taken from the atoms on its sites
 
 
-def _on_sites(ideal: Atoms, positions: np.ndarray) -> tuple[Atoms, int]:
+def on_sites(ideal: Atoms, positions: np.ndarray) -> tuple[Atoms, int]:
     """Atoms in the order of the sites that they are on, and how many have left their own."""
     shift = np.zeros(3)  # atoms that leave their sites push the others the other way
     for _ in range(_N_REFINED):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
@@ -21,6 +21,7 @@ from schnetpack_phonon.common.progress import Progress
 from schnetpack_phonon.common.random import snapshot_stream
 from schnetpack_phonon.ensembles.dynamics.checks import (
     DynamicsError,
+    EndedError,
     check_equilibrium,
     check_stretch,
 )
@@ -136,19 +137,43 @@ class Trajectories:
             DynamicsError: if a replica leaves what is sane, or its forces cannot be calculated; the
                 stretches before are kept.
         """
+        for error in self._ended(n_stretches):
+            raise error
+
+    def explore(self, n_stretches: int) -> dict[int, str]:
+        """As :meth:`ensure`, but a replica that leaves what is sane ends alone.
+
+        Returns:
+            Of each such replica, why; its stretches before that are kept, and it is not run again.
+        """
+        for error in self._ended(n_stretches):
+            file = self._why(error.replica)
+            file.parent.mkdir(exist_ok=True)
+            with replacing(file) as part:
+                part.write_text(str(error))
+        found = {k: self._why(k) for k in range(self.n_replicas)}
+        return {k: file.read_text() for k, file in found.items() if file.is_file()}
+
+    def _ended(self, n_stretches: int) -> Iterator[EndedError]:
+        """Reads or runs what is missing; errors of the replicas that end."""
         if min(map(len, self.replicas)) >= n_stretches:
             return
         self.folder.mkdir(parents=True, exist_ok=True)
         waiting = f"another process runs the dynamics of {self.what}: waiting for it"
         with locked(self.folder / "dynamics", waiting):
+            missing = {}
             for number, stretches in enumerate(self.replicas):
                 while (file := self._file(number, len(stretches))).is_file():
                     stretches.append(Stretch(**read_npz(file)))
-            missing = [max(n_stretches - len(stretches), 0) for stretches in self.replicas]
-            if sum(missing):
-                self._run(n_stretches, sum(missing))
+                if (n_missing := n_stretches - len(stretches)) > 0:
+                    if self._why(number).is_file():
+                        yield EndedError(self._why(number).read_text(), number)
+                    else:
+                        missing[number] = n_missing
+            if missing:
+                yield from self._run(n_stretches, missing)
 
-    def _run(self, n_stretches: int, n_missing: int) -> None:
+    def _run(self, n_stretches: int, missing: Mapping[int, int]) -> Iterator[EndedError]:
         executor = self.executor()
         running: dict[Future[Stretch], int] = {}
 
@@ -156,14 +181,18 @@ class Trajectories:
             if len(self.replicas[replica]) < n_stretches:
                 running[executor.submit(_advance, *self._arguments(replica))] = replica
 
-        title = f"dynamics of {self.what}"
+        title, n_missing = f"dynamics of {self.what}", sum(missing.values())
         with shut_down(executor), Progress(title, n_missing, unit="stretches") as progress:
-            for replica in range(self.n_replicas):
+            for replica in missing:
                 submit(replica)
             while running:
                 for future in wait(running, return_when=FIRST_COMPLETED).done:
                     replica = running.pop(future)
-                    self._add(replica, future)
+                    try:
+                        self._add(replica, future)
+                    except DynamicsError as error:
+                        yield EndedError(str(error), replica)
+                        continue
                     progress.update()
                     submit(replica)
 
@@ -199,6 +228,9 @@ class Trajectories:
 
     def _file(self, replica: int, number: int) -> Path:
         return self.folder / f"replica_{replica}" / f"{number:05d}.npz"
+
+    def _why(self, replica: int) -> Path:
+        return self.folder / f"replica_{replica}" / "ended.txt"
 
 
 def _advance(

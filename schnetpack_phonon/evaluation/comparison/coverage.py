@@ -13,10 +13,10 @@ from scipy.stats import spearmanr
 from schnetpack_phonon.common.errors import RunError
 from schnetpack_phonon.common.page import Picture, Section, Table, strings
 from schnetpack_phonon.common.properties import band_gap
+from schnetpack_phonon.ensembles.active.distance import CUTOFF, far, training_set
 from schnetpack_phonon.ensembles.thermal import PhononEnsemble
 from schnetpack_phonon.evaluation.comparison.cross_tests import CrossTests
 from schnetpack_phonon.evaluation.comparison.figures import coverage
-from schnetpack_phonon.evaluation.distance import CUTOFF, far, training_set
 from schnetpack_phonon.evaluation.metrics import in_report_units
 from schnetpack_phonon.evaluation.runs import Run
 from schnetpack_phonon.evaluation.test_sets import TestSet, stacked

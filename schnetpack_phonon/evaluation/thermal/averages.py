@@ -20,10 +20,10 @@ from schnetpack_phonon.common.properties import band_gap, elastic_tensor, proper
 from schnetpack_phonon.common.random import drawn
 from schnetpack_phonon.data.database import read_metadata
 from schnetpack_phonon.data.reading import read_provenance
+from schnetpack_phonon.ensembles.active.distance import far, training_set
 from schnetpack_phonon.ensembles.base import Snapshot
 from schnetpack_phonon.ensembles.fixed import ModeEnsemble, SpecialEnsemble
 from schnetpack_phonon.ensembles.thermal import PhononEnsemble
-from schnetpack_phonon.evaluation.distance import far, training_set
 from schnetpack_phonon.evaluation.runs import Run
 from schnetpack_phonon.evaluation.test_sets import read_test_set
 from schnetpack_phonon.evaluation.thermal.at_rest import (

@@ -5,7 +5,7 @@ from schnetpack_phonon._moved import names_of
 __getattr__, __dir__ = names_of(
     __name__,
     """
-    calculator: TrainedModel
+    calculator: TrainedModel model_of_round
     start_from: StartFrom start_from
     targets: build
     units: units_of units_of_data

@@ -87,14 +87,30 @@ class TrainedModel:
         return labels_from_results(atoms, ase_results(found, len(atoms)))
 
     @property
+    def folder(self) -> Path:
+        """The path with the folder in which a relative one starts."""
+        return Path(self.work_dir, self.path)
+
+    @property
     def _file(self) -> Path:
-        return stored_model(Path(self.work_dir, self.path))
+        return stored_model(self.folder)
 
     @property
     def _predictor(self) -> Predictor:
         file = self._file
         digest = content_digest(file) if file.is_file() else None
         return _opened(file, digest, self.device, self.trust)
+
+
+def model_of_round(number: int, path: str, **options: Any) -> TrainedModel:
+    """The potential that a round of active learning has trained.
+
+    Args:
+        number: of the round.
+        path: of its run, in which ``{}`` stands for the number.
+        options: of :class:`TrainedModel`.
+    """
+    return TrainedModel(path.format(number), **options)
 
 
 _PACKAGES = ("schnetpack_phonon", "schnetpack")

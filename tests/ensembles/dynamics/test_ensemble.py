@@ -11,7 +11,7 @@ from ase.calculators.emt import EMT
 from schnetpack_phonon.calculators.base import AseCalculator
 from schnetpack_phonon.data.reading import read_rows
 from schnetpack_phonon.ensembles.base import planned_parents
-from schnetpack_phonon.ensembles.dynamics.ensemble import MolecularDynamics, _on_sites
+from schnetpack_phonon.ensembles.dynamics.ensemble import MolecularDynamics, on_sites
 from schnetpack_phonon.structures.crystals import Crystal, Crystals
 from tests.data.data_fixtures import ensemble_data
 from tests.ensembles.dynamics.dynamics_fixtures import SpringModel, md
@@ -59,10 +59,10 @@ def test_atoms_follow_the_sites_that_they_are_on(nacl):
     moved = ideal.positions + u
     moved[sodium[[0, 1]]] = moved[sodium[[1, 0]]]
     moved[sodium[0]] += ideal.cell.array[1]
-    atoms, n_off_site = _on_sites(ideal, moved + np.array([0.3, 0.0, 0.0]))
+    atoms, n_off_site = on_sites(ideal, moved + np.array([0.3, 0.0, 0.0]))
     assert n_off_site == 2
     np.testing.assert_allclose(atoms.positions - ideal.positions, u, atol=2e-6)
-    assert _on_sites(ideal, ideal.positions + u)[1] == 0
+    assert on_sites(ideal, ideal.positions + u)[1] == 0
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 from ase.build import bulk
 
+from schnetpack_phonon.ensembles.active.distance import far
 from schnetpack_phonon.ensembles.thermal import PhononEnsemble
 from schnetpack_phonon.evaluation.comparison.coverage import (
     coverage_section,
@@ -18,7 +19,6 @@ from schnetpack_phonon.evaluation.comparison.coverage import (
     rank_correlations,
 )
 from schnetpack_phonon.evaluation.comparison.cross_tests import cross_test
-from schnetpack_phonon.evaluation.distance import far
 from schnetpack_phonon.evaluation.runs import Run, find_runs
 from schnetpack_phonon.evaluation.test_sets import TestSet
 from tests.evaluation.comparison.comparison_fixtures import databases, write_run

@@ -70,6 +70,22 @@ def training_set(structures: Sequence[Atoms]) -> TrainingSet:
     return TrainingSet(species, points, float(max(own.min(axis=1).mean(), 1e-12)))
 
 
+def farthest_first(points: np.ndarray, known: np.ndarray) -> list[int]:
+    """Order in which each point is the farthest from those before it and from the known ones.
+
+    Args:
+        points: shape=(n_points, n_features).
+        known: shape=(n_known, n_features), at least one.
+    """
+    nearest = cdist(points, known).min(axis=1)
+    order: list[int] = []
+    for _ in range(len(points)):
+        order.append(int(nearest.argmax()))
+        nearest = np.minimum(nearest, cdist(points, points[order[-1:]])[:, 0])
+        nearest[order] = -np.inf
+    return order
+
+
 def descriptor(atoms: Atoms, species: Sequence[int]) -> np.ndarray:
     """Densities of pair distances, concatenated over pairs of species, shape=(n_features,).
 

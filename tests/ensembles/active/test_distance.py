@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from ase.build import bulk, make_supercell
 
-from schnetpack_phonon.evaluation.distance import descriptor, far, training_set
+from schnetpack_phonon.ensembles.active.distance import descriptor, far, training_set
 
 
 def copper(sigma: float, seed: int, symbol: str = "Cu"):
