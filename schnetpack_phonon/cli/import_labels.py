@@ -29,7 +29,7 @@ def import_labels(options: argparse.Namespace) -> None:
     other settings are listed and left out.
 
     The structures have to be those of the ensemble. spkphonon collect reads the outputs of
-    spkphonon export; data/ensemble=file data.ensemble.labels=file makes a database of any others.
+    spkphonon export; data/ensemble=labelled makes a database of any others.
 
     Example:
       spkphonon import runs/*/vasprun.xml experiment=... data/calculator=vasp

@@ -209,7 +209,7 @@ def _take(
     if missing := [key for key in calculator.properties if key not in own]:
         one.refuse(
             f"it has no {', no '.join(missing)}, which labels of {calculator.code_version} have; "
-            "data/ensemble=file with data.ensemble.labels=file takes what there is"
+            "data/ensemble=labelled takes what there is"
         )
         return
     differences, told = other_origin(one.source, one.frame, job, place, calculator)

@@ -55,7 +55,7 @@ class MeanStructure:
 
     def __init__(
         self,
-        path: str,
+        path: str | None,
         skip: int = 0,
         symmetry_tolerance: float | None = None,
         name: str | None = None,
@@ -64,6 +64,11 @@ class MeanStructure:
         calculator: Any = None,
         work_dir: str = ".",
     ):
+        if path is None:
+            raise ValueError(
+                "data.structure.path is not set; expected the file of frames, such as that of "
+                "data/ensemble=labelled"
+            )
         check_at_least(0, skip=skip)
         self.relax, self.calculator = relax, calculator
         file = Path(work_dir, path)
