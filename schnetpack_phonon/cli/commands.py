@@ -71,7 +71,7 @@ def _parser() -> Parser:
     groups = {"": add_group(parser)}
     data = (init, generate, export, collect, import_labels, _card, _extxyz)
     stores = (_labels, _list, _merge, _export, _prune)
-    for each in (*data, *stores, predict, attribute, bands, _report, _thermal):
+    for each in (*data, *stores, predict, attribute, bands, _report, _thermal, _phonons):
         each.add_to(groups)
     return parser
 
@@ -259,3 +259,28 @@ def _thermal(options: argparse.Namespace) -> None:
     trust = trust_of(options)
     own = options.runs, out, temperatures, n_snapshots, options.seed, trust, options.supercell
     print(thermal_report(*own))
+
+
+@command(
+    "phonons",
+    argument("model", type=Path, metavar="RUN", help="run folder of a model with forces"),
+    argument(
+        "-o", "--out", type=Path, default=Path("phonons"), help="folder of the page (%(default)s)"
+    ),
+    *TRUST,
+)
+def _phonons(options: argparse.Namespace) -> None:
+    """Compare the phonons of a trained potential with the force constants of its data.
+
+    Writes a page (index.html): bands and densities of states of each crystal, and a table of the
+    frequencies at the wave vectors of the supercell. Runs without best_model.npz need --trust, as
+    for spkphonon report.
+
+    Example:
+      spkphonon phonons runs/NAME
+    """
+    show_messages()
+    check_folder(options.out, "--out")
+    from schnetpack_phonon.evaluation.phonons.page import phonon_report
+
+    print(phonon_report(options.model, options.out, trust_of(options)))

@@ -35,7 +35,7 @@ def rounds_report(folder: Path, out: Path, force_error: float | None = None) -> 
     Raises:
         RunError: if no round has found structures yet.
     """
-    found = read_rounds(folder)
+    found = {number: _several(own) for number, own in read_rounds(folder).items()}
     if not found:
         raise RunError(f"no round of active learning with new structures in {folder.absolute()}")
     data = pd.DataFrame([_line(k, name, e) for k, own in found.items() for name, e in own.items()])
@@ -47,6 +47,11 @@ def rounds_report(folder: Path, out: Path, force_error: float | None = None) -> 
     ]
     places = write_page(out, "Active learning", [Section("", [_WORDS], items)])
     return places["table"].read_text(encoding="utf-8")
+
+
+def _several(errors: dict[str, RoundErrors]) -> dict[str, RoundErrors]:
+    """Without the errors of all crystals if there is one only."""
+    return errors if len(errors) > 2 else {k: own for k, own in errors.items() if k != ALL}
 
 
 def _line(number: int, name: str, errors: RoundErrors) -> dict[str, str | int | float | None]:
@@ -85,16 +90,19 @@ def errors_by_round(
         of_forces.plot(before, [100 * e.relative for e in own], label=name, **style)
         of_energies.plot(before, [e.energy for e in own], label=name, **style)
     rounds = [n - 1 for n in found]
-    of_replicas.bar(rounds, [own[ALL].n_replicas for own in found.values()], color="0.85")
-    of_replicas.bar(rounds, [own[ALL].n_ended for own in found.values()], color=color(1))
+    crystals = [[e for name, e in own.items() if name != ALL] for own in found.values()]
+    for what, shade in (("n_replicas", "0.85"), ("n_ended", "0.35")):
+        numbers = [sum(getattr(e, what) for e in own) for own in crystals]
+        of_replicas.bar(rounds, numbers, color=shade)
     if force_error:
         of_forces.axhline(100 * force_error, color="0.3", lw=0.8, ls="--")
     of_forces.set_ylabel("error of forces (% of their rms)")
-    of_energies.set_ylabel("error of energy (meV/atom, mean absolute)")
-    of_replicas.set_ylabel("replicas; ended early (orange)")
+    of_energies.set_ylabel("mean error of energy (meV/atom)")
+    of_replicas.set_ylabel("replicas; dark: ended early")
+    of_replicas.yaxis.get_major_locator().set_params(integer=True)
     for axis in (of_forces, of_energies, of_replicas):
         axis.set_xlabel("potential of round")
-        axis.set_ylim(bottom=0)
+        axis.set_ylim(0, 1.05 * axis.get_ylim()[1])
         axis.xaxis.get_major_locator().set_params(integer=True)
     of_forces.legend(frameon=False, fontsize="small")
     return figure

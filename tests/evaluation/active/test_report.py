@@ -35,4 +35,4 @@ def test_figure():
     forces, energies, replicas = figure.axes
     assert forces.lines[0].get_xydata().tolist() == [[0, 40], [1, 16]]
     assert energies.lines[0].get_ydata().tolist() == [2.0, 2.0]
-    assert [bar.get_height() for bar in replicas.patches] == [2, 2, 1, 1]
+    assert [bar.get_height() for bar in replicas.patches] == [4, 4, 2, 2]
