@@ -9,6 +9,7 @@ from typing import Any
 from pytorch_lightning import Callback, LightningModule, Trainer
 
 from schnetpack_phonon.common.errors import TrainingError
+from schnetpack_phonon.common.properties import forces
 from schnetpack_phonon.data.reading import read_rows
 from schnetpack_phonon.ensembles.active.ensemble import ActiveEnsemble
 from schnetpack_phonon.evaluation.active.rounds import ALL, errors_of_round, write_round
@@ -30,7 +31,7 @@ class ActiveLearning(Callback):
         folder: of the record.
 
     Raises:
-        ValueError: for data of another ensemble.
+        ValueError: for data of another ensemble, or a model without forces.
         TrainingError: for a round without new structures.
     """
 
@@ -49,6 +50,11 @@ class ActiveLearning(Callback):
         if not isinstance(ensemble, ActiveEnsemble):
             raise ValueError(
                 f"callbacks.active is for data/ensemble=active; this is {type(ensemble).__name__}"
+            )
+        if forces not in (outputs := pl_module.model.model_outputs):
+            raise ValueError(
+                f"the model predicts {', '.join(outputs)}; dynamics needs energy and forces: set "
+                "heads=forces"
             )
         n_each = ensemble.of_each_round(recipe.structure.crystals)
         number, errors = ensemble.number, {}

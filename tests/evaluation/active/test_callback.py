@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import pytest
 from ase.build import bulk
 from ase.calculators.emt import EMT
+from hydra.utils import instantiate
 
 from schnetpack_phonon.calculators.base import AseCalculator
 from schnetpack_phonon.common.errors import TrainingError
@@ -17,6 +18,8 @@ from schnetpack_phonon.evaluation.active.callback import ActiveLearning
 from schnetpack_phonon.structures.crystals import Crystal, Crystals
 from tests.data.data_fixtures import ensemble_data
 from tests.ensembles.dynamics.dynamics_fixtures import md
+
+MODULE = SimpleNamespace(model=SimpleNamespace(model_outputs=["energy_per_atom", "forces"]))
 
 
 class Soft(AseCalculator):
@@ -63,13 +66,12 @@ def active(tmp_path, monkeypatch):
 def test_rounds(active, tmp_path, caplog):
     """Round 0 only says how many labels a round adds; round 1 has errors, of its structures."""
     make, started = active
-    module = SimpleNamespace(model=None)
     with caplog.at_level(logging.INFO):
         for number in (0, 1):
             (tmp_path / f"{number}").mkdir()
             own, trainer = ActiveLearning(0.15, tmp_path / f"{number}"), make(number)
             for _ in range(2):  # also before the test, when there is nothing to do
-                own.setup(trainer, module, "fit")
+                own.setup(trainer, MODULE, "fit")
     found = [json.loads((tmp_path / k / "active.json").read_text()) for k in "01"]
     assert [(r["round"], r["n_labels"], r["n_each"]) for r in found] == [(0, 0, 2), (1, 2, 2)]
     assert found[0]["relative"] is None
@@ -85,12 +87,27 @@ def test_a_round_without_structures(active, tmp_path, monkeypatch):
     trainer = active[0](1)
     monkeypatch.setattr(callback, "_is_of", lambda row, number: False)
     with pytest.raises(TrainingError, match=r"round 1 has no new structure: every replica left"):
-        ActiveLearning(0.15, tmp_path).setup(trainer, SimpleNamespace(model=None), "fit")
+        ActiveLearning(0.15, tmp_path).setup(trainer, MODULE, "fit")
 
 
-def test_bad_options(tmp_path):
+def test_bad_options(tmp_path, active):
     with pytest.raises(ValueError, match=r"callbacks.active.force_error is 15; expected 0 to 1"):
         ActiveLearning(15)
     trainer = SimpleNamespace(datamodule=ensemble_data(tmp_path))
     with pytest.raises(ValueError, match=r"is for data/ensemble=active; this is PhononEnsemble"):
-        ActiveLearning(0.1).setup(trainer, None, "fit")
+        ActiveLearning(0.1).setup(trainer, MODULE, "fit")
+    gap = SimpleNamespace(model=SimpleNamespace(model_outputs=["band_gap"]))
+    with pytest.raises(ValueError, match=r"predicts band_gap; .* needs energy and forces"):
+        ActiveLearning(0.1).setup(active[0](0), gap, "fit")
+
+
+def test_configs(compose_train, tmp_path):
+    """The potential of a round is the run of the round before; each has a database of its own."""
+    options = ("experiment=phonon_active", "run.round=2", f"run.work_dir={tmp_path}")
+    config = compose_train(*options, "data.ensemble.budget=99")
+    ensemble = instantiate(config.data.ensemble)
+    folders = [one.dynamics.calculator.folder for one in ensemble.rounds]
+    assert folders == [tmp_path / "runs" / "phonon_active" / f"round_{k}" for k in (0, 1)]
+    assert (ensemble.number, ensemble.budget) == (2, 99)
+    assert config.data.datapath == f"{tmp_path}/data/phonon_active_round_2.db"
+    assert instantiate(config.callbacks.active).force_error == 0.15
