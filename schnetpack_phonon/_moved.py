@@ -57,7 +57,7 @@ paths: attribution.paths  phonopy_files: phonons.phonopy_files
 plotting: common.style ensembles.preview phonons.dispersion data.card
     evaluation.run_report attribution.figures
 predict: models.predict  predictions: evaluation.predictions  preparation: data.preparation
-preview: ensembles.preview  progress: common.progress labels.labelling
+preview: ensembles.preview  progress: common.progress labels.monitor.tally
 properties: common.properties  relaxation: labels.relaxation
 renormalization: phonons.renormalization
 report: evaluation.run_report common.errors common.page attribution.results

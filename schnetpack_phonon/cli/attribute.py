@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from schnetpack_phonon.cli.parsers import TRUST, argument, command, show_messages, trust_of
+from schnetpack_phonon.cli.parsers import TRUST, argument, command, trust_of
 from schnetpack_phonon.common.files import check_folder, read_npz
 
 if TYPE_CHECKING:
@@ -61,7 +61,6 @@ def attribute(options: argparse.Namespace) -> None:
     if options.device.partition(":")[0] not in ("cpu", "cuda"):
         options.parser.error(f"--device is {options.device}; expected cpu or cuda")
     check_folder(options.out, "--out")
-    show_messages()
     for line in _attribute(options):
         print(line)
 

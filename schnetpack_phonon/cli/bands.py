@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from schnetpack_phonon.cli.parsers import TRUST, argument, command, show_messages, trust_of
+from schnetpack_phonon.cli.parsers import TRUST, argument, command, trust_of
 from schnetpack_phonon.common.files import check_folder
 
 
@@ -46,7 +46,6 @@ def bands(options: argparse.Namespace) -> None:
       spkphonon bands runs/NAME POSCAR
       spkphonon bands runs/NAME data/NAME.db --frame 0 -o bands_of_first
     """
-    show_messages()
     check_folder(options.out, "--out")
     from schnetpack_phonon.evaluation.bands.page import band_report
 

@@ -49,6 +49,8 @@ def main() -> None:
         options.overrides = unknown
     elif unknown:
         options.parser.refuse(unknown)
+    if options.overrides is None:  # else Hydra shows them
+        show_messages(options.verbosity)
     with one_line_errors(options.parser.prog):
         options.run(options)
         _flush()
@@ -203,7 +205,6 @@ def _report(options: argparse.Namespace) -> None:
     if len(options.runs) == 1 and (options.runs[0] / PAGE).is_file() and not options.test:
         print(read_report(options.runs[0]))
         return
-    show_messages()
     check_folder(options.out, "--out")
     from schnetpack_phonon.evaluation.comparison.page import compare  # loads torch
 
@@ -251,7 +252,6 @@ def _thermal(options: argparse.Namespace) -> None:
         options.parser.error("expected at least 2 snapshots and temperatures of 0 K and above")
     if min(options.supercell, default=1) < 1:
         options.parser.error("expected supercells of at least 1 unit cell a side")
-    show_messages()
     check_folder(options.out, "--out")
     from schnetpack_phonon.evaluation.thermal.page import thermal_report
 
@@ -279,7 +279,6 @@ def _phonons(options: argparse.Namespace) -> None:
     Example:
       spkphonon phonons runs/NAME
     """
-    show_messages()
     check_folder(options.out, "--out")
     from schnetpack_phonon.evaluation.phonons.page import phonon_report
 

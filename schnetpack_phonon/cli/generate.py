@@ -109,6 +109,13 @@ def with_data(options: argparse.Namespace, act: Callable[[Any, Any], None]) -> N
     else:
         from schnetpack import cli as _  # noqa: F401  registers the resolvers of its configs
 
+        ours = ["hydra/job_logging=terminal"]
+        ours += [f"++run.verbosity={options.verbosity}"] if options.verbosity else []
+        # Beside those of the user: argparse takes them from one place.
+        given = (k for k, each in enumerate(overrides) if "=" in each and each[0] != "-")
+        start = next(given, len(overrides))
+        overrides[start:start] = ours
+
     @hydra.main(config_path=place, config_name="train", version_base="1.2")
     def run(config: DictConfig) -> None:
         with one_line_errors(prog):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import logging
 import os
 from pathlib import Path
 from typing import Any
@@ -53,7 +52,6 @@ def import_labels(options: argparse.Namespace) -> None:
                 "labels of this database come from its own file (data.ensemble.labels=file): "
                 "there is nothing to import"
             )
-        _say_once()
         crystals = made.recipe.structure.crystals
         ideals = {c.name: c.supercell for c in (*crystals, *end_members(crystals))}
         store = LabelStore(made.label_store, made.shipped_labels)
@@ -62,17 +60,3 @@ def import_labels(options: argparse.Namespace) -> None:
         print(import_labels(made.planner, calculators, ideals, store, *given))
 
     with_data(options, act)
-
-
-def _say_once() -> None:
-    """Leaves out messages that were shown before: what is needed is asked several times."""
-    shown: set[str] = set()
-
-    def is_new(record: logging.LogRecord) -> bool:
-        text = record.getMessage()
-        known = text in shown
-        shown.add(text)
-        return not known
-
-    for handler in logging.getLogger().handlers:
-        handler.addFilter(is_new)

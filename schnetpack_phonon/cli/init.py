@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from schnetpack_phonon.cli.parsers import argument, command, show_messages
+from schnetpack_phonon.cli.parsers import argument, command
 from schnetpack_phonon.common.files import replacing
 
 #: Name of a code on the command line -> data/calculator.
@@ -90,7 +90,6 @@ def init(options: argparse.Namespace) -> None:
     for each in crystals:
         what = f"{each.name}: {len(each.unitcell)} atoms, space group {each.space_group}"
         print(what, flush=True)
-    show_messages()
     try:
         print(_checked(answers.name))
     except Exception as error:

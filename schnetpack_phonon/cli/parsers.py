@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 
 from schnetpack_phonon.common.errors import PhononError
 from schnetpack_phonon.common.files import Trust
+from schnetpack_phonon.common.terminal.console import Console
 
 _EXIT_CODES = """
 exit codes:
@@ -86,7 +87,7 @@ class Command:
         doc = self.run.__doc__ or "Example:"
         parser = groups[group].add_parser(name, doc=doc, help=doc.splitlines()[0].rstrip("."))
         parser.set_defaults(run=self.run, parser=parser, overrides=[] if self.overrides else None)
-        for names, options in self.arguments:
+        for names, options in (*self.arguments, *_VERBOSITY) if self.arguments else ():
             parser.add_argument(*names, **options)
         if self.overrides:
             parser.usage = parser.format_usage()[len("usage: ") :].strip() + " [overrides ...]"
@@ -110,6 +111,22 @@ def command(
     """Makes a :class:`Command` of the action below it."""
     return lambda run: Command(name, run, arguments, overrides)
 
+
+# Options of all commands.
+_VERBOSITY = tuple(
+    argument(
+        f"-{name[0]}",
+        f"--{name}",
+        dest="verbosity",
+        action="store_const",
+        const=name,
+        help=text,
+    )
+    for name, text in (
+        ("quiet", "show warnings and errors only, no progress"),
+        ("verbose", "show what other packages say, too"),
+    )
+)
 
 #: Options of the commands that open runs; :func:`trust_of` reads them.
 TRUST = (
@@ -149,7 +166,9 @@ def _expected() -> tuple[type[Exception], ...]:
     return (PhononError, OSError, ValueError, *([hydra.InstantiationException] if hydra else []))
 
 
-def show_messages() -> None:
-    """Shows our log as Hydra does; to be called before imports that configure logging."""
-    logging.basicConfig(format="%(message)s")
+def show_messages(verbosity: str | None = None) -> None:
+    """Shows our log as with Hydra; to be called before imports that configure logging."""
+    logging.basicConfig(handlers=[Console(verbosity or "normal")])
     logging.getLogger("schnetpack_phonon").setLevel(logging.INFO)
+    if verbosity == "verbose":
+        logging.getLogger().setLevel(logging.INFO)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from schnetpack_phonon.cli.parsers import TRUST, argument, command, show_messages, trust_of
+from schnetpack_phonon.cli.parsers import TRUST, argument, command, trust_of
 
 
 @command(
@@ -58,7 +58,6 @@ def predict(options: argparse.Namespace) -> None:
     units = dict(each.partition("=")[::2] for each in options.unit)
     if wrong := [key for key, unit in units.items() if not unit]:
         options.parser.error(f"--unit is {wrong[0]}; expected KEY=UNIT, such as energy=kcal/mol")
-    show_messages()
     from schnetpack_phonon.evaluation.predicted import predict_files  # loads torch
 
     models, trust = [options.model, *options.also], trust_of(options)

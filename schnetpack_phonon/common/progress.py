@@ -9,12 +9,17 @@ from contextlib import ExitStack
 from datetime import timedelta
 
 from tqdm import tqdm
-from tqdm.contrib.logging import logging_redirect_tqdm
+
+from schnetpack_phonon.common.terminal.console import above_bars, quiet
 
 log = logging.getLogger(__name__)
 
 _LOG_INTERVAL = 30.0  # seconds between progress lines where there is no terminal
 _FIRST_LINE = 5.0  # seconds until the first one, which tells how long all will take
+_BAR = (
+    "{desc}: {percentage:3.0f}%|{bar}| {n_fmt} of {total_fmt}{unit} [{elapsed}, {remaining} left"
+    "{postfix}]"
+)
 
 
 def duration(seconds: float) -> str:
@@ -30,45 +35,45 @@ def rate(number: int, seconds: float) -> str:
 
 
 class Progress:
-    """A bar on a terminal, or a line every half minute in a log file.
+    """A bar on a terminal, or a line every half minute in a log file; one line when it ends.
 
     Args:
         description: of the computation.
         total: number of jobs.
-        done: how many of them are in the label store already.
-        unit: name of a job, for the bar.
+        done: how many of them were finished before.
+        unit: name of the jobs.
     """
 
-    def __init__(self, description: str, total: int, done: int = 0, unit: str = "labels"):
+    def __init__(self, description: str, total: int, done: int = 0, unit: str = "jobs"):
         self._description, self._total, self._unit = description, total, unit
         self._initial = self._done = done
-        self._failed: int | None = None
+        self._note = ""
         self._stack = ExitStack()
 
     def __enter__(self) -> Progress:
         self._start = self._logged = time.monotonic()
-        if self._initial:
-            counts = self._initial, self._total
-            log.info("%s: %d of %d are in the label store", self._description, *counts)
         self._terminal = sys.stderr.isatty() and self._initial < self._total
         self._bar = tqdm(
             desc=self._description,
             total=self._total,
             initial=self._initial,
             unit=f" {self._unit}",
-            disable=not self._terminal,
+            bar_format=_BAR,
+            dynamic_ncols=True,
+            leave=False,
+            disable=not self._terminal or quiet(),
         )
         self._stack.enter_context(self._bar)
-        if self._terminal:  # messages go above the bar
-            self._stack.enter_context(logging_redirect_tqdm())
+        if self._terminal:
+            self._stack.enter_context(above_bars())
         return self
 
-    def update(self, number: int = 1, failed: int | None = None) -> None:
-        """Counts further finished jobs; ``failed`` is the total, None if jobs cannot fail."""
+    def update(self, number: int = 1, note: str = "") -> None:
+        """Counts further finished jobs; a note is shown until the next one."""
         self._done += number
-        if failed and failed != self._failed:
-            self._bar.set_postfix(failed=failed, refresh=False)
-        self._failed = failed
+        if note and note != self._note:
+            self._note = note
+            self._bar.set_postfix_str(note, refresh=False)
         self._bar.update(number)
         first = self._logged == self._start
         due = time.monotonic() - self._logged > (
@@ -77,6 +82,10 @@ class Progress:
         if due and not self._terminal and self._done < self._total:  # the last line is that at exit
             self._logged = time.monotonic()
             self._log()
+
+    def finish(self, note: str) -> None:
+        """No more jobs will come."""
+        self._total, self._note = self._done, note
 
     def __exit__(self, *_: object) -> None:
         self._stack.close()
@@ -87,11 +96,13 @@ class Progress:
         seconds = time.monotonic() - self._start
         done, left = self._done - self._initial, self._total - self._done
         log.info(
-            "%s: %d of %d, %s, %s%s",
+            "%s: %d of %d %s, %s, %s%s",
             self._description,
             self._done,
             self._total,
+            self._unit,
             rate(done, seconds),
-            f"{duration(left * seconds / done)} left" if left else f"took {duration(seconds)}",
-            "" if self._failed is None else f", {self._failed} failed",
+            f"{duration(left * seconds / done)} left" if left > 0 else f"took {duration(seconds)}",
+            self._note and f", {self._note}",
+            extra={"progress": True},
         )

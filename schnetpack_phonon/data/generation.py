@@ -274,7 +274,8 @@ class _Drawn:
 
     def __iter__(self) -> Iterator[Job]:
         for snapshot in self.snapshots():
-            yield label_job(self._calculator, snapshot.atoms, describe(snapshot))
+            group = snapshot.structure, _parameter(snapshot)
+            yield label_job(self._calculator, snapshot.atoms, describe(snapshot), group=group)
 
     def snapshots(self) -> Iterator[Snapshot]:
         sizes: list[int] = []
@@ -291,5 +292,9 @@ class _Drawn:
 
 
 def describe(snapshot: Snapshot) -> str:
-    parameter = f"{snapshot.parameter_name} {snapshot.parameter:g}"
+    parameter = _parameter(snapshot)
     return f"{snapshot.structure}, {snapshot.kind}, {parameter}, snapshot {snapshot.index}"
+
+
+def _parameter(snapshot: Snapshot) -> str:
+    return f"{snapshot.parameter_name} {snapshot.parameter:g}"

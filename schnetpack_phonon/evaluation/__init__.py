@@ -13,5 +13,6 @@ __getattr__, __dir__ = names_of(
     run_report: parity read_report write_report
     runs: Question Run find_runs read_run write_record
     test_sets: Components TestSet cell ensemble_name read_test_set seen stacked
+    training: TrainingProgress
     """,
 )

@@ -43,7 +43,13 @@ from schnetpack_phonon.data.reading import (
 )
 from schnetpack_phonon.evaluation.metrics import errors, in_report_units
 from schnetpack_phonon.evaluation.predictions import predict, stored_labels
-from schnetpack_phonon.evaluation.run_report import METRICS, PREDICTIONS, parity, write_report
+from schnetpack_phonon.evaluation.run_report import (
+    METRICS,
+    PREDICTIONS,
+    parity,
+    tell,
+    write_report,
+)
 from schnetpack_phonon.evaluation.runs import write_record
 from schnetpack_phonon.models.trained.units import units_of_data
 from schnetpack_phonon.structures.files import read_structure
@@ -154,7 +160,7 @@ class BondAttributionCallback(Callback):
 
 
 class ReportCallback(Callback):
-    """Writes predictions, errors, figures and a short page about the test set; prints the page.
+    """Writes predictions, errors, figures and a short page about the test set; prints a summary.
 
     Databases of other programs need no provenance: crystals are called by their formulas. Must be
     the last callback: the page lists the files of the other callbacks, too.
@@ -174,8 +180,8 @@ class ReportCallback(Callback):
         self.model_path = model_path
         self.distribution = distribution
         self.folder = Path(folder)
-        self._seconds = 0.0
-        self._start = 0.0
+        self._made = time.monotonic()
+        self._seconds = self._start = 0.0
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._start = time.monotonic() - self._seconds
@@ -232,7 +238,9 @@ class ReportCallback(Callback):
                 figure = distribution(own, parameter, unit, self.distribution, rest)
                 suffix = "" if ensemble["kind"].nunique() == 1 else f"_{kind}"
                 _save(trainer, self.folder, figure, f"{self.distribution}_distribution{suffix}")
-        print("\n" + write_report(self.folder.absolute(), data.datapath, self.model_path))
+        folder = self.folder.absolute()
+        write_report(folder, data.datapath, self.model_path)
+        tell(folder, data.datapath, time.monotonic() - self._made, self._seconds)
 
     def _record(self, trainer: Trainer, data: AtomsDataModule, targets: dict[str, str]) -> None:
         seed = os.environ.get("PL_GLOBAL_SEED")

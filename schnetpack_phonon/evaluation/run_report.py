@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import re
 from collections.abc import Iterable, Mapping
@@ -17,11 +18,15 @@ from schnetpack_phonon.attribution.results import FIGURES, SHARES, VERDICT
 from schnetpack_phonon.common import properties
 from schnetpack_phonon.common.errors import ReportError
 from schnetpack_phonon.common.page import Section, Table, write_markdown
+from schnetpack_phonon.common.progress import duration
 from schnetpack_phonon.common.style import color, marker, panels
+from schnetpack_phonon.common.terminal.console import quiet
 from schnetpack_phonon.data.card import partly_filled
-from schnetpack_phonon.data.reading import read_labels
+from schnetpack_phonon.data.reading import read_labels, read_provenance
 from schnetpack_phonon.evaluation.metrics import mean_label, named_components
 from schnetpack_phonon.evaluation.runs import RECORD
+
+log = logging.getLogger(__name__)
 
 PAGE = "report.md"
 METRICS = "metrics.csv"
@@ -47,8 +52,7 @@ def write_report(folder: Path, datapath: str, model_path: str) -> str:
     if not (folder / METRICS).is_file():
         raise ReportError(f"no {METRICS} in {folder}: the run has not finished its test")
     metrics = pd.read_csv(folder / METRICS, dtype={"unit": str})
-    text = [f"Test set: {metrics['n'].max()} structures", *warnings(metrics)]
-    text += _advice(folder) if (metrics["r2_crystal"] < 0).any() else []
+    text = [f"Test set: {metrics['n'].max()} structures", *problems(folder)]
     text += partly_filled(read_labels(datapath)) if Path(datapath).is_file() else []
     sections = [Section("", text, [_errors(metrics)])]
     if (folder / SHARES).is_file():
@@ -65,6 +69,67 @@ def write_report(folder: Path, datapath: str, model_path: str) -> str:
     }
     sections.append(Section("", [_listed(f"{k}: {place}" for k, place in places.items() if place)]))
     return write_markdown(folder / PAGE, folder.name, sections)
+
+
+def tell(folder: Path, datapath: str, seconds: float, training: float) -> None:
+    """Warns of :func:`problems` and prints the :func:`summary`, unless commands are quiet."""
+    for problem in problems(folder):
+        log.warning("%s", problem)
+    if not quiet():
+        print("\n" + summary(folder, datapath, seconds, training), flush=True)
+
+
+def problems(folder: Path) -> list[str]:
+    """:func:`warnings` of a run, and what to do about a model that has learned nothing."""
+    metrics = pd.read_csv(folder / METRICS, dtype={"unit": str})
+    advice = _advice(folder) if (metrics["r2_crystal"] < 0).any() else []
+    return [*warnings(metrics), *advice]
+
+
+def summary(folder: Path, datapath: str, seconds: float, training: float) -> str:
+    """The end of a run in a few lines: errors, duration, files, and commands that may follow.
+
+    Args:
+        folder: of the run.
+        datapath: the database.
+        seconds: of all.
+        training: seconds of the training alone.
+    """
+    metrics = pd.read_csv(folder / METRICS).fillna({"unit": ""})
+    run, names = _from_here(folder), [_per_component(key) for key in metrics["property"]]
+    width = max(map(len, names))
+    errors = [
+        f"{name:{width}}  {row['mae']:.3g} {row['unit']} ({row['mae_crystal_mean']:.3g})"
+        for name, row in zip(names, metrics.to_dict("records"), strict=True)
+    ]
+    n_figures = len([*(folder / FIGURES).glob("*.png")])
+    rows = {
+        "errors": [
+            f"mean absolute, of {metrics['n'].max()} test structures (in brackets: those of the "
+            "mean of each crystal)",
+            *errors,
+        ],
+        "time": [f"{duration(seconds)}, of which training {duration(training)}"],
+        "database": [_from_here(Path(datapath))],
+        "run": [f"{run}: {PAGE}, {n_figures} figures in {FIGURES}"],
+        "next": [f"spkphonon report {run}", f"spkphonon predict {run} STRUCTURES -o OUT.csv"],
+    }
+    if "temperature" in read_provenance(datapath):
+        rows["next"].append(f"spkphonon thermal {run}")
+    lines = [
+        f"{'' if number else name:10}{line}"
+        for name, own in rows.items()
+        for number, line in enumerate(own)
+    ]
+    rule = "-" * max(map(len, lines))
+    return "\n".join([rule, *lines, rule])
+
+
+def _from_here(path: Path) -> str:
+    """Relative to the folder where the command was started, if it is below that."""
+    start = Path(os.environ.get("PWD", os.getcwd()))
+    path = path.resolve()
+    return str(path.relative_to(start) if path.is_relative_to(start) else path)
 
 
 def read_report(folder: Path) -> str:

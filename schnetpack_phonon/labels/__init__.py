@@ -7,8 +7,9 @@ __getattr__, __dir__ = names_of(
     """
     cluster: pilot_jobs_here serve_tasks slurm
     finite_strain: FiniteStrain
-    labelling: Job Labeller Planner Repeated Tally label_job label_key reasons
+    labelling: Job Labeller Planner Repeated label_job label_key
     maintenance: merge outdated prune summary
+    monitor.tally: Tally reasons
     manifest: Calculation Manifest read_manifest
     offline: collect export
     relaxation: largest_force relax relax_ions relax_job relaxed_label_job unrelaxed

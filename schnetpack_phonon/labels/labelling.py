@@ -5,10 +5,9 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, wait
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import numpy as np
@@ -17,8 +16,11 @@ from ase import Atoms
 from schnetpack_phonon.calculators.base import LabellingCalculator
 from schnetpack_phonon.common.digests import settings_hash, structure_hash
 from schnetpack_phonon.common.errors import DeadWorkerError, LabellingError, MissingLabelsError
-from schnetpack_phonon.common.progress import Progress, duration, rate
+from schnetpack_phonon.common.progress import Progress
 from schnetpack_phonon.common.properties import Labels
+from schnetpack_phonon.labels.monitor.durations import Durations
+from schnetpack_phonon.labels.monitor.gaps import Gaps
+from schnetpack_phonon.labels.monitor.tally import Tally, reasons
 from schnetpack_phonon.labels.store import Input, LabelStore, Record
 
 T = TypeVar("T")
@@ -29,7 +31,8 @@ log = logging.getLogger(__name__)
 class Job:
     """A picklable calculation; its key is a hash of everything that determines the result.
 
-    The input is stored with the labels, for readers of the store.
+    The input is stored with the labels, for readers of the store. The group, of snapshots, is the
+    name of the crystal and the temperature or another parameter in words.
     """
 
     key: str
@@ -37,6 +40,7 @@ class Job:
     compute: Callable[..., Labels]
     arguments: tuple[Any, ...]
     input: Input | None = None
+    group: tuple[str, str] | None = None
 
 
 def label_key(settings: dict, code_version: str, atoms: Atoms, task: str = "label") -> str:
@@ -50,6 +54,7 @@ def label_job(
     description: str,
     task: str = "label",
     compute: Callable[[Atoms], Labels] | None = None,
+    group: tuple[str, str] | None = None,
 ) -> Job:
     """The labels of one structure.
 
@@ -57,7 +62,7 @@ def label_job(
     """
     given = Input(task, description, calculator.code_version, calculator.settings, atoms)
     key = label_key(given.settings, given.code, atoms, task)
-    return Job(key, description, compute or calculator.label, (atoms,), given)
+    return Job(key, description, compute or calculator.label, (atoms,), given, group)
 
 
 class Labeller:
@@ -74,6 +79,7 @@ class Labeller:
         self.store = store
         self.max_failed_share = max_failed_share
         self.tally = Tally()
+        self._durations = Durations()
 
     def run(self, jobs: Iterable[Job], description: str) -> Sequence[Record]:
         """Records of all jobs, in order; each is read from the store when it is needed.
@@ -93,24 +99,37 @@ class Labeller:
         keys = set(order)
         missing = {key for key in keys if not self._settled(key)}
         failed = {k: str(self.store[k].error) for k in keys - missing if self.store.failed(k)}
+        n_stored = len(keys - missing) if keys - self.tally.keys else 0  # told once
         self.tally.n_stored += len(keys - missing - self.tally.keys)
         self.tally.keys |= keys
         self.tally.failed |= failed
         if missing:
             self.store.prepare()
-        start = time.monotonic()
+        if n_stored:
+            log.info("%s: %d of %d are in the label store", description, n_stored, len(keys))
+        if missing:
+            first = next(job.input for job in jobs if job.key in missing)
+            known = len(missing), self._n_workers, self.store
+            expected = self._durations.expected(first, *known)
+            log.info("%s: %d to compute, %s", description, len(missing), expected)
+        start, gaps, n_done = time.monotonic(), Gaps(), len(keys) - len(missing)
         try:
-            with Progress(description, len(keys), len(keys) - len(missing)) as progress:
+            with Progress(description, len(keys), n_done, "calculations") as progress:
                 for job, record in self._completed(jobs, missing):
                     self.store.add(record)
+                    self._durations.add(record)
                     if record.error:
                         self.tally.failed[job.key] = failed[job.key] = record.error
                         log.warning("%s failed: %s", job.description, record.error)
-                    progress.update(failed=len(failed))
+                    gap = gaps.add(job.group, record.labels)
+                    told = [f"{len(failed)} failed"] * bool(failed) + [gap] * bool(gap)
+                    progress.update(note=", ".join(told))
                     if self._too_many(failed, keys):
                         break
         finally:
             self.tally.seconds += time.monotonic() - start
+        for line in gaps.lines():
+            log.info("%s", line)
         if self._too_many(failed, keys):
             raise LabellingError(
                 f"{description}: {len(failed)} of {len(keys)} calculations failed, more than the "
@@ -120,6 +139,10 @@ class Labeller:
                 "settings of the calculator, or raise data.max_failed_share"
             )
         return _Records(self.store, order)
+
+    @property
+    def _n_workers(self) -> int:
+        return getattr(self.executor, "_max_workers", None) or os.cpu_count() or 1
 
     def _settled(self, key: str) -> bool:
         """Whether a job need not be run (again)."""
@@ -135,13 +158,12 @@ class Labeller:
     def _completed(self, jobs: Iterable[Job], missing: set[str]) -> Iterator[tuple[Job, Record]]:
         """(job, record) as they finish; a limited number of jobs is submitted at a time."""
         queue: Iterator[Job] = (job for job in (jobs if missing else ()) if job.key in missing)
-        n_workers = getattr(self.executor, "_max_workers", None) or os.cpu_count() or 1
         running: dict[Future, Job] = {}
         broken: Exception | None = None
         try:
             while True:
                 try:
-                    while len(running) < 2 * n_workers and (job := next(queue, None)):
+                    while len(running) < 2 * self._n_workers and (job := next(queue, None)):
                         missing.remove(job.key)
                         if self._settled(job.key):  # another process was faster
                             self.tally.n_stored += 1
@@ -257,42 +279,3 @@ def _compute(
 
 def _reason(error: Exception) -> str:
     return f"{type(error).__name__}: {error}"
-
-
-@dataclass
-class Tally:
-    """Numbers of stored, computed and failed jobs of a labeller.
-
-    Attributes:
-        keys: of all jobs.
-        n_stored: number of jobs in the store, including those of other processes.
-        n_computed: number of computed jobs, successful or not.
-        failed: key -> reason.
-        seconds: duration.
-        worker_seconds: sum of the durations of all calculations.
-    """
-
-    keys: set[str] = field(default_factory=set)
-    n_stored: int = 0
-    n_computed: int = 0
-    failed: dict[str, str] = field(default_factory=dict)
-    seconds: float = 0.0
-    worker_seconds: float = 0.0
-
-    def __str__(self) -> str:
-        text = f"{len(self.keys)} calculations: {self.n_stored} in the store"
-        if self.n_computed:
-            text += (
-                f", {self.n_computed} computed in {duration(self.seconds)} "
-                f"({rate(self.n_computed, self.seconds)}; "
-                f"{self.worker_seconds / 3600:.3g} worker-hours)"
-            )
-        text += f", {len(self.failed)} failed"
-        if left := len(self.keys) - self.n_stored - self.n_computed:
-            text += f", {left} not done"
-        return text + "".join(f"\n    {reason}" for reason in reasons(self.failed.values()))
-
-
-def reasons(errors: Iterable[str], n_most: int = 3) -> list[str]:
-    """The most frequent reasons, with their numbers."""
-    return [f"{count} x {error}" for error, count in Counter(errors).most_common(n_most)]

@@ -245,4 +245,16 @@ def test_progress_is_told_where_there_is_no_terminal(tmp_path):
     ase.io.write(tmp_path / "x.extxyz", displaced)
     options = ["x.extxyz", "--model", "best_model", "--ideal", "ideal.extxyz", "--trust"]
     done = spkphonon(tmp_path, "attribute", *options)
-    assert re.search(r"(?m)^bond attribution: 2 of 2, \S+ per \w+, took 0:0", done.stderr)
+    assert re.search(
+        r"(?m)^[-\d]+ [:\d]+ bond attribution: 2 of 2 structures, \S+ per \w+, took 0:0",
+        done.stderr,
+    )
+
+
+def test_quiet(tmp_path):
+    """Of a command of Hydra, on the terminal; the log file of the run has all."""
+    made = spkphonon(tmp_path, "generate", "-q", *EMT, "data.ensemble.n_snapshots=3")
+    assert made.returncode == 0, made.stderr
+    assert "3 structures" not in made.stdout
+    (log,) = tmp_path.glob("runs/*/*.log")
+    assert "3 structures" in log.read_text()

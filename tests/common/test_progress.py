@@ -9,7 +9,6 @@ import pytest
 
 from schnetpack_phonon.common import progress
 from schnetpack_phonon.common.progress import Progress, duration, rate
-from schnetpack_phonon.labels.labelling import Tally, reasons
 
 
 @pytest.mark.parametrize(
@@ -32,27 +31,12 @@ def test_duration():
     assert duration(90061) == "1 day, 1:01:01"
 
 
-def test_reasons():
-    assert reasons(["b", "a", "b", "c", "c", "c", "d"]) == ["3 x c", "2 x b", "1 x a"]
-
-
-def test_tally_tells_all():
-    tally = Tally(
-        set("1234"), 1, n_computed=3, failed={"2": "E: no"}, seconds=90, worker_seconds=180
-    )
-    text = "4 calculations: 1 in the store, 3 computed in 0:01:30 "
-    text += "(2 per minute; 0.05 worker-hours), 1 failed"
-    assert str(tally) == f"{text}\n    1 x E: no"
-    assert str(Tally({"1"}, 1)) == "1 calculations: 1 in the store, 0 failed"
-    assert str(Tally(set("123"), 1)) == "3 calculations: 1 in the store, 0 failed, 2 not done"
-
-
 def run(failed=(0, 0, 1, 1)) -> None:
     with Progress("phonon ensemble", total=6, done=2) as shown:
         for number in failed:
             if number:
                 logging.getLogger("a calculation").warning("it failed")
-            shown.update(failed=number)
+            shown.update(note=f"{number} failed" if number else "")
 
 
 def test_log_file(caplog, monkeypatch):
@@ -61,12 +45,9 @@ def test_log_file(caplog, monkeypatch):
     caplog.set_level("INFO")
     run()
     lines = [r.getMessage() for r in caplog.records if r.name == progress.__name__]
-    assert lines[0] == "phonon ensemble: 2 of 6 are in the label store"
+    assert re.fullmatch(r"phonon ensemble: 3 of 6 jobs, \S+ per second, 0:00:0\d left", lines[0])
     assert re.fullmatch(
-        r"phonon ensemble: 3 of 6, \S+ per second, 0:00:0\d left, 0 failed", lines[1]
-    )
-    assert re.fullmatch(
-        r"phonon ensemble: 6 of 6, \S+ per second, took 0:00:0\d, 1 failed", lines[-1]
+        r"phonon ensemble: 6 of 6 jobs, \S+ per second, took 0:00:0\d, 1 failed", lines[-1]
     )
 
 
@@ -77,7 +58,7 @@ def test_the_end_is_told_once(caplog, monkeypatch):
     with Progress("lattice", total=1) as shown:
         shown.update()
     (line,) = [r.getMessage() for r in caplog.records]
-    assert line.startswith("lattice: 1 of 1, ")
+    assert line.startswith("lattice: 1 of 1 jobs, ")
 
 
 def test_jobs_that_cannot_fail_come_several_at_once(caplog):
@@ -86,7 +67,7 @@ def test_jobs_that_cannot_fail_come_several_at_once(caplog):
         for number in (4, 2):
             shown.update(number)
     (line,) = (r.getMessage() for r in caplog.records if r.name == progress.__name__)
-    assert re.fullmatch(r"bonds: 6 of 6, \S+ per second, took 0:00:00", line)
+    assert re.fullmatch(r"bonds: 6 of 6 structures, \S+ per second, took 0:00:00", line)
 
 
 class Terminal(io.StringIO):
@@ -105,8 +86,8 @@ def test_terminal(monkeypatch):
     finally:
         logging.getLogger().removeHandler(handler)
     shown = re.split(r"[\r\n]", terminal.getvalue())
-    assert any("2/6" in line for line in shown)
-    assert any("6/6" in line and "failed=1" in line for line in shown)
+    assert any("2 of 6 jobs" in line for line in shown)
+    assert any("5 of 6 jobs" in line and "1 failed" in line for line in shown)
     assert shown.count("it failed") == 2
 
 
@@ -118,8 +99,8 @@ def test_the_first_line_of_a_log_comes_early(caplog, monkeypatch):
         for _ in range(3):
             shown.update()
     first, last = (r.getMessage() for r in caplog.records if r.name == progress.__name__)
-    assert re.fullmatch(r"lattice: 1 of 3, .* left", first)
-    assert last.startswith("lattice: 3 of 3, ")
+    assert re.fullmatch(r"lattice: 1 of 3 jobs, .* left", first)
+    assert last.startswith("lattice: 3 of 3 jobs, ")
 
 
 def test_nothing_is_shown_where_nothing_is_done(caplog, monkeypatch):
@@ -129,4 +110,14 @@ def test_nothing_is_shown_where_nothing_is_done(caplog, monkeypatch):
     with Progress("lattice", total=3, done=3):
         pass
     assert terminal.getvalue() == ""
-    assert [r.getMessage() for r in caplog.records] == ["lattice: 3 of 3 are in the label store"]
+    assert not caplog.records
+
+
+def test_what_ends_before_its_time(caplog):
+    """A training that does not get better."""
+    caplog.set_level("INFO")
+    with Progress("training", total=60, unit="batches") as shown:
+        shown.update(20)
+        shown.finish("stopped early")
+    (line,) = [r.getMessage() for r in caplog.records]
+    assert re.fullmatch(r"training: 20 of 20 batches, .*, took 0:00:0\d, stopped early", line)

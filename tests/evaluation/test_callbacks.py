@@ -1,9 +1,12 @@
 """Files of the callbacks after a test; they change neither metrics nor weights."""
 
+import io
 import json
 import os
+import re
 import subprocess
 import sys
+from contextlib import redirect_stdout
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -28,7 +31,7 @@ from schnetpack_phonon.evaluation.callbacks import (
     CPUThreads,
     ReportCallback,
 )
-from schnetpack_phonon.evaluation.run_report import read_report
+from schnetpack_phonon.evaluation.run_report import read_report, summary
 from schnetpack_phonon.models.heads import Energy, Intensive
 from schnetpack_phonon.models.task import ScaledOutput, ScaledTask
 from tests.data.data_fixtures import ensemble_data
@@ -83,7 +86,27 @@ def reported(folder):
         run_folder.mkdir()
         patch.chdir(run_folder)
         callbacks = [BondAttributionCallback(ENERGY), ReportCallback("best_model", ENERGY)]
-        return run_folder, *run(folder, callbacks)
+        with redirect_stdout(io.StringIO()) as said:
+            found = run(folder, callbacks)
+        (run_folder / "said").write_text(said.getvalue())
+        return run_folder, *found
+
+
+def test_summary(folder, reported, monkeypatch):
+    """Errors as in the tables, and where all is, from the folder where the command was started."""
+    run_folder = reported[0]
+    table = pd.read_csv(run_folder / "metrics.csv", index_col="property")
+    said = (run_folder / "said").read_text()
+    mae, mean = table.loc[ENERGY, ["mae", "mae_crystal_mean"]]
+    assert f"\n          energy per atom     {mae:.3g} meV ({mean:.3g})\n" in said
+    assert "mean absolute, of 8 test structures" in said
+    monkeypatch.setenv("PWD", str(folder))
+    text = summary(run_folder, str(folder / "data" / "test.db"), 3700.0, 60.0)
+    assert "\ntime      1:01:40, of which training 0:01:00\n" in text
+    assert "\ndatabase  data/test.db\n" in text
+    assert re.search(r"\nrun       run: report\.md, \d+ figures in figures\n", text)
+    assert "\nnext      spkphonon report run\n" in text
+    assert "spkphonon thermal run\n" in text
 
 
 def test_callbacks_change_neither_metrics_nor_weights(folder, reported, tmp_path, monkeypatch):

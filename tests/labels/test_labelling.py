@@ -2,11 +2,13 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -325,3 +327,34 @@ def test_planner_tells_what_is_missing_and_runs_nothing(store, jobs, threads, tm
     missing = {what: [job.key for job in found] for what, found in planner.missing.items()}
     assert missing == {"second": ["h3", "h4"]}
     assert not (tmp_path / "calls").exists()
+
+
+def test_what_is_told_before_and_while_labels_are_computed(store, threads, caplog):
+    """Duration from labels of this run, gap by crystal and temperature, failures."""
+    caplog.set_level("INFO", "schnetpack_phonon")
+    emt, groups = AseCalculator(EMT), [("Cu", "temperature 300"), None, None]
+    jobs = [
+        replace(label_job(emt, copper(n), f"copper {n}", group=group), compute=gapped)
+        for n, group in enumerate(groups)
+    ]
+    labeller = Labeller(threads, store)
+    labeller.run(jobs[:1], "phonon ensemble")
+    labeller.run(jobs, "phonon ensemble")
+    labeller.run(jobs, "phonon ensemble")  # nothing new
+    lines = [text for text in caplog.messages if text.startswith(("phonon ensemble", "gap"))]
+    assert lines[0] == "phonon ensemble: 1 to compute, how long it takes is known after the first"
+    assert lines[1].startswith("phonon ensemble: 1 of 1 calculations, ")
+    assert lines[1].endswith(", gap of Cu, temperature 300: 1.50 eV (1)")
+    assert lines[2] == "gap of Cu: 1.50 eV (1) at temperature 300"
+    assert lines[3] == "phonon ensemble: 1 of 3 are in the label store"
+    assert re.fullmatch(
+        r"phonon ensemble: 2 to compute, about 0:00:0\d by 2 at a time \(.* s each, as those "
+        r"before\)",
+        lines[4],
+    )
+    assert lines[5].startswith("phonon ensemble: 3 of 3 calculations, ")
+    assert len(lines) == 6
+
+
+def gapped(atoms):
+    return {"band_gap": np.array([1.5])}

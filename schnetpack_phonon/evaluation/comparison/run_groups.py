@@ -58,7 +58,7 @@ _OF_DATA = (
 _OURS = "schnetpack_phonon"
 # Callbacks that only watch and write. Of all others the settings count, those of unknown ones too.
 _PASSIVE = {
-    _OURS: {"BondAttributionCallback", "CPUThreads", "ReportCallback"},
+    _OURS: {"BondAttributionCallback", "CPUThreads", "ReportCallback", "TrainingProgress"},
     "schnetpack": {"PredictionWriter"},
     "pytorch_lightning": {
         "DeviceStatsMonitor",
