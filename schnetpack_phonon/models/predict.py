@@ -190,12 +190,13 @@ class Predictor:
                 in the training set, and for cells that are not periodic in all directions if the
                 model predicts stress or elastic tensors.
         """
-        if not len(atoms) or not np.isfinite([*atoms.positions, *atoms.cell.array]).all():
+        numbers = (atoms.positions, atoms.cell.array)
+        if not len(atoms) or not all(np.isfinite(array).all() for array in numbers):
             raise ValueError(
                 f"{atoms.get_chemical_formula() or 'a structure without atoms'}: expected atoms "
                 "with finite positions and cell, not NaN"
             )
-        unknown = {*atoms.numbers} - self._elements
+        unknown = {*atoms.numbers.tolist()} - self._elements
         if unknown and self._elements:
             raise ValueError(
                 f"{atoms.get_chemical_formula()} holds {element_names(unknown)}; the model was "
