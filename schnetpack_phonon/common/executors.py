@@ -14,6 +14,7 @@ from multiprocessing.util import Finalize
 from typing import Any, TypeVar
 
 import loky
+import loky.process_executor
 from ase.calculators.calculator import CalculationFailed
 
 from schnetpack_phonon.common.errors import N_TRIES, DeadWorkerError, check_at_least
@@ -21,6 +22,7 @@ from schnetpack_phonon.common.errors import N_TRIES, DeadWorkerError, check_at_l
 log = logging.getLogger(__name__)
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+_GROWTH = 2**31  # bytes by which a worker process may grow; PyTorch takes 6e8
 Result = TypeVar("Result")
 
 
@@ -160,7 +162,7 @@ class _Companion:
         pool = self._pool = loky.ProcessPoolExecutor(
             max_workers=1,
             env=self._environment,
-            initializer=exit_with_parent,
+            initializer=_begin,
             initargs=(os.getpid(),),
         )
         if self._killed:
@@ -179,6 +181,12 @@ class _Companion:
         pool, self._pool = self._pool, None
         if pool is not None:
             pool.shutdown(kill_workers=True)
+
+
+def _begin(parent: int) -> None:
+    """Of a worker process; loading PyTorch is not yet growth for which loky replaces it."""
+    loky.process_executor._MAX_MEMORY_LEAK_SIZE = _GROWTH
+    exit_with_parent(parent)
 
 
 def _nothing(*_: object) -> None:

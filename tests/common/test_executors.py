@@ -21,6 +21,7 @@ from tests.common.worker_fixtures import (
     endless,
     environment,
     grow,
+    hold,
     late,
     process,
 )
@@ -113,6 +114,15 @@ def test_worker_that_grew_is_replaced_with_the_process_beside_it():
         assert pool.submit(process).result() == worker
         assert ended([worker, helper], within=20)
         assert pool.submit(process).result(timeout=60) not in (worker, helper)
+
+
+def test_worker_that_loads_much_stays():
+    """PyTorch takes 600 MB; loky alone would start the worker, and load it, again."""
+    with process_pool(1) as pool:
+        worker = pool.submit(process).result()
+        time.sleep(1.1)  # between two looks at the memory
+        assert pool.submit(hold, 600_000_000).result() == worker
+        assert {pool.submit(process).result() for _ in range(3)} == {worker}
 
 
 def test_no_time_limit_needs_no_process():

@@ -44,8 +44,7 @@ def nobody(*_):
     raise AssertionError("a model is asked again")
 
 
-@pytest.mark.parametrize("n_workers", [1, 2])
-@pytest.mark.parametrize("most", [3, 256])
+@pytest.mark.parametrize(("most", "n_workers"), [(3, 1), (256, 1), (3, 2)])
 def test_each_model_on_each_structure(prepared, runs, monkeypatch, n_workers, most):
     """Against one structure at a time, whoever does it and in whatever parts."""
     monkeypatch.setattr(cross_predictions, "_FEW", 0)
