@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 _HEARTBEAT = 10  # seconds between two heartbeats of a job; a dead worker is found as fast
 _LOST_AFTER = 60  # seconds without a heartbeat after which a job is lost
+_LOOK = 5  # seconds between two looks at the jobs
 
 
 def slurm(
@@ -183,6 +184,7 @@ class _ParslPool(Executor):
             run_dir=str(log_folder.absolute()),
             retries=N_TRIES - 1,
             retry_handler=_cost,
+            strategy_period=_LOOK,
             initialize_logging=False,
         )
         self._max_workers = provider.max_blocks * provider.nodes_per_block * workers_per_node

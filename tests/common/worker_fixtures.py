@@ -52,8 +52,17 @@ def grow() -> None:
     process_executor._MAX_MEMORY_LEAK_SIZE = -(2**40)
 
 
-def slow_label(number: int) -> dict[str, np.ndarray]:
-    time.sleep(1)
+def hold(n_bytes: int) -> int:
+    """As loading a large library does."""
+    globals()["_HELD"] = np.ones(n_bytes // 8)
+    return os.getpid()
+
+
+def label_until(number: int, over: Path, last: int) -> dict[str, np.ndarray]:
+    """The last label ends the job in which it is computed first."""
+    if number == last:
+        over.touch()
+    time.sleep(0.2)
     return {"energy": np.array([float(number)])}
 
 

@@ -286,6 +286,7 @@ def test_two_processes_report_each_test_structure_once(tmp_path):
             "trainer.max_epochs=1",
             "trainer.accelerator=cpu",
             "trainer.devices=2",
+            "callbacks.bond_attribution.n_steps=1",
             "model.representation.n_atom_basis=8",
             "model.representation.n_interactions=1",
             "+trainer.strategy=ddp",

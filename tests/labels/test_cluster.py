@@ -14,7 +14,7 @@ from schnetpack_phonon._hydra import config_folder
 from schnetpack_phonon.common.errors import DeadWorkerError, LabellingError, UnavailableError
 from schnetpack_phonon.labels import cluster
 from schnetpack_phonon.labels.labelling import Job, Labeller, label_job
-from tests.common.worker_fixtures import calls, die, ended, environment, process, slow_label
+from tests.common.worker_fixtures import calls, die, ended, environment, label_until, process
 from tests.data.data_fixtures import copper, ensemble_data, rows
 from tests.labels import fake_slurm
 
@@ -36,6 +36,7 @@ def slurm(parsl, tmp_path, monkeypatch):
     monkeypatch.setattr(SlurmProvider, "status_polling_interval", 1)
     monkeypatch.setattr(cluster, "_HEARTBEAT", 1)
     monkeypatch.setattr(cluster, "_LOST_AFTER", 5)
+    monkeypatch.setattr(cluster, "_LOOK", 1)
 
     def executor(**settings):
         config = OmegaConf.load(config_folder() / "data" / "executor" / "slurm.yaml")
@@ -85,15 +86,15 @@ def test_database_made_by_slurm_jobs(slurm, built, tmp_path):
 
 
 def test_walltime(slurm, store, tmp_path):
-    """Jobs end before the work does: others take their place, and each label is there once."""
-    jobs = [Job(f"h{n}", f"job {n}", slow_label, (n,)) for n in range(60)]
-    with slurm(cores_per_node=2, walltime="00:30:00")() as executor:
+    """A job ends before the work does: another takes its place, and each label is there once."""
+    over = fake_slurm.walltime_over(tmp_path / "slurm")
+    jobs = [Job(f"h{n}", f"job {n}", label_until, (n, over, 20)) for n in range(40)]
+    with slurm(cores_per_node=2, walltime="04:00:00")() as executor:
         Labeller(executor, store).run(jobs, "ensemble")
     states = fake_slurm.states(tmp_path / "slurm")
-    assert len(states) > 1
-    assert states[0] == "TIMEOUT"
+    assert states == ["TIMEOUT", "CANCELLED"]
     lines = store.path.read_text().splitlines()[1:]
-    assert len(lines) == len({line.split('"')[3] for line in lines}) == 60
+    assert len(lines) == len({line.split('"')[3] for line in lines}) == 40
     assert not any(map(store.failed, store))
 
 
@@ -135,6 +136,7 @@ def test_without_parsl(monkeypatch):
 def test_pilot_jobs_here(parsl, tmp_path, monkeypatch):
     """Threads are set, a death concerns one label, Ctrl-C and the end leave nothing behind."""
     monkeypatch.setattr(cluster, "_HEARTBEAT", 1)
+    monkeypatch.setattr(cluster, "_LOOK", 1)
     pool = cluster.pilot_jobs_here(2, threads_per_worker=3, log_folder=str(tmp_path / "parsl"))
     with pool as executor:
         _, threads = executor.submit(environment, "OMP_NUM_THREADS").result()
@@ -170,7 +172,7 @@ _KILLED = """
 import sys
 from schnetpack_phonon.labels import cluster
 from tests.common.worker_fixtures import process
-cluster._HEARTBEAT, cluster._LOST_AFTER = 1, 5
+cluster._HEARTBEAT, cluster._LOST_AFTER, cluster._LOOK = 1, 5, 1
 pool = cluster.pilot_jobs_here(1, log_folder=sys.argv[1])
 print(pool._tasks.interchange_proc.pid, pool.submit(process).result(), flush=True)
 pool.submit(process, 100).result()

@@ -3,8 +3,7 @@
 import logging
 import os
 import shutil
-import subprocess
-import sys
+import time
 from pathlib import Path
 from unittest.mock import patch
 
@@ -139,19 +138,26 @@ def test_all_of_the_database_is_meant(path, tmp_path):
     assert subset.transforms == []
 
 
-def test_two_processes_that_want_the_same_make_it_once(path, tmp_path):
-    cache = tmp_path / "cache"
-    code = f"""
-import logging, sys
-logging.basicConfig(level=logging.INFO, stream=sys.stdout)
-from tests.data.loading.test_graph_cache import opened
-opened({str(path)!r}, {str(cache)!r})
-"""
-    command = [sys.executable, "-W", "ignore", "-c", code]
-    both = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in "ab"]
-    printed = [process.communicate()[0] for process in both]
-    assert [process.returncode for process in both] == [0, 0]
-    assert sum("neighbour lists in" in text for text in printed) == 1
+def opened_at_once(path, cache):
+    """Waits until another process does the same; process, and what it says."""
+    said = []
+    handler = logging.Handler()
+    handler.emit = lambda record: said.append(record.getMessage())
+    graph_cache.log.addHandler(handler)
+    graph_cache.log.setLevel(logging.INFO)
+    path.with_suffix(f".{os.getpid()}").touch()
+    while len(list(path.parent.glob("a.[0-9]*"))) < 2:
+        time.sleep(0.001)
+    opened(path, cache)
+    graph_cache.log.removeHandler(handler)
+    return os.getpid(), said
+
+
+def test_two_processes_that_want_the_same_make_it_once(path, tmp_path, pool):
+    both = [pool.submit(opened_at_once, path, tmp_path / "cache") for _ in "ab"]
+    processes, said = zip(*(task.result() for task in both), strict=True)
+    assert len({*processes}) == 2
+    assert sum("neighbour lists in" in text for own in said for text in own) == 1
 
 
 def test_order_of_training_does_not_depend_on_the_cache(path, tmp_path):
