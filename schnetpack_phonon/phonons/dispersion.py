@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from phonopy.harmonic.dynmat_to_fc import get_commensurate_points
 
 from schnetpack_phonon.common.style import COLORS, color, panels
 from schnetpack_phonon.structures.crystals import Crystal
@@ -77,6 +78,11 @@ def dispersion(crystal: Crystal, force_constants: np.ndarray) -> Dispersion:
         np.array(dos.frequency_points),
         np.array(dos.dos),
     )
+
+
+def commensurate_points(crystal: Crystal) -> np.ndarray:
+    """Wave vectors that fit into the supercell, in the primitive cell's, shape=(n, 3)."""
+    return np.array(get_commensurate_points(crystal.supercell_matrix))
 
 
 def _ticks(labels, distances) -> tuple[tuple[str, float], ...]:

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from phonopy.harmonic.dynmat_to_fc import get_commensurate_points
 
 from schnetpack_phonon.calculators.base import LabellingCalculator
+from schnetpack_phonon.phonons.dispersion import commensurate_points
 from schnetpack_phonon.phonons.force_constants import FiniteDisplacements, phonon_model
 from schnetpack_phonon.phonons.instabilities import ZERO, Instabilities
 from schnetpack_phonon.structures.crystals import Crystal
@@ -65,7 +65,7 @@ def compared(
     """
     source = FiniteDisplacements(Instabilities(), distance)
     own = phonon_model(crystal, source, potential).force_constants
-    points = get_commensurate_points(crystal.supercell_matrix)
+    points = commensurate_points(crystal)
     known, found = (_frequencies(crystal, each, points) for each in (reference, own))
     tables = [
         pd.DataFrame(
