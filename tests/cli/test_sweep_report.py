@@ -5,8 +5,10 @@ from hydra.core.utils import JobReturn, JobStatus
 from hydra.types import RunMode
 from omegaconf import OmegaConf
 
-from schnetpack_phonon.cli.sweep_report import SweepJob, SweepReport
+from schnetpack_phonon.cli.sweep_report import RoundsReport, SweepJob, SweepReport
+from schnetpack_phonon.evaluation.active.rounds import write_round
 from schnetpack_phonon.evaluation.runs import write_record
+from tests.evaluation.active.test_report import round_of
 from tests.evaluation.comparison.comparison_fixtures import databases, write_run
 
 
@@ -20,6 +22,19 @@ def test_report_of_a_sweep(tmp_path, capsys):
     end(tmp_path / "runs")
     assert (tmp_path / "runs" / "report" / "index.html").is_file()
     assert "nothing to compare with" in capsys.readouterr().out
+
+
+def test_report_of_rounds(tmp_path, capsys, caplog):
+    """And without one the runs are safe."""
+    content = {"hydra": {"sweep": {"dir": str(tmp_path)}}}
+    config = OmegaConf.create({**content, "callbacks": {"active": {"force_error": 0.15}}})
+    RoundsReport().on_multirun_end(config)
+    assert "no round of active learning" in caplog.text
+    (tmp_path / "round_1").mkdir()
+    write_round(tmp_path / "round_1", 1, 8, 8, round_of(200.0))
+    RoundsReport().on_multirun_end(config)
+    assert "force error (%)" in capsys.readouterr().out
+    assert (tmp_path / "report" / "index.html").is_file()
 
 
 def test_failed_report_does_not_cost_the_sweep(tmp_path, caplog):
