@@ -1,13 +1,13 @@
 # make demo   set everything up, train on phonon and on random snapshots, compare: runs/demo/report
 # make test   set everything up and run the tests
 # make bench  ratios that we quote, measured on this machine
-# make api    reference of the Python interface, from the docstrings: api/index.html
+# make site   all pages, options, commands and the Python interface as a site: site/html/index.html
 
 PYTHON ?= python3
 VENV ?= .venv
 BROWSER_HERE := [ -t 1 ] && [ -z "$$CI" ] && [ -n "$$DISPLAY$$WAYLAND_DISPLAY$$(uname | grep Darwin)" ]
 
-.PHONY: demo test slow bench api setup clean
+.PHONY: demo test slow bench site setup clean
 
 demo: setup
 	$(VENV)/bin/spkphonon generate --dry-run experiment=phonon_antiperovskite
@@ -24,8 +24,8 @@ slow: setup
 bench: setup
 	$(VENV)/bin/python -m tests.benchmarks
 
-api: setup
-	$(VENV)/bin/pdoc --docformat google --math -o api schnetpack_phonon '!schnetpack_phonon.calculators._gpaw_script'
+site: setup
+	$(VENV)/bin/python .ci/site/build.py
 
 setup: $(VENV)/.installed
 
@@ -40,4 +40,4 @@ $(VENV)/.installed: pyproject.toml schnetpack_phonon/_hydra.py schnetpack_phonon
 	@touch $@
 
 clean:
-	rm -rf $(VENV) api dist .pytest_cache .ruff_cache .mypy_cache
+	rm -rf $(VENV) site dist .pytest_cache .ruff_cache .mypy_cache

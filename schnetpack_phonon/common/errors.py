@@ -27,16 +27,16 @@ class UnavailableError(PhononError):
 
 
 N_TRIES = 3  # of a job whose worker dies: the reason may lie elsewhere on the machine
+_DIED = (
+    f"its worker process died {N_TRIES} times: either memory was short (use fewer workers), or the "
+    "code crashes for this structure"
+)
 
 
 class DeadWorkerError(PhononError):
     """The worker process of a job died at every try."""
 
-    def __init__(
-        self,
-        message: str = f"its worker process died {N_TRIES} times: either memory was short (use "
-        "fewer workers), or the code crashes for this structure",
-    ):
+    def __init__(self, message: str = _DIED):
         super().__init__(message)
 
 

@@ -21,7 +21,7 @@ def training_labels(
         shape: of one structure's value.
 
     Returns:
-        Labels in the data module's unit, NaN where there is none, shape=(n_structures, *shape),
+        Labels in the data module's unit, NaN where there is none, ``shape=(n_structures, *shape)``,
         and the atomic fraction of each element, shape=(n_structures, 101); both float64.
 
     Raises:
@@ -54,11 +54,11 @@ def composition_fit(
         datamodule: any data module of SchNetPack, after its ``setup``.
         key: property of structures.
         shape: of one structure's value.
-        start: offset of each element, shape=(101, *shape); zero by default.
+        start: offset of each element, ``shape=(101, *shape)``; zero by default.
 
     Returns:
-        Offset of each element, shape=(101, *shape), and the root mean square of the residuals of
-        all components, shape=(1,); both float64, in the data module's unit.
+        Offset of each element, ``shape=(101, *shape)``, and the root mean square of the residuals
+        of all components, shape=(1,); both float64, in the data module's unit.
 
     Raises:
         ValueError: as :func:`training_labels` does, and if there is no label.

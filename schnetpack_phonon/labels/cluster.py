@@ -106,7 +106,14 @@ def slurm(
 def pilot_jobs_here(
     max_workers: int, threads_per_worker: int = 1, log_folder: str = "parsl", work_dir: str = "."
 ) -> Executor:
-    """Pilot jobs on this machine, without a queue, to try them."""
+    """Pilot jobs on this machine, without a queue, to try them.
+
+    Args:
+        max_workers: number of labels at a time.
+        threads_per_worker: OpenMP and BLAS threads of one worker.
+        log_folder: for logs.
+        work_dir: where a relative ``log_folder`` starts.
+    """
     provider = _parsl().providers.LocalProvider(
         init_blocks=0, max_blocks=1, worker_init="\n".join(_threads(threads_per_worker))
     )

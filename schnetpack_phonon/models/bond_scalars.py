@@ -101,8 +101,8 @@ def crystal_labels(
         shape: of one structure's value.
 
     Returns:
-        Labels, shape=(n, *shape), atomic fractions of the elements, shape=(n, 101), and the mean
-        volume per atom in Ang^3, shape=(); all float64.
+        Labels, ``shape=(n, *shape)``, atomic fractions of the elements, shape=(n, 101), and the
+        mean volume per atom in Ang^3, shape=(); all float64.
 
     Raises:
         ValueError: if there are none, they have another shape or unit, are not symmetric, or

@@ -47,8 +47,8 @@ class Column:
         file: holds the rows, of type ``stored`` and shape ``row``.
         stored: type in the file.
         row: shape of a row.
-        values: the rows, shape=(n_rows, *row), or (n, n_rows / n, *row) if all structures have
-            equally many; None if they are read from the file when needed.
+        values: the rows, ``shape=(n_rows, *row)``, or ``(n, n_rows / n, *row)`` if all structures
+            have equally many; None if they are read from the file when needed.
     """
 
     key: str
@@ -77,7 +77,7 @@ class Column:
         )
 
     def take(self, index: np.ndarray) -> torch.Tensor:
-        """Rows of these structures, one structure after the other, shape=(n_rows, *row)."""
+        """Rows of these structures, one structure after the other, ``shape=(n_rows, *row)``."""
         if self.values is None:
             taken = self._read(index)
         elif self.values.ndim > 1 + len(self.row):
