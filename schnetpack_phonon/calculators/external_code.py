@@ -190,7 +190,7 @@ class ExternalCode(OutputReader):
 
     def _results(self, atoms: Atoms) -> dict[str, Any]:
         if self.version:  # checked before hours of computing time are spent
-            self._check_version(self._installed_version)
+            self.check_installed()
         *first, last = self.mixing
         for mixing in first:
             try:
@@ -207,6 +207,10 @@ class ExternalCode(OutputReader):
             results = self.read_output(folder, atoms)
             self._check_version(self.read_version(folder))
             return results
+
+    def check_installed(self) -> None:
+        """Raises UnavailableError unless the program is here, in the version of the labels."""
+        self._check_version(self._installed_version)
 
     def _check_version(self, version: str) -> None:
         """Raises UnavailableError unless the labels are stored under this version."""

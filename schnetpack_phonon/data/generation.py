@@ -26,6 +26,7 @@ from schnetpack_phonon.ensembles.preview import write_preview
 from schnetpack_phonon.labels.finite_strain import N_STRAINS
 from schnetpack_phonon.labels.labelling import Job, Labeller, Planner, Repeated, label_job
 from schnetpack_phonon.labels.maintenance import outdated
+from schnetpack_phonon.labels.monitor.programs import check_programs
 from schnetpack_phonon.labels.store import LabelStore
 from schnetpack_phonon.phonons.force_constants import Models
 from schnetpack_phonon.structures.crystals import Crystal
@@ -137,18 +138,16 @@ class Generation:
     @contextmanager
     def _labeller(self) -> Iterator[Labeller]:
         """On errors its workers are killed: labels being computed are lost, stored ones are not."""
-        store = LabelStore(self.label_store, self.shipped_labels)
-        executor = self.executor()
+        recipe = self.recipe
+        check_programs(recipe.calculator, recipe.other_calculators, lambda: self.planner().missing)
+        store, executor = LabelStore(self.label_store, self.shipped_labels), self.executor()
         labeller = Labeller(executor, store, self.max_failed_share)
         try:
             with shut_down(executor):
                 yield labeller
         except KeyboardInterrupt:
-            log.warning(
-                "interrupted; %d labels are in %s: the same command continues from there",
-                len(store),
-                store.path,
-            )
+            text = "interrupted; %d labels are in %s: the same command continues from there"
+            log.warning(text, len(store), store.path)
             raise
         finally:
             log.info("%s", labeller.tally)
@@ -292,8 +291,8 @@ class _Drawn:
 
 
 def describe(snapshot: Snapshot) -> str:
-    parameter = _parameter(snapshot)
-    return f"{snapshot.structure}, {snapshot.kind}, {parameter}, snapshot {snapshot.index}"
+    which = f"{_parameter(snapshot)}, snapshot {snapshot.index}"
+    return f"{snapshot.structure}, {snapshot.kind}, {which}"
 
 
 def _parameter(snapshot: Snapshot) -> str:

@@ -19,9 +19,10 @@ from ase.calculators.emt import EMT
 from ase.constraints import FixAtoms
 
 from schnetpack_phonon.calculators.base import AseCalculator
+from schnetpack_phonon.calculators.cp2k import CP2K
 from schnetpack_phonon.calculators.espresso import Espresso
 from schnetpack_phonon.common import properties
-from schnetpack_phonon.common.errors import LabellingError
+from schnetpack_phonon.common.errors import LabellingError, UnavailableError
 from schnetpack_phonon.data.card import partly_filled, write_card
 from schnetpack_phonon.data.database import complete, keys_of, read_metadata
 from schnetpack_phonon.data.preparation import MANY_IMAGINARY, Recipe, prepare
@@ -496,3 +497,12 @@ def test_jobs_of_other_calculators_are_not_exported(tmp_path):
         two_fidelities(tmp_path, phonons=stiff(), relax=False).generation.plan()
     with pytest.raises(ValueError, match=r"relax Cu3PdAu: .*generate --dry-run"):
         two_fidelities(tmp_path, structure=stiff()).generation.plan()
+
+
+def test_program_of_a_later_step_is_missed_before_anything_is_calculated(tmp_path):
+    """With a version given, as where labels of another machine are used."""
+    away = CP2K(command="no-such-program", version="2023.1")
+    data = two_fidelities(tmp_path, phonons=away)
+    with pytest.raises(UnavailableError, match=r"data\.phonons\.calculator: cannot run 'no-such"):
+        data.prepare_data()
+    assert not data.generation.label_store.exists()

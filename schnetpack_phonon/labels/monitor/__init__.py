@@ -7,6 +7,7 @@ __getattr__, __dir__ = names_of(
     """
     durations: Durations
     gaps: Gaps
+    programs: check_programs
     tally: Tally reasons
     """,
 )
