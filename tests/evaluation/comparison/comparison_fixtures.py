@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pandas as pd
@@ -26,16 +29,22 @@ ENERGY, STRESS = "energy_per_atom", "hydrostatic_stress"
 
 def databases(folder: Path) -> dict[str, Path]:
     """A phonon and a random database of two alloys with EMT labels, 16 structures each."""
+    shutil.copytree(Path(_databases().name, "data"), folder / "data", dirs_exist_ok=True)
+    return {name: folder / "data" / f"{name}.db" for name in ("phonon", "random")}
+
+
+@cache
+def _databases() -> TemporaryDirectory:
+    """Those of :func:`databases`, computed once."""
+    folder = TemporaryDirectory()
     ensembles = {
         "phonon": PhononEnsemble([100, 300], n_snapshots=4, seed=1),
         "random": RandomEnsemble([0.2, 0.4], n_snapshots=4, seed=1),
     }
-    found = {}
     for name, ensemble in ensembles.items():
-        path = folder / "data" / f"{name}.db"
-        ensemble_data(folder, ensemble, datapath=str(path)).prepare_data()
-        found[name] = path
-    return found
+        path = Path(folder.name, "data", f"{name}.db")
+        ensemble_data(Path(folder.name), ensemble, datapath=str(path)).prepare_data()
+    return folder
 
 
 def write_run(
