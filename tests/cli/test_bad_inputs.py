@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import re
 import shutil
@@ -16,11 +15,10 @@ import ase.io
 import pytest
 import torch
 from ase.build import bulk
-from hydra.core.global_hydra import GlobalHydra
 from schnetpack import cli as host
 
 from schnetpack_phonon.models.heads import Intensive
-from tests.cli.command_fixtures import call
+from tests.cli.command_fixtures import outcome
 from tests.evaluation.comparison.comparison_fixtures import write_run
 from tests.labels.offline_fixtures import export_from, make_generation
 from tests.models.model_fixtures import potential, thermal
@@ -238,25 +236,6 @@ def train(monkeypatch, *overrides: str) -> None:
     monkeypatch.setattr(host, "seed_everything", lambda **_: None)
     monkeypatch.setattr("sys.argv", ["spktrain", *overrides])
     host.train()
-
-
-def outcome(monkeypatch, capsys, line: str, run=call) -> tuple[int, str]:
-    """Exit code of a command and what it says on stderr."""
-    handlers = logging.root.handlers[:]
-    said = ""
-    try:
-        run(monkeypatch, *line.replace("HERE", str(Path.cwd())).split())
-        code = 0
-    except SystemExit as stop:
-        code = stop.code
-        if not isinstance(code, int):
-            code, said = 1, str(stop.code)
-    finally:
-        GlobalHydra.instance().clear()
-        for handler in {*logging.root.handlers} - {*handlers}:
-            handler.close()
-        logging.root.handlers = handlers  # others write to a stream that is closed
-    return code, said + capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import ase.io
@@ -14,7 +15,7 @@ import schnetpack_phonon
 from schnetpack_phonon.data.reading import read_provenance
 from schnetpack_phonon.labels.store import LabelStore
 from schnetpack_phonon.models.heads import Intensive
-from tests.cli.command_fixtures import call
+from tests.cli.command_fixtures import answer, call
 from tests.data.data_fixtures import labelled_copper
 from tests.evaluation.comparison.comparison_fixtures import databases, write_run
 from tests.labels.offline_fixtures import CODE, IDEAL, run
@@ -36,35 +37,43 @@ def spkphonon(folder, *arguments):
     return subprocess.run([COMMAND, *arguments], cwd=folder, capture_output=True, text=True)
 
 
-def test_generate_makes_the_database_and_refuses_other_settings(tmp_path):
+@pytest.fixture
+def say(tmp_path, monkeypatch, capsys):
+    """Arguments -> exit code, stdout and stderr, in this process, which has imported torch."""
+    (tmp_path / "configs").mkdir()
+    monkeypatch.setenv("PWD", str(tmp_path))
+    return partial(answer, monkeypatch, capsys)
+
+
+def test_generate_makes_the_database_and_refuses_other_settings(tmp_path, say):
     made = spkphonon(tmp_path, "generate", *EMT, "data.ensemble.n_snapshots=3")
     assert made.returncode == 0, made.stderr
     path = tmp_path / "data" / "antiperovskite_phonon.db"
     assert len(read_provenance(path)) == 3
     content = path.read_bytes()
-    again = spkphonon(tmp_path, "generate", *EMT, "data.ensemble.n_snapshots=4")
-    assert again.returncode != 0
-    assert "ensemble.n_snapshots: 3 in the database, 4 requested" in again.stderr
+    code, _, error = say("generate", *EMT, "data.ensemble.n_snapshots=4")
+    assert code != 0
+    assert "ensemble.n_snapshots: 3 in the database, 4 requested" in error
     assert path.read_bytes() == content
 
 
-def test_failed_labels_are_told_by_summary_and_exit_status(tmp_path):
-    run = spkphonon(tmp_path, "generate", *EMT, "data.calculator.time_limit=1e-9")
-    assert run.returncode == 1
+def test_failed_labels_are_told_by_summary_and_exit_status(say):
+    code, said, error = say("generate", *EMT, "data.calculator.time_limit=1e-9")
+    assert code == 1
     summary = r"5 calculations: 0 in the store, 4 computed in .*, 3 failed, 1 not done\n    3 x C"
-    assert re.search(summary, run.stdout)
-    assert "spkphonon generate: force constants: 2 of 3 calculations failed" in run.stderr
+    assert re.search(summary, said)
+    assert "spkphonon generate: force constants: 2 of 3 calculations failed" in error
 
 
-def test_bad_input_says_what_is_wrong_and_writes_nothing(tmp_path):
-    run = spkphonon(tmp_path, "generate", EMT[0], "data.structure.names=[Ag3SX]")
-    assert run.returncode != 0
-    assert "Ag3SX" in run.stderr
-    assert "Ag3SBr" in run.stderr
+def test_bad_input_says_what_is_wrong_and_writes_nothing(tmp_path, say):
+    code, _, error = say("generate", EMT[0], "data.structure.names=[Ag3SX]")
+    assert code != 0
+    assert "Ag3SX" in error
+    assert "Ag3SBr" in error
     assert not (tmp_path / "data").exists()
 
 
-def test_export_and_collect_until_the_database_is_made(tmp_path, monkeypatch, capsys):
+def test_export_and_collect_until_the_database_is_made(tmp_path, monkeypatch, capsys, say):
     """On a machine without the code."""
     IDEAL.write(tmp_path / "POSCAR")
     options = (
@@ -81,16 +90,16 @@ def test_export_and_collect_until_the_database_is_made(tmp_path, monkeypatch, ca
         "data.executor.max_workers=1",
     )
     options = tuple(option.replace("=2023.1", "='2023.1'") for option in options)
-    exported = spkphonon(tmp_path, "export", "out", *options)
-    assert exported.returncode == 0, exported.stderr
-    assert "2 inputs written, 2 folders to be run" in exported.stdout
+    code, said, error = say("export", "out", *options)
+    assert code == 0, error
+    assert "2 inputs written, 2 folders to be run" in said
     assert collect(monkeypatch, tmp_path / "out") == 3
     assert "2  not run yet" in capsys.readouterr().out
     run(tmp_path / "out")
     assert collect(monkeypatch, tmp_path / "out") == 0
     assert "2  finished, now in the label store" in capsys.readouterr().out
-    made = spkphonon(tmp_path, "generate", *options)
-    assert made.returncode == 0, made.stderr
+    code, _, error = say("generate", *options)
+    assert code == 0, error
     assert len(read_provenance(tmp_path / "data" / "AlP_random.db")) == 1
 
 
@@ -196,12 +205,13 @@ def test_wrong_command_lines_name_what_is_near(command, near, monkeypatch, capsy
     assert f"did you mean {near}?" in last or not near
 
 
-def test_hydra_s_own_pages_are_there(tmp_path):
-    config = spkphonon(tmp_path, "generate", EMT[0], "seed=3", "--cfg", "job")
-    assert "seed: 3" in config.stdout
+def test_hydra_s_own_pages_are_there(tmp_path, say):
+    code, config, _ = say("generate", EMT[0], "seed=3", "--cfg", "job")
+    assert code == 0
+    assert "seed: 3" in config
     groups = spkphonon(tmp_path, "generate", "--config-help")
     assert "data/calculator: ase, cp2k" in groups.stdout
-    assert not list(tmp_path.iterdir())
+    assert [path.name for path in tmp_path.iterdir()] == ["configs"]
 
 
 def test_interrupted(monkeypatch):
@@ -251,10 +261,10 @@ def test_progress_is_told_where_there_is_no_terminal(tmp_path):
     )
 
 
-def test_quiet(tmp_path):
+def test_quiet(tmp_path, say):
     """Of a command of Hydra, on the terminal; the log file of the run has all."""
-    made = spkphonon(tmp_path, "generate", "-q", *EMT, "data.ensemble.n_snapshots=3")
-    assert made.returncode == 0, made.stderr
-    assert "3 structures" not in made.stdout
+    code, said, error = say("generate", "-q", *EMT, "data.ensemble.n_snapshots=3")
+    assert code == 0, error
+    assert "3 structures" not in said
     (log,) = tmp_path.glob("runs/*/*.log")
     assert "3 structures" in log.read_text()
