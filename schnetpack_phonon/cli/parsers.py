@@ -158,7 +158,14 @@ def one_line_errors(prog: str) -> Iterator[None]:
     except KeyboardInterrupt:
         sys.exit(130)
     except _expected() as error:
-        sys.exit(f"{prog}: {error}")
+        sys.exit(f"{prog}: {_message(error)}")
+
+
+def _message(error: Exception) -> str:
+    """Its text; of an error that Hydra wraps, that of our class after the key of the option."""
+    text, cause = str(error), error.__cause__
+    _, _, key = text.partition("full_key: ")
+    return f"{key.strip()}: {cause}" if key and isinstance(cause, _expected()) else text
 
 
 def _expected() -> tuple[type[Exception], ...]:
