@@ -151,7 +151,12 @@ TABLE = [
     ("import seed=1", "", 2, "files come before the overrides"),
     (f"import nowhere.xyz {EMT}", "", 1, "no structure file at .*nowhere.xyz"),
     (f"import x.extxyz {EMT}", "", 1, "no label was stored"),
-    (f"generate {EMT} data.structure.path=nowhere", "", 1, "generate: data.structure: no structure file at .*nowhere"),
+    (
+        f"generate {EMT} data.structure.path=nowhere",
+        "",
+        1,
+        "generate: data.structure: no structure file at .*nowhere",
+    ),
     (f"generate {EMT}", "POSCAR|half", 1, "cannot read .*POSCAR"),
     (f"generate {EMT}", "POSCAR|3\\.6=>nan", 1, "POSCAR"),
     (f"generate {EMT} data.structure.path=bytes", "", 1, "cannot read .*bytes"),
