@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from textwrap import fill
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.image import imread
 
+from schnetpack_phonon.attribution.results import FIGURES
 from schnetpack_phonon.common.properties import label, unit
 from schnetpack_phonon.common.style import (
     characters,
@@ -133,6 +136,28 @@ def attribution_shares(shares: pd.DataFrame) -> Figure:
         axis.set_title(crystal, loc="left", fontsize="medium")
         axis.set_ylabel("variance share")
     _finish(figure, axes)
+    return figure
+
+
+def bond_maps(runs: pd.DataFrame) -> Figure | None:
+    """Pictures of attributed bonds side by side, of the first run of each model that has one.
+
+    Args:
+        runs: as :func:`.group_runs` gives them; those with the largest number of labels are shown.
+    """
+    images = {}
+    for run in runs[runs["n_train"] == runs["n_train"].max()].to_dict("records"):
+        path = Path(run["run"], FIGURES, "bonds_3d.png")
+        if run["model"] not in images and path.is_file():
+            images[run["model"]] = imread(path)
+    if not images:
+        return None
+    height, width = next(iter(images.values())).shape[:2]
+    figure, axes = panels(len(images), (4.6, 4.6 * height / width + 0.3), (0, 0))
+    for axis, (model, image) in zip(axes, images.items(), strict=True):
+        axis.imshow(image, interpolation="antialiased")
+        axis.set_title(f"trained on {model}", loc="left", fontsize="medium")
+        axis.set_axis_off()
     return figure
 
 

@@ -242,6 +242,9 @@ def _shares(found: CrossTests) -> list[Section]:
         "standard deviation over seeds.",
     ]
     items: list[Picture | Table] = [picture, Table("attribution", rows, shares, "Shares")]
+    if maps := figures.bond_maps(found.runs):
+        caption = "Bonds of a test structure of each, by their part in its predicted change."
+        items.append(Picture("bonds_3d", caption, maps))
     checks = checks_table(found.runs)
     if not checks.empty:
         text.append(

@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.image import imsave
 
 from schnetpack_phonon.evaluation.comparison import figures, tables
 from schnetpack_phonon.evaluation.comparison.learning_curves import learning_curves, power_laws
@@ -114,3 +115,22 @@ def test_coverage(phonons):
     assert (len(inside.get_xdata()), len(beyond.get_xdata())) == (58, 1)
     assert fourth.get_xlim()[1] > beyond.get_xdata().item() > 3
     assert "1 beyond" in fourth.get_title()
+
+
+def test_bond_maps(tmp_path):
+    """One of each model with most labels, from the first of its runs that has a picture."""
+    runs = runs_table({"phonon": 10, "random": 10}).assign(run=lambda t: tmp_path / t["model"])
+    assert figures.bond_maps(runs) is None
+    shades = {"phonon": 0.2, "random": 0.7}
+    for model, ensemble in zip(runs["model"], runs["ensemble"], strict=True):
+        (tmp_path / model / "figures").mkdir(parents=True, exist_ok=True)
+        picture = np.full((4, 6, 3), shades[ensemble])
+        imsave(tmp_path / model / "figures" / "bonds_3d.png", picture)
+    figure = figures.bond_maps(runs)
+    draw(figure)
+    drawn = {axis.get_title("left"): axis.images[0].get_array() for axis in figure.axes}
+    expected = dict(zip(runs["model"], runs["ensemble"], strict=True))
+    assert list(drawn) == [f"trained on {model}" for model in expected]
+    for model, ensemble in expected.items():
+        image = drawn[f"trained on {model}"][..., :3]
+        np.testing.assert_allclose(image, shades[ensemble], atol=0.005)
