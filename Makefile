@@ -2,12 +2,13 @@
 # make test   set everything up and run the tests
 # make bench  ratios that we quote, measured on this machine
 # make site   all pages, options, commands and the Python interface as a site: site/html/index.html
+# make release-check   sdist, wheel, their metadata and files, an installation of each
 
 PYTHON ?= python3
 VENV ?= .venv
 BROWSER_HERE := [ -t 1 ] && [ -z "$$CI" ] && [ -n "$$DISPLAY$$WAYLAND_DISPLAY$$(uname | grep Darwin)" ]
 
-.PHONY: demo test slow bench site setup clean
+.PHONY: demo test slow bench site release-check setup clean
 
 demo: setup
 	$(VENV)/bin/spkphonon generate --dry-run experiment=phonon_antiperovskite
@@ -26,6 +27,9 @@ bench: setup
 
 site: setup
 	$(VENV)/bin/python .ci/site/build.py
+
+release-check: setup
+	VENV=$(VENV) .ci/release_check
 
 setup: $(VENV)/.installed
 

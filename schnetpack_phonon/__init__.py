@@ -6,7 +6,7 @@ others in the folders. What a type checker reads is in ``__init__.pyi``.
 
 from schnetpack_phonon import _moved
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _moved.install()
 
