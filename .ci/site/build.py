@@ -42,7 +42,7 @@ def main() -> int:
 
 def _navigation(generated: dict[str, str]) -> str:
     """Tables of contents: each heading of the page of pages, with the pages that it names."""
-    text = _toctree("All pages", ["examples/README"])
+    text = _toctree("Overview", ["examples/README"])
     for part in INDEX.read_text().split("\n## ")[1:]:
         heading, _, body = part.partition("\n")
         links = re.findall(r"\]\(([^)#]+\.(?:md|ipynb))\)", body)
@@ -66,15 +66,18 @@ def _markdown(notebook: dict, pictures: Path) -> str:
         text += (
             source + "\n\n" if cell["cell_type"] == "markdown" else f"```python\n{source}\n```\n\n"
         )
+        printed = ""
         for output in cell.get("outputs", []):
-            data = output.get("data", {"text/plain": output.get("text", [])})
+            data = output.get("data", {})
             if "image/png" in data:
                 picture = Path(f"{pictures}_{count}.png")
                 picture.write_bytes(b64decode("".join(data["image/png"])))
-                text += f"![Output of the cell above]({picture.name})\n\n"
+                printed += f"![Output of the cell above]({picture.name})\n\n"
                 count += 1
             else:
-                text += f"```text\n{''.join(data['text/plain']).rstrip()}\n```\n\n"
+                words = "".join(data.get("text/plain", output.get("text", ""))).rstrip()
+                printed += f"```text\n{words}\n```\n\n"
+        text += printed.replace("\n```\n\n```text\n", "\n")  # what several lines printed
     return text
 
 

@@ -5,7 +5,7 @@ import inspect
 import re
 from collections.abc import Iterator, Mapping
 from importlib import import_module
-from itertools import takewhile
+from itertools import groupby, takewhile
 from pathlib import Path
 from pkgutil import resolve_name, walk_packages
 from types import ModuleType
@@ -96,7 +96,8 @@ def _api(package: str, places: dict[str, str]) -> str:
             elsewhere += f"* :any:`{place}`\n"
     about = inspect.getdoc(module)
     links = f"On other pages:\n\n{elsewhere}\n" if elsewhere else ""
-    return f"# {package}\n\n```{{eval-rst}}\n{about}\n\n{links}{text}```\n"
+    title = package.removeprefix("schnetpack_phonon.")
+    return f"# {title}\n\n```{{eval-rst}}\n{about}\n\n{links}{text}```\n"
 
 
 def _command_line() -> str:
@@ -159,21 +160,36 @@ def _choice(file: Path, places: Mapping[str, str]) -> str:
     """Comment, class and options of a config; the file itself where it sets those of others."""
     text = file.read_text()
     lines = text.removeprefix("# @package _global_\n").strip().splitlines()
-    comment = [line[1:].strip() for line in takewhile(lambda line: line.startswith("#"), lines)]
+    comment = [line[1:] for line in takewhile(lambda line: line.startswith("#"), lines)]
     parts = list(_parts(yaml.safe_load(text) or {}))
-    said = " ".join(comment) + "\n\n"
+    said = _comment(comment)
     if not parts or file.parent.name in ("experiment", "heads"):
         return f"{said}```yaml\n{text.strip()}\n```\n"
     return said + "".join(_options(path, options, text, places) for path, options in parts)
 
 
+def _comment(lines: list[str]) -> str:
+    """Text, with what looks like an option as code; indented lines are commands."""
+    said = ""
+    for command, some in groupby(lines, lambda line: line.startswith("  ")):
+        text = "\n".join(line.strip() for line in some)
+        words = re.sub(r"([\w./@+\[{\"]*[=_][^\s`]*[^\s`,.:;)])", r"`\1`", text)
+        said += f"```\n{text}\n```\n\n" if command else f"{words}\n\n"
+    return said
+
+
 def _parts(config: Any, path: str = "") -> Iterator[tuple[str, dict]]:
     """Sections of a config that name a class of this package, with their places."""
     if isinstance(config, dict):
-        if str(config.get("_target_")).startswith("schnetpack_phonon"):
+        if _is_ours(config):
             yield path, config
         for key, value in config.items():
             yield from _parts(value, f"{path}{key}.")
+
+
+def _is_ours(config: Any) -> bool:
+    target = config.get("_target_") if isinstance(config, dict) else None
+    return str(target).startswith("schnetpack_phonon")
 
 
 def _options(path: str, options: dict, text: str, places: Mapping[str, str]) -> str:
@@ -184,9 +200,7 @@ def _options(path: str, options: dict, text: str, places: Mapping[str, str]) -> 
     meanings = _meanings(thing)
     rows = []
     for key, value in options.items():
-        if key in ("_target_", "_partial_", "defaults") or (
-            isinstance(value, dict) and "_target_" in value
-        ):
+        if _is_ours(value) or key in ("_target_", "_partial_", "defaults"):
             continue
         comment = re.search(rf"^ *{key}: .*?  # (.*)$", text, re.MULTILINE)
         meaning = meanings.get(key) or (comment and comment[1])
