@@ -38,10 +38,16 @@ class Console(logging.StreamHandler):
             ``verbose`` for what all packages say.
         stream: where to write; standard error by default.
         once: whether a message is left out that was shown before, as by an earlier run of a sweep.
+
+    Raises:
+        SystemExit: for another verbosity.
     """
 
     def __init__(self, verbosity: str = "normal", stream: TextIO | None = None, once: bool = False):
-        check_choice(VERBOSITIES, **{"run.verbosity": verbosity})
+        try:
+            check_choice(VERBOSITIES, **{"run.verbosity": verbosity})
+        except ValueError as error:
+            raise SystemExit(str(error)) from error  # logging.config hides what an Exception says
         super().__init__(stream)
         self.setFormatter(logging.Formatter())
         self.verbosity, self._once = verbosity, once

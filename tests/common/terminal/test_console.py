@@ -129,5 +129,5 @@ def test_nothing_of_progress_where_it_is_quiet(shown, monkeypatch):
 
 
 def test_unknown_verbosity_is_refused():
-    with pytest.raises(ValueError, match=r"run\.verbosity is 'loud'; expected quiet, normal"):
+    with pytest.raises(SystemExit, match=r"run\.verbosity is 'loud'; expected quiet, normal"):
         Console("loud")
