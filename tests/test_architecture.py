@@ -87,7 +87,7 @@ def test_every_module_is_tested_in_its_folder(path):
         return
     folder = ROOT / "tests" / path.parent.relative_to(PACKAGE)
     named = folder / f"test_{path.name}"
-    tests = [named] if named.exists() else sorted(folder.glob("test_*.py"))
+    tests = [named] if named.exists() else sorted(folder.rglob("test_*.py"))
     module = ".".join(path.relative_to(ROOT).with_suffix("").parts)
     package = module.rpartition(".")[0]
     for file in tests:

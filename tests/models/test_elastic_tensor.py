@@ -1,6 +1,6 @@
 """The elastic tensor, its moduli and Voigt's notation against :mod:`.structures.elasticity`.
 
-What all heads guarantee is in test_heads_contract.py.
+What all heads guarantee is in heads_contract.
 """
 
 from __future__ import annotations

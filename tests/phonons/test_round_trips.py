@@ -18,7 +18,7 @@ from phonopy.interface.calculator import calculator_info, get_calculator_physica
 from schnetpack_phonon.phonons.instabilities import Instabilities
 from schnetpack_phonon.structures.crystals import Crystal, supercell_matrix
 from tests.phonons.force_constants_fixtures import phonopy_of, read
-from tests.phonons.test_phonopy_files import LAYOUTS
+from tests.phonons.phonopy_files.test_layouts import LAYOUTS
 
 HARMONIC = Instabilities("abs")
 MATRICES = [[1, 1, 2], [2, 1, 1], [2, 2, 1], [[1, 1, 0], [-1, 1, 0], [0, 0, 1]], [3, 1, 1]]
