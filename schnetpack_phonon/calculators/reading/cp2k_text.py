@@ -114,11 +114,11 @@ def stress(text: str) -> np.ndarray:
     """Stress with ASE's sign in eV/Ang^3, shape=(3, 3); CP2K prints the pressure."""
     *_, header = [
         None,
-        *re.finditer(r"^ STRESS\|.* stress tensor \[(.+?)\]\s*$", text, re.MULTILINE),
+        *re.finditer(r"^ STRESS\|(?! Eigen).* stress tensor \[(.+?)\]\s*$", text, re.MULTILINE),
     ]
-    rows = header and re.findall(
-        rf"^ STRESS\|\s+[xyz]{3 * _NUMBER}\s*$", text[header.end() :], re.M
-    )
+    row = rf"^ STRESS\|\s+[xyz]{3 * _NUMBER}\s*$"
+    # The first three: those of the eigenvectors follow.
+    rows = header and re.findall(row, text[header.end() :], re.MULTILINE)[:3]
     if header is None or not rows or len(rows) != 3:
         raise _lacks(text, "stress tensor")
     return -np.array(rows, dtype=float) * _factor(text, "stress", header[1], _STRESS)
