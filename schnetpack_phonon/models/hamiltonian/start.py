@@ -39,7 +39,7 @@ def fit_gaps(
     groups = [groups[k] for k in _spread(len(groups), _MOST)]
     if not groups:
         return
-    smallest, best = torch.inf, [parameter.detach().clone() for parameter in parameters]
+    smallest, best = float("inf"), [parameter.detach().clone() for parameter in parameters]
     for _ in range(_N_STEPS):
         rest, slopes = [], []
         for own in groups:
@@ -59,7 +59,7 @@ def fit_gaps(
         parts = change[:, 0].split([parameter.numel() for parameter in parameters])
         with torch.no_grad():
             for parameter, part in zip(parameters, parts, strict=True):
-                parameter += part.reshape(parameter.shape).to(parameter)
+                parameter.add_(part.reshape(parameter.shape).to(parameter))
     with torch.no_grad():
         for parameter, value in zip(parameters, best, strict=True):
             parameter.copy_(value)
