@@ -229,7 +229,7 @@ def test_databases_of_schnetpack_alone_are_reported(folder, tmp_path):
     train, test = (labels.iloc[index] for index in (module.train_idx, module.test_idx))
     assert table.loc[ENERGY, "mae_mean"] == pytest.approx(1e3 * (test - train.mean()).abs().mean())
     predictions = pd.read_csv("predictions.csv")
-    assert set(predictions["structure"]) <= {"AuCu3Pd", "AuCu3Pt"}
+    assert set(predictions["structure"]) <= {"Cu3PdAu", "Cu3PtAu"}
     assert not (tmp_path / "figures" / f"{ENERGY}_distribution.png").exists()
 
 
