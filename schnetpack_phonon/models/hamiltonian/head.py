@@ -16,6 +16,7 @@ from schnetpack.transform import Transform
 from schnetpack_phonon.common import properties
 from schnetpack_phonon.common.errors import check_at_least
 from schnetpack_phonon.common.properties import element_names
+from schnetpack_phonon.data.statistics import fit_to_shares
 from schnetpack_phonon.models.band_edges import closed, edge_labels
 from schnetpack_phonon.models.cutoffs import cutoff_of
 from schnetpack_phonon.models.hamiltonian.levels import (
@@ -27,7 +28,6 @@ from schnetpack_phonon.models.hamiltonian.levels import (
     outermost,
 )
 from schnetpack_phonon.models.hamiltonian.matrix import Hamiltonian
-from schnetpack_phonon.models.hamiltonian.start import fit_gaps, fit_zero
 from schnetpack_phonon.models.heads import check_features, check_unit, mean_over_atoms, precise
 
 _N_SAMPLES = 64  # training structures from which the zero of potential is fitted
@@ -122,9 +122,7 @@ class HamiltonianEdges(Transform):
         super()._load_from_state_dict(state_dict, prefix, *rest)
 
     def datamodule(self, value: AtomsDataModule) -> None:
-        """Starts at the mean gaps and takes the zero of potential of the training set.
-
-        SchNetPack calls this before a fit. Gaps of a matrix that has been trained stay.
+        """Takes the zero of potential from the training set; SchNetPack calls this before a fit.
 
         Raises:
             ValueError: as :func:`.edge_labels` does; for elements that are none of ours, and atoms
@@ -147,8 +145,7 @@ class HamiltonianEdges(Transform):
         if not len(there):  # gaps alone, which have no zero
             there = torch.arange(len(labels))
         chosen = there[torch.linspace(0, len(there) - 1, min(len(there), _N_SAMPLES)).long()]
-        samples: dict[int, dict[str, torch.Tensor]] = {}
-        periodic = False
+        residuals, volumes, periodic = [], [], False
         self.hamiltonian.nearest.zero_()
         for k in range(len(labels)):
             inputs = self._inputs(value.train_dataset[k])
@@ -162,7 +159,10 @@ class HamiltonianEdges(Transform):
             self.hamiltonian.note_bonds(inputs)
             periodic = periodic or bool(inputs[structure_keys.pbc].any())
             if k in chosen:
-                samples[k] = inputs
+                with torch.no_grad():
+                    edges = self.levels(inputs)[0][0].cpu()
+                residuals.append((labels[k, 1:] - edges).nanmean())
+                volumes.append(_log_volume(inputs)[0].cpu())
         val, test = (value.val_dataset, value.val_idx), (value.test_dataset, value.test_idx)
         for part, numbers in (val, test):
             for k, number in enumerate(numbers):
@@ -172,18 +172,16 @@ class HamiltonianEdges(Transform):
                 f"kpoint_length is {self.kpoint_length:g} Ang, but no structure of {path} is "
                 "periodic; expected crystals, or kpoint_length=0 for molecules"
             )
-        own = [*self.hamiltonian.parameters(recurse=False)]
-        if not any(bool(parameter.any()) for parameter in own):
-            free = [self.hamiltonian.energies, self.hamiltonian.universal]
-            kept = [*samples.values()]
-            fit_gaps(lambda k: self.levels(kept[k])[0][0], free, labels[chosen, 0], shares[chosen])
-        with torch.no_grad():
-            edges = torch.stack([self.levels(inputs)[0][0].cpu() for inputs in samples.values()])
-        rest = (labels[chosen, 1:] - edges).nanmean(dim=1, keepdim=True)
+        rest = torch.stack(residuals)[:, None]
         if rest.isfinite().all():
-            volumes = torch.stack([_log_volume(inputs)[0].cpu() for inputs in samples.values()])
-            slope, offset = fit_zero(rest, shares[chosen], volumes, self.offset.cpu())
-            self.slope, self.offset = slope.to(self.slope), offset.to(self.offset)
+            own, log_volume = shares[chosen], torch.stack(volumes)[:, None]
+            # Volumes of one composition tell the slope; those of different ones cannot.
+            slope, _ = fit_to_shares(
+                _without_means(rest, own), own * _without_means(log_volume, own)
+            )
+            rest = rest - log_volume * (own @ slope)
+            offset, _ = fit_to_shares(rest, own, self.offset[:, None].cpu())
+            self.slope, self.offset = slope[:, 0].to(self.slope), offset[:, 0].to(self.offset)
 
     def check_model(self, model: NeuralNetworkPotential) -> None:
         """Raises ValueError if bonds end before the cutoff or features lack, as far as is known."""
@@ -293,3 +291,10 @@ def _log_volume(inputs: dict[str, torch.Tensor]) -> torch.Tensor:
     volume = torch.linalg.det(inputs[structure_keys.cell]).abs() / inputs[structure_keys.n_atoms]
     crystal = inputs[structure_keys.pbc].reshape(-1, 3).all(1)
     return torch.where(crystal & (volume > 0), volume, torch.ones_like(volume)).log()
+
+
+def _without_means(values: torch.Tensor, shares: torch.Tensor) -> torch.Tensor:
+    """Less their mean over all structures of the same composition, shape=(n_structures, 1)."""
+    _, kind = shares.unique(dim=0, return_inverse=True)
+    total = torch.zeros(int(kind.max()) + 1, dtype=values.dtype).index_add(0, kind, values[:, 0])
+    return values - (total / kind.bincount())[kind, None]

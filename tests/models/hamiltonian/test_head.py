@@ -151,10 +151,8 @@ def test_elements_are_those_of_the_training_set_or_of_the_weights(tmp_path):
     model = made(None, orbitals={"Ag": {"electrons": 11, "s": -7.0, "d": -10.0}})
     with pytest.raises(ValueError, match="no orbitals for this element"):
         results(model, own)
-    data = data_module(tmp_path / "labels.db", own, range(4), **labels)
-    model.initialize_transforms(data)
+    model.initialize_transforms(data_module(tmp_path / "labels.db", own, range(4), **labels))
     given = made(["S", "Br", "Ag", "I"], orbitals={"Ag": {"electrons": 11, "s": -7.0, "d": -10.0}})
-    given.initialize_transforms(data)
     found = results(model, own)["band_gap"]
     np.testing.assert_allclose(found, results(given, own)["band_gap"], atol=1e-6)
     other = made(None, orbitals={"Ag": {"electrons": 11, "s": -7.0, "d": -10.0}})
