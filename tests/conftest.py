@@ -18,6 +18,7 @@ from ase.build import bulk
 from ase.calculators.emt import EMT
 from ase.neighborlist import neighbor_list
 from hydra import compose, initialize_config_module
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from schnetpack_phonon.calculators.base import AseCalculator
@@ -41,6 +42,13 @@ from tests.phonons.force_constants_fixtures import (  # noqa: F401
 @pytest.fixture(autouse=True)
 def _in_tmp_path(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)  # the host leaves splitting.lock where it runs
+
+
+@pytest.fixture(autouse=True)
+def _without_choices_of_hydra():
+    """Of a command that the test runs in this process: later tests must not find them."""
+    yield
+    HydraConfig.instance().cfg = None
 
 
 @pytest.fixture
