@@ -190,8 +190,8 @@ class Predictor:
                 in the training set, and for cells that are not periodic in all directions if the
                 model predicts stress or elastic tensors.
         """
-        numbers = (atoms.positions, atoms.cell.array)
-        if not len(atoms) or not all(np.isfinite(array).all() for array in numbers):
+        arrays = (atoms.positions, atoms.cell.array)
+        if not len(atoms) or not all(np.isfinite(array).all() for array in arrays):
             raise ValueError(
                 f"{atoms.get_chemical_formula() or 'a structure without atoms'}: expected atoms "
                 "with finite positions and cell, not NaN"

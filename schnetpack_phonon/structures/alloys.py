@@ -73,9 +73,7 @@ class MixedAntiperovskites:
             ]
             sublattice = _Sublattice(name, members)
             for k in range(n_arrangements):
-                stream = np.random.default_rng(
-                    np.random.SeedSequence(seed, spawn_key=(*name.encode(), k))
-                )
+                stream = arrangement_stream(seed, name, k)
                 crystal = sublattice.arranged(sublattice.pattern(stream, fraction), k)
                 if name in constants:
                     check_positive("Ang", **{f"lattice constant of {name}": constants[name]})
@@ -113,10 +111,7 @@ class _Sublattice:
         self.cells = [member.supercell for member in members]
         # Not all atoms of the first element: another sublattice may hold it too.
         self.sites = np.flatnonzero(self.cells[0].numbers != self.cells[1].numbers)
-        permutations = members[0].phonopy().symmetry.atomic_permutations
-        place = np.full(len(self.cells[0]), -1)
-        place[self.sites] = np.arange(len(self.sites))
-        self.permutations = place[permutations[:, self.sites]]
+        self.permutations = site_permutations(members[0], self.sites)
 
     def pattern(self, stream: np.random.Generator, fraction: float | None) -> np.ndarray:
         """True on sites of the second element, shape=(n_sites,)."""
@@ -138,9 +133,6 @@ class _Sublattice:
         atoms = self.cells[0].copy()
         second = self.sites[pattern]
         atoms.numbers[second] = self.cells[1].numbers[second]
-        # The same for all symmetry-equivalent arrangements.
-        canonical = min(row.tobytes() for row in pattern[self.permutations].astype(np.uint8))
-        code = "".join(map(str, canonical))
         weights = (1 - fraction, fraction)
         crystal = Crystal(
             f"{self.name}-{number}",
@@ -148,9 +140,41 @@ class _Sublattice:
             supercell_matrix((1, 1, 1)),
             tuple(zip(self.members, weights, strict=True)),
             composition=f"{self.name} {fraction:g}",
-            parent=f"{self.name}/{code}",
+            parent=f"{self.name}/{family(pattern, self.permutations)}",
         )
         return vegard(crystal, {})
+
+
+def arrangement_stream(seed: int, name: str, number: int) -> np.random.Generator:
+    """Random numbers of one arrangement, the same however many are drawn."""
+    return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(*name.encode(), number)))
+
+
+def site_permutations(crystal: Crystal, sites: np.ndarray) -> np.ndarray:
+    """What each symmetry operation of a supercell makes of these sites, counted among themselves.
+
+    Args:
+        crystal: whose operations map the sites on each other.
+        sites: atoms of the supercell, shape=(n_sites,).
+
+    Returns:
+        shape=(n_operations, n_sites).
+    """
+    permutations = crystal.phonopy().symmetry.atomic_permutations
+    place = np.full(permutations.shape[1], -1)
+    place[sites] = np.arange(len(sites))
+    return place[permutations[:, sites]]
+
+
+def family(pattern: np.ndarray, permutations: np.ndarray) -> str:
+    """The same for all symmetry-equivalent arrangements.
+
+    Args:
+        pattern: which element is on each site, 0 to 255, shape=(n_sites,).
+        permutations: of :func:`site_permutations`.
+    """
+    canonical = min(row.tobytes() for row in pattern[permutations].astype(np.uint8))
+    return "".join(map(str, canonical))
 
 
 def vegard(crystal: Crystal, relaxed: Mapping[str, Crystal]) -> Crystal:

@@ -15,17 +15,21 @@ from ase import Atoms
 from ase.data import atomic_numbers
 
 from schnetpack_phonon.common.errors import UnreadableFileError, check_at_least, check_choice
-from schnetpack_phonon.structures.alloys import vegard
+from schnetpack_phonon.structures.alloys import (
+    arrangement_stream,
+    family,
+    site_permutations,
+    vegard,
+)
 from schnetpack_phonon.structures.crystals import Crystal, supercell_matrix
 from schnetpack_phonon.structures.files import checked_unitcell, formula
-from schnetpack_phonon.structures.formats.cif import DisorderedSites, read_disordered_cif
+from schnetpack_phonon.structures.formats.cif import FULL, DisorderedSites, read_disordered_cif
 from schnetpack_phonon.structures.supercells import supercell_of
 
 log = logging.getLogger(__name__)
 
 _VACANT = ""
 _MOST_END_MEMBERS = 8
-_FULL = 1e-3  # as in a CIF file
 
 
 class DisorderedCrystal:
@@ -77,7 +81,7 @@ class DisorderedCrystal:
     ):
         check_at_least(1, n_arrangements=n_arrangements)
         given = _read(Path(work_dir, path))
-        vacant = any(sum(own.values()) < 1 - _FULL for own in given.occupancies)
+        vacant = any(sum(own.values()) < 1 - FULL for own in given.occupancies)
         choices = ("own",) if vacant else ("end_members", "own")
         force_constants = force_constants or choices[0]
         check_choice(choices, force_constants=force_constants)
@@ -87,12 +91,7 @@ class DisorderedCrystal:
         sites = _Sites(name, str(path), given, matrix, vacant)
         self.crystals = [
             replace(
-                sites.arranged(
-                    np.random.default_rng(
-                        np.random.SeedSequence(seed, spawn_key=(*name.encode(), k))
-                    ),
-                    k,
-                ),
+                sites.arranged(arrangement_stream(seed, name, k), k),
                 own_force_constants=force_constants == "own",
             )
             for k in range(n_arrangements)
@@ -107,7 +106,7 @@ def _read(path: Path) -> DisorderedSites:
     except Exception as error:  # ASE raises whatever its reader raises
         reason = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
         raise UnreadableFileError(f"cannot read {path}: {reason}") from error
-    if all(len(own) == 1 and sum(own.values()) > 1 - _FULL for own in given.occupancies):
+    if all(len(own) == 1 and sum(own.values()) > 1 - FULL for own in given.occupancies):
         raise ValueError(
             f"{path} has one atom on each site; expected mixed or partial occupancies. An ordered "
             f"crystal is data/structure=file data.structure.path={path}"
@@ -133,16 +132,14 @@ class _Sites:
         self.elements, self.counts = [], []
         for kind, own in enumerate(given.occupancies):
             shares = {**own, _VACANT: max(1 - sum(own.values()), 0.0)}
-            if shares[_VACANT] < _FULL:
+            if shares[_VACANT] < FULL:
                 del shares[_VACANT]
             self.elements.append(list(shares))
             n_sites = int((self.kinds == kind).sum())
             self.counts.append(self._whole(shares, n_sites))
         mixed = [k for k, elements in enumerate(self.elements) if len(elements) > 1]
         self.sites = np.flatnonzero(np.isin(self.kinds, mixed))
-        place = np.full(len(self.supercell), -1)
-        place[self.sites] = np.arange(len(self.sites))
-        self.permutations = place[lattice.phonopy().symmetry.atomic_permutations[:, self.sites]]
+        self.permutations = site_permutations(lattice, self.sites)
         self.end_members = [] if vacant else self._end_members(given.sites, matrix)
 
     def _whole(self, shares: Mapping[str, float], n_sites: int) -> list[int]:
@@ -209,14 +206,12 @@ class _Sites:
         atoms = self.supercell[there]
         atoms.numbers = [atomic_numbers[symbol] for symbol in symbols if symbol]
         atoms.set_masses(None)
-        # The same for all symmetry-equivalent arrangements.
-        canonical = min(row.tobytes() for row in chosen[self.sites][self.permutations])
         crystal = Crystal(
             f"{self.name}-{number}",
             atoms,
             supercell_matrix((1, 1, 1)),
             tuple(self.end_members),
             composition=self.name,
-            parent=f"{self.name}/{''.join(map(str, canonical))}",
+            parent=f"{self.name}/{family(chosen[self.sites], self.permutations)}",
         )
         return vegard(crystal, {}) if self.end_members else crystal

@@ -35,7 +35,7 @@ _OPERATIONS = (
     "_space_group_symop.operation_xyz",
     "_symmetry_equiv_pos_as_xyz",
 )
-_FULL = 1e-3  # a site is full if its occupancies differ from 1 by less
+FULL = 1e-3  #: a site is full if its occupancies differ from 1 by less
 _SAME_SITE = 1e-3  # of a cell vector; atoms of one site that share it
 _UNSUPPORTED = {
     "_space_group_magn": "a magnetic space group",
@@ -102,7 +102,7 @@ def read_disordered_cif(path: Path) -> DisorderedSites:
             raise ValueError(f"{path} has deuterium on a site; expected elements")
         shares[int(first)][element] += 1.0 if occupancy in (".", "?") else float(occupancy)
     for k, own in shares.items():
-        if sum(own.values()) > 1 + _FULL or min(own.values()) <= 0:
+        if sum(own.values()) > 1 + FULL or min(own.values()) <= 0:
             text = ", ".join(f"{element} {share:g}" for element, share in own.items())
             raise ValueError(
                 f"{path}: the site at {', '.join(f'{x:g}' for x in rows[k])} has {text}; expected "
@@ -171,7 +171,7 @@ def _check_order(block: CIFBlock) -> None:
     groups = _column(block, "_atom_site_disorder_group") or ["."] * len(labels)
     kinds = _column(block, "_atom_site_calc_flag") or ["."] * len(labels)
     for label, occupancy, group, kind in zip(labels, occupancies, groups, kinds, strict=True):
-        if occupancy not in (".", "?") and abs(float(occupancy) - 1) > _FULL:
+        if occupancy not in (".", "?") and abs(float(occupancy) - 1) > FULL:
             raise ValueError(
                 f"sites of mixed or partial occupancy ({label}: {occupancy}); expected whole "
                 "atoms. data/structure=disordered data.structure.path=FILE draws random "
