@@ -27,9 +27,11 @@ def check_programs(
         others: of the steps before: ``structure``, ``phonons``.
         missing: finds the jobs that are not in the store, as far as that tells, by purpose.
     """
+    if not others:
+        return
     steps = {f"data.{part}.calculator": own for part, own in others.items()}
     errors = {name: _error(own) for name, own in {**steps, _LABELS: calculator}.items()}
-    if not others or not any(errors.values()):
+    if not any(errors.values()):
         return
     found = dict(missing())
     found.pop("ideal crystals", None)  # whose labels are no more than a remark
